@@ -1,0 +1,39 @@
+"""Hardware-aware architecture search and NetAdapt around MobileNetV3, for CPUs.
+
+Names are handed on when first used (PEP 562), so that `import nas` loads neither torch nor a runtime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "ArchSpec": "nas.spec",
+    "BlockSpec": "nas.spec",
+    "HeadSpec": "nas.spec",
+    "StemSpec": "nas.spec",
+    "NasError": "nas.errors",
+    "SearchSpace": "nas.space",
+    "Stage": "nas.space",
+    "load_spec": "nas.registry",
+    "load_space": "nas.registry",
+    "load_estimator": "nas.registry",
+    "published_results": "nas.published",
+    "count_cost": "nas.cost",
+    "build_model": "nas.models.mobilenet",
+    "LatencyTable": "nas.latency.table",
+    "measure_latency": "nas.latency.timing",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'nas' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,13 @@
+"""The one exception that commands turn into a line on stderr and exit status 2."""
+
+
+class NasError(ValueError):
+    """Something the user can mend: the message says what is wrong, where, and what to do.
+
+    Every other exception that reaches a user is a bug.
+    """
+
+
+def unknown_name(kind: str, name: str, known: "list[str] | tuple[str, ...]") -> NasError:
+    """The error for a name that is in no registry; it lists the known ones."""
+    return NasError(f"unknown {kind} {name!r}; known: {', '.join(known)}")

@@ -1,0 +1,382 @@
+"""Search spaces: one row a stage, and everything a search does with them.
+
+A network of a space is a row of small integers, one a gene, each the index of a choice (-1: the gene does
+not exist, because its block is beyond the stage's depth). The first gene is the scale, a pair of width
+multiplier and resolution; each stage then has a depth (in the fine view also its channels), and each of its
+blocks a kernel, an expansion, SE and an activation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nas.errors import NasError
+from nas.spec import ArchSpec, BlockSpec, HeadSpec, PlacedBlock, StemSpec, halved, round_channels, squeezed_channels
+
+# The multipliers and resolutions of the MobileNet papers (arXiv 1704.04861, 1801.04381, 1905.02244).
+WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.25, 1.4)
+RESOLUTIONS = (96, 128, 160, 192, 224, 256, 288)
+CHANNEL_STEP = 8  # of the fine view
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Blocks that share their output channels; the first of them has the stride."""
+
+    out: int
+    stride: int
+    depths: tuple[int, ...] = (2, 3, 4)
+    kernels: tuple[int, ...] = (3, 5, 7)
+    expansions: tuple[int, ...] = (3, 4, 6)
+    se: tuple[bool, ...] = (False, True)
+    activations: tuple[str, ...] = ("relu", "hswish")
+
+
+class Scale(NamedTuple):
+    """Width multiplier and resolution (pixels)."""
+
+    width: float
+    resolution: int
+
+    def __str__(self) -> str:
+        return f"{self.width:g}@{self.resolution}"
+
+
+class Gene(NamedTuple):
+    """One choice of a space; `choices` are the values, a code is an index into them."""
+
+    name: str
+    choices: tuple[Any, ...]
+
+
+class Slot(NamedTuple):
+    """A place for a block: `position` counts from 0 within its stage."""
+
+    stage: int
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """A skeleton and what may be chosen around it.
+
+    Channels are given for width 1. `first` is the fixed sepconv behind the stem; the last convolution has
+    `head_expansion` times the channels of the last stage. The hidden layer keeps its size at every width, as
+    published, unless `scale_head`. `fine` is the view in which channels are free (see `fine_view`).
+    """
+
+    name: str
+    stem: StemSpec
+    first: BlockSpec
+    stages: tuple[Stage, ...]
+    head: HeadSpec
+    head_expansion: int = 6
+    scale_head: bool = False
+    widths: tuple[float, ...] = WIDTHS
+    resolutions: tuple[int, ...] = RESOLUTIONS
+    scales: tuple[Scale, ...] = ()  # filled with every pair of the two above
+    fine: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.scales:
+            object.__setattr__(
+                self, "scales", tuple(itertools.starmap(Scale, itertools.product(self.widths, self.resolutions)))
+            )
+
+    # Views --------------------------------------------------------------------------------------------
+
+    def at(self, scales: Sequence[tuple[float, int]]) -> SearchSpace:
+        """The same space with these pairs of width and resolution only. Raises NasError for a foreign pair."""
+        for width, resolution in scales:
+            if width not in self.widths:
+                raise NasError(f"space {self.name} has no width {width:g}; it has {_listed(self.widths)}")
+            if resolution not in self.resolutions:
+                raise NasError(f"space {self.name} has no resolution {resolution}; it has {_listed(self.resolutions)}")
+        if not scales:
+            raise NasError(f"space {self.name} needs at least one pair of width and resolution")
+        return dataclasses.replace(self, scales=tuple(itertools.starmap(Scale, scales)))
+
+    @property
+    def fine_view(self) -> SearchSpace:
+        """The view that NetAdapt walks.
+
+        Expanded channels are any multiple of 8 up to the largest expansion of the skeleton, a stage's
+        channels any multiple of 8 up to the skeleton's.
+        """
+        return dataclasses.replace(self, fine=True)
+
+    # Skeleton -----------------------------------------------------------------------------------------
+
+    def stage_out(self, stage: int, width: float) -> int:
+        """Output channels of a stage, -1 being the first block."""
+        return round_channels((self.first.out if stage < 0 else self.stages[stage].out) * width)
+
+    def stem_at(self, width: float) -> StemSpec:
+        """Below width 0.75 the stem keeps its channels, as in the published MobileNetV3s."""
+        return dataclasses.replace(
+            self.stem, out=self.stem.out if width < 0.75 else round_channels(self.stem.out * width)
+        )
+
+    def first_at(self, width: float) -> BlockSpec:
+        expanded = self.stem_at(width).out
+        return self.first.replace(
+            expanded=expanded, out=self.stage_out(-1, width), se=squeezed_channels(expanded) if self.first.se else 0
+        )
+
+    def head_at(self, width: float) -> HeadSpec:
+        hidden = round_channels(self.head.hidden * width) if self.scale_head else self.head.hidden
+        return dataclasses.replace(
+            self.head, conv=self.head_expansion * self.stage_out(len(self.stages) - 1, width), hidden=hidden
+        )
+
+    def largest_expanded(self, slot: Slot, width: float) -> int:
+        source = slot.stage if slot.position else slot.stage - 1
+        return max(self.stages[slot.stage].expansions) * self.stage_out(source, width)
+
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """Every place where a block can be, in the order of the network."""
+        return tuple(Slot(s, p) for s, stage in enumerate(self.stages) for p in range(max(stage.depths)))
+
+    @cached_property
+    def genes(self) -> tuple[Gene, ...]:
+        widest = max(self.widths)
+        genes = [Gene("scale", self.scales)]
+        for s, stage in enumerate(self.stages):
+            genes.append(Gene(f"stage{s + 1}.depth", stage.depths))
+            if self.fine:
+                genes.append(Gene(f"stage{s + 1}.out", _steps(self.stage_out(s, widest))))
+            for p in range(max(stage.depths)):
+                expansions = _steps(self.largest_expanded(Slot(s, p), widest)) if self.fine else stage.expansions
+                block = f"stage{s + 1}.block{p + 1}"
+                genes += [
+                    Gene(f"{block}.kernel", stage.kernels),
+                    Gene(f"{block}.expanded" if self.fine else f"{block}.expansion", expansions),
+                    Gene(f"{block}.se", stage.se),
+                    Gene(f"{block}.activation", stage.activations),
+                ]
+        return tuple(genes)
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {gene.name: column for column, gene in enumerate(self.genes)}
+
+    def depth_column(self, stage: int) -> int:
+        """The column of `encode` with a stage's depth."""
+        return self._columns[f"stage{stage + 1}.depth"]
+
+    def slot_column(self, slot: Slot) -> int:
+        """The first of the four columns (kernel, expansion, SE, activation) of a slot."""
+        return self._columns[f"stage{slot.stage + 1}.block{slot.position + 1}.kernel"]
+
+    def options(self, scale: Scale, slot: Slot) -> list[PlacedBlock]:
+        """Every block that can stand in a slot, in the order of its four genes, the last running fastest.
+
+        Not for the fine view, in which a block's shape depends on its neighbours.
+        """
+        assert not self.fine
+        stage = self.stages[slot.stage]
+        source = slot.stage if slot.position else slot.stage - 1
+        in_channels = self.stage_out(source, scale.width)
+        size = halved(halved(scale.resolution, 2), self.first.stride)
+        for before in self.stages[: slot.stage]:
+            size = halved(size, before.stride)
+        if slot.position:
+            size = halved(size, stage.stride)
+        choices = itertools.product(stage.kernels, stage.expansions, stage.se, stage.activations)
+        return [
+            PlacedBlock(
+                self._block(slot, self.stage_out(slot.stage, scale.width), k, e * in_channels, se, activation),
+                in_channels,
+                size,
+            )
+            for k, e, se, activation in choices
+        ]
+
+    def _block(self, slot: Slot, out: int, kernel: int, expanded: int, se: bool, activation: str) -> BlockSpec:
+        return BlockSpec(
+            kernel=kernel,
+            expanded=expanded,
+            out=out,
+            stride=1 if slot.position else self.stages[slot.stage].stride,
+            se=squeezed_channels(expanded) if se else 0,
+            activation=activation,
+        )
+
+    # Drawing ------------------------------------------------------------------------------------------
+
+    def draw(self, choose: Callable[[Gene], int]) -> np.ndarray:
+        """One row of codes, each existing gene asked of `choose` in order (choices it cannot have are gone)."""
+        row = np.full(len(self.genes), -1, np.int16)
+        row[0] = choose(self.genes[0])
+        width = self.scales[row[0]].width
+        column = 1
+        for s, stage in enumerate(self.stages):
+            row[column] = choose(self.genes[column])
+            depth = stage.depths[row[column]]
+            column += 1
+            if self.fine:
+                row[column] = choose(self._capped(column, self.stage_out(s, width)))
+                column += 1
+            for p in range(max(stage.depths)):
+                if p < depth:
+                    for gene in range(column, column + 4):
+                        capped = self.fine and gene == column + 1
+                        row[gene] = choose(
+                            self._capped(gene, self.largest_expanded(Slot(s, p), width)) if capped else self.genes[gene]
+                        )
+                column += 4
+        return row
+
+    def _capped(self, column: int, cap: int) -> Gene:
+        gene = self.genes[column]
+        return Gene(gene.name, gene.choices[: cap // CHANNEL_STEP])
+
+    def sample(self, rng: random.Random) -> ArchSpec:
+        """A network of the space, uniform over each choice."""
+        return self.decode([self.draw(lambda gene: rng.randrange(len(gene.choices)))])[0]
+
+    def mutate(self, spec: ArchSpec, rng: random.Random, rate: float = 0.1) -> ArchSpec:
+        """A neighbour of `spec`: each gene drawn anew with probability `rate`; never `spec` itself.
+
+        Raises NasError if `spec` is not of this space.
+        """
+        parent = self.encode([spec])[0]
+        while True:
+            child = self.decode([self.redraw(parent, rng, rate)])[0]
+            if child.id != spec.id:
+                return child
+
+    def redraw(self, row: np.ndarray, rng: random.Random, rate: float) -> np.ndarray:
+        """`row` with each gene drawn anew with probability `rate`; genes that did not exist are drawn."""
+
+        def choose(gene: Gene) -> int:
+            kept = int(row[self._columns[gene.name]])
+            if 0 <= kept < len(gene.choices) and rng.random() >= rate:
+                return kept
+            return rng.randrange(len(gene.choices))
+
+        return self.draw(choose)
+
+    # Codes --------------------------------------------------------------------------------------------
+
+    def decode(self, codes: np.ndarray | Sequence[np.ndarray]) -> list[ArchSpec]:
+        """The networks of an integer array of shape (n, genes)."""
+        return [self._decode_row([int(code) for code in row]) for row in codes]
+
+    def _decode_row(self, row: list[int]) -> ArchSpec:
+        value = {gene.name: gene.choices[code] for gene, code in zip(self.genes, row, strict=True) if code >= 0}
+        width, resolution = value["scale"]
+        blocks = [self.first_at(width)]
+        for s in range(len(self.stages)):
+            out = value[f"stage{s + 1}.out"] if self.fine else self.stage_out(s, width)
+            for p in range(value[f"stage{s + 1}.depth"]):
+                gene = f"stage{s + 1}.block{p + 1}"
+                expanded = value[f"{gene}.expanded"] if self.fine else value[f"{gene}.expansion"] * blocks[-1].out
+                chosen = (value[f"{gene}.kernel"], expanded, value[f"{gene}.se"], value[f"{gene}.activation"])
+                blocks.append(self._block(Slot(s, p), out, *chosen))
+        return ArchSpec(
+            name=f"{self.name}@{width:g}",
+            resolution=resolution,
+            stem=self.stem_at(width),
+            blocks=tuple(blocks),
+            head=self.head_at(width),
+        )
+
+    def encode(self, specs: Sequence[ArchSpec]) -> np.ndarray:
+        """Integer array of shape (n, genes), -1 where a gene does not exist.
+
+        Where two rows describe one network (stages whose channels came to be equal), the one with the
+        shallower early stages is given. Raises NasError for a network that is not of this space.
+        """
+        rows = np.full((len(specs), len(self.genes)), -1, np.int16)
+        for row, spec in zip(rows, specs, strict=True):
+            codes = self._encode_one(spec)
+            if codes is None:
+                view = f"{self.name}, fine view" if self.fine else self.name
+                raise NasError(f"{spec.name} ({spec.id}) is not a network of the space {view}")
+            row[:] = codes
+        return rows
+
+    def contains(self, spec: ArchSpec) -> bool:
+        return self._encode_one(spec) is not None
+
+    def _encode_one(self, spec: ArchSpec) -> list[int] | None:
+        for code, (width, resolution) in enumerate(self.scales):
+            skeleton = (self.stem_at(width), self.first_at(width), self.head_at(width), resolution)
+            if skeleton != (spec.stem, spec.blocks[0], spec.head, spec.resolution):
+                continue
+            for lengths in self._splits(len(spec.blocks) - 1):
+                row = self._encode_blocks(spec, width, lengths)
+                if row is not None:
+                    return [code, *row]
+        return None
+
+    def _splits(self, blocks: int) -> Iterator[tuple[int, ...]]:
+        return (
+            depths for depths in itertools.product(*(stage.depths for stage in self.stages)) if sum(depths) == blocks
+        )
+
+    def _encode_blocks(self, spec: ArchSpec, width: float, depths: tuple[int, ...]) -> list[int] | None:
+        row: list[int] = []
+        index = 1
+        for s, (stage, depth) in enumerate(zip(self.stages, depths, strict=True)):
+            row.append(stage.depths.index(depth))
+            out, cap = spec.blocks[index].out, self.stage_out(s, width)
+            if self.fine:
+                if out % CHANNEL_STEP or out > cap:
+                    return None
+                row.append(out // CHANNEL_STEP - 1)
+            elif out != cap:
+                return None
+            for p in range(max(stage.depths)):
+                if p >= depth:
+                    row += [-1] * 4
+                    continue
+                codes = self._encode_block(Slot(s, p), spec.blocks[index], spec.blocks[index - 1].out, out, width)
+                if codes is None:
+                    return None
+                row += codes
+                index += 1
+        return row
+
+    def _encode_block(self, slot: Slot, block: BlockSpec, in_channels: int, out: int, width: float) -> list[int] | None:
+        stage = self.stages[slot.stage]
+        expanded, has_se = block.expanded, block.se > 0
+        if self.fine:
+            choices: tuple[int, ...] = _steps(self.largest_expanded(slot, width))
+            expansion = expanded
+        else:
+            choices, expansion = stage.expansions, expanded // in_channels
+        found = (
+            block.kernel in stage.kernels,
+            expansion in choices,
+            has_se in stage.se,
+            block.activation in stage.activations,
+        )
+        if not all(found) or block != self._block(
+            slot, out, block.kernel, expansion * (1 if self.fine else in_channels), has_se, block.activation
+        ):
+            return None
+        return [
+            stage.kernels.index(block.kernel),
+            choices.index(expansion),
+            stage.se.index(has_se),
+            stage.activations.index(block.activation),
+        ]
+
+
+def _steps(largest: int) -> tuple[int, ...]:
+    return tuple(range(CHANNEL_STEP, largest + 1, CHANNEL_STEP))
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

@@ -1,0 +1,301 @@
+"""What a network is: frozen rows, one a block, like the tables in the papers.
+
+Nothing but the standard library, so that a spec can be read, checked and hashed anywhere::
+
+    spec = ArchSpec.load("reports/small/large.json")
+    print(spec.id, [block.kernel for block in spec.blocks])
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nas.errors import NasError
+from nas.files import read_text, write_text
+
+JSON_VERSION = 1
+OPS = ("mbconv", "sepconv")
+ACTIVATIONS = ("relu", "relu6", "hswish")
+GATES = ("hard_sigmoid", "sigmoid")
+# Bounds that no real network touches, so that a typing error is an error and not an exhausted machine.
+MAX_CHANNELS = 65_536
+MAX_BLOCKS = 256
+MIN_RESOLUTION, MAX_RESOLUTION = 32, 2_048
+
+
+def round_channels(value: float, divisor: int = 8) -> int:
+    """Nearest multiple of `divisor`, at least `divisor`, never below 90 % of `value`.
+
+    The rounding of all MobileNets (arXiv 1801.04381, TensorFlow's `make_divisible`).
+    """
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def squeezed_channels(expanded: int) -> int:
+    """Channels inside MobileNetV3's squeeze-and-excitation (arXiv 1905.02244, section 5.3)."""
+    return round_channels(expanded // 4)
+
+
+def halved(size: int, stride: int) -> int:
+    """Side of the feature map after a convolution with "same" padding and odd kernel."""
+    return (size - 1) // stride + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSpec:
+    """MBConv: 1x1, BN, AF, depthwise, BN, AF, SE, 1x1, BN (+ input where the shapes agree).
+
+    `op="sepconv"` has no first 1x1, so its `expanded` equals its input channels. `se` is the number of
+    squeezed channels, 0 for none. `activate_output` puts the activation behind the last 1x1 as well and
+    leaves the residual out (MobileNetV1).
+    """
+
+    op: str = "mbconv"
+    kernel: int
+    expanded: int
+    out: int
+    stride: int = 1
+    se: int = 0
+    gate: str = "hard_sigmoid"
+    activation: str = "relu"
+    activate_output: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of(self.op, "op", OPS)
+        _integer(self.kernel, "kernel", 1, 15)
+        if self.kernel % 2 == 0:
+            raise NasError(f"kernel is {self.kernel}; it must be odd, so that padding keeps the size")
+        _integer(self.expanded, "expanded", 1, MAX_CHANNELS)
+        _integer(self.out, "out", 1, MAX_CHANNELS)
+        _integer(self.stride, "stride", 1, 2)
+        _integer(self.se, "se", 0, MAX_CHANNELS)
+        _one_of(self.gate, "gate", GATES)
+        _one_of(self.activation, "activation", ACTIVATIONS)
+        if not isinstance(self.activate_output, bool):
+            raise NasError(f"activate_output is {self.activate_output!r}; it must be true or false")
+
+    def has_residual(self, in_channels: int) -> bool:
+        """Whether the block's input is added to its output."""
+        return self.stride == 1 and in_channels == self.out and not self.activate_output
+
+    def replace(self, **changes: Any) -> BlockSpec:
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StemSpec:
+    """Stem: 3x3 of stride 2, BN, AF."""
+
+    out: int
+    activation: str = "hswish"
+
+    def __post_init__(self) -> None:
+        _integer(self.out, "out", 1, MAX_CHANNELS)
+        _one_of(self.activation, "activation", ACTIVATIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadSpec:
+    """Head: 1x1, BN, AF, AvgPool, FC, AF, Dropout, FC. `conv=0` and `hidden=0` leave those parts out.
+
+    The last FC, to the classes, is always there; the number of classes is not a part of the spec.
+    """
+
+    conv: int
+    hidden: int = 0
+    activation: str = "hswish"
+
+    def __post_init__(self) -> None:
+        _integer(self.conv, "conv", 0, MAX_CHANNELS)
+        _integer(self.hidden, "hidden", 0, MAX_CHANNELS)
+        _one_of(self.activation, "activation", ACTIVATIONS)
+
+
+class PlacedBlock(NamedTuple):
+    """A block and the tensor it gets: `in_channels` x `in_size` x `in_size`."""
+
+    block: BlockSpec
+    in_channels: int
+    in_size: int
+
+    @property
+    def out_size(self) -> int:
+        return halved(self.in_size, self.block.stride)
+
+    @property
+    def has_residual(self) -> bool:
+        return self.block.has_residual(self.in_channels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchSpec:
+    """A whole network for square RGB images of side `resolution` (pixels).
+
+    `norm_eps` is batch norm's epsilon: 1e-3 in MobileNetV3, 1e-5 in torchvision's MobileNetV2.
+    Raises NasError for shapes that cannot be built.
+    """
+
+    name: str
+    resolution: int
+    stem: StemSpec
+    blocks: tuple[BlockSpec, ...]
+    head: HeadSpec
+    norm_eps: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise NasError(f"name is {self.name!r}; it must be a text that is not empty")
+        _integer(self.resolution, "resolution", MIN_RESOLUTION, MAX_RESOLUTION)
+        if not isinstance(self.norm_eps, float) or not 0 < self.norm_eps < 1:
+            raise NasError(f"norm_eps is {self.norm_eps!r}; it must be a number between 0 and 1")
+        if not 1 <= len(self.blocks) <= MAX_BLOCKS:
+            raise NasError(f"there are {len(self.blocks)} blocks; there must be 1 to {MAX_BLOCKS}")
+        for index, placed in enumerate(self.walk()):
+            if placed.block.op == "sepconv" and placed.block.expanded != placed.in_channels:
+                raise NasError(
+                    f"block {index}: a sepconv has no expansion, so expanded ({placed.block.expanded}) "
+                    f"must equal its input channels ({placed.in_channels})"
+                )
+
+    def walk(self) -> Iterator[PlacedBlock]:
+        """Each block with the shape of its input, from the stem's output on."""
+        channels, size = self.stem.out, halved(self.resolution, 2)
+        for block in self.blocks:
+            placed = PlacedBlock(block, channels, size)
+            yield placed
+            channels, size = block.out, placed.out_size
+
+    @property
+    def head_input(self) -> tuple[int, int]:
+        """Channels and side of the tensor that the head gets."""
+        *_, last = self.walk()
+        return last.block.out, last.out_size
+
+    @property
+    def id(self) -> str:
+        """12 hexadecimal digits that name the architecture, resolution included, whatever it is called.
+
+        What does not exist does not count: the gate of a block without SE, the activation of an empty head.
+        """
+        canonical = self.to_dict()
+        for key in ("version", "name"):
+            del canonical[key]
+        for block in canonical["blocks"]:
+            if not block["se"]:
+                del block["gate"]
+        if not self.head.conv and not self.head.hidden:
+            del canonical["head"]["activation"]
+        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def replace(self, **changes: Any) -> ArchSpec:
+        return dataclasses.replace(self, **changes)
+
+    def with_block(self, index: int, **changes: Any) -> ArchSpec:
+        """The same network with the fields of one block changed."""
+        blocks = list(self.blocks)
+        blocks[index] = blocks[index].replace(**changes)
+        return self.replace(blocks=tuple(blocks))
+
+    # JSON, version 1 ----------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "version": JSON_VERSION,
+            **dataclasses.asdict(self),
+            "blocks": [dataclasses.asdict(b) for b in self.blocks],
+        }
+
+    def to_json(self, results: Mapping[str, Any] | None = None) -> str:
+        """Keys sorted, one line a block, so that two specs can be compared with `diff`.
+
+        `results` (what is known of the network: latency, accuracy, their sources) is written beside the
+        architecture and ignored when the spec is read.
+        """
+        data = self.to_dict() | ({"results": dict(results)} if results is not None else {})
+        blocks = ",\n".join("    " + json.dumps(block, sort_keys=True) for block in data.pop("blocks"))
+        lines = json.dumps(data | {"blocks": "@"}, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+        return lines.replace('"@"', f"[\n{blocks}\n  ]", 1) + "\n"
+
+    @classmethod
+    def from_dict(cls, data: Any) -> ArchSpec:
+        """Inverse of `to_dict`. Raises NasError naming the place of the first thing that is wrong."""
+        if not isinstance(data, dict):
+            raise NasError("a spec must be a JSON object")
+        version = data.get("version")
+        if version != JSON_VERSION:
+            raise NasError(
+                f"version is {version!r}; this program reads version {JSON_VERSION}"
+                + (
+                    ": a newer program wrote it, upgrade this one"
+                    if isinstance(version, int) and version > JSON_VERSION
+                    else ""
+                )
+            )
+        fields = {key: value for key, value in data.items() if key not in ("version", "results")}
+        blocks = fields.get("blocks")
+        if not isinstance(blocks, list):
+            raise NasError("blocks must be a list with one object a block")
+        fields["stem"] = _row(StemSpec, fields.get("stem"), "stem")
+        fields["blocks"] = tuple(_row(BlockSpec, block, f"block {index}") for index, block in enumerate(blocks))
+        fields["head"] = _row(HeadSpec, fields.get("head"), "head")
+        return _row(cls, fields, "spec")
+
+    @classmethod
+    def from_json(cls, text: str) -> ArchSpec:
+        try:
+            data = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise NasError(f"not JSON: {error}") from None
+        return cls.from_dict(data)
+
+    def save(self, path: str | Path, results: Mapping[str, Any] | None = None) -> None:
+        """Writes the spec as JSON, whole or not at all."""
+        write_text(path, self.to_json(results))
+
+    @classmethod
+    def load(cls, path: str | Path) -> ArchSpec:
+        try:
+            return cls.from_json(read_text(path))
+        except NasError as error:
+            raise NasError(f"{path}: {error}") from None
+
+
+def load_results(path: str | Path) -> dict[str, Any]:
+    """What was written beside the architecture in a spec's file; empty if nothing was."""
+    results = json.loads(read_text(path)).get("results", {})
+    return results if isinstance(results, dict) else {}
+
+
+def _row(kind: Any, data: Any, where: str) -> Any:
+    """A dataclass from a JSON object that must hold its fields and no others."""
+    if not isinstance(data, dict):
+        raise NasError(f"{where} must be a JSON object")
+    fields = dataclasses.fields(kind)
+    unknown = sorted(set(data) - {field.name for field in fields})
+    if unknown:
+        raise NasError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(field.name for field in fields)}")
+    missing = [field.name for field in fields if field.default is dataclasses.MISSING and field.name not in data]
+    if missing:
+        raise NasError(f"{where}: {missing[0]!r} is missing")
+    try:
+        return kind(**data)
+    except NasError as error:
+        raise NasError(f"{where}: {error}" if where != "spec" else str(error)) from None
+
+
+def _integer(value: Any, name: str, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise NasError(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
+
+
+def _one_of(value: Any, name: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise NasError(f"{name} is {value!r}; it must be one of {', '.join(known)}")

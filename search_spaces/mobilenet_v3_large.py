@@ -1,0 +1,18 @@
+"""Around MobileNetV3-Large (arXiv 1905.02244, table 1): each block chooses kernel, expansion, SE and activation."""
+
+from nas.space import SearchSpace, Stage
+from nas.spec import BlockSpec, HeadSpec, StemSpec
+
+SPACE = SearchSpace(
+    name="mobilenet_v3_large",
+    stem=StemSpec(out=16, activation="hswish"),
+    first=BlockSpec(op="sepconv", kernel=3, expanded=16, out=16, activation="relu"),
+    stages=(
+        Stage(out=24, stride=2),
+        Stage(out=40, stride=2),
+        Stage(out=80, stride=2),
+        Stage(out=112, stride=1),
+        Stage(out=160, stride=2),
+    ),
+    head=HeadSpec(conv=960, hidden=1280, activation="hswish"),
+)

@@ -1,0 +1,17 @@
+"""Around MobileNetV3-Small (arXiv 1905.02244, table 2): each block chooses kernel, expansion, SE and activation."""
+
+from nas.space import SearchSpace, Stage
+from nas.spec import BlockSpec, HeadSpec, StemSpec
+
+SPACE = SearchSpace(
+    name="mobilenet_v3_small",
+    stem=StemSpec(out=16, activation="hswish"),
+    first=BlockSpec(op="sepconv", kernel=3, expanded=16, out=16, stride=2, se=8, activation="relu"),
+    stages=(
+        Stage(out=24, stride=2),
+        Stage(out=40, stride=2),
+        Stage(out=48, stride=1),
+        Stage(out=96, stride=2),
+    ),
+    head=HeadSpec(conv=576, hidden=1024, activation="hswish"),
+)
