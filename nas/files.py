@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +12,9 @@ from nas.errors import NasError
 
 
 def read_text(path: str | Path) -> str:
+    """The text of a file, without the mark that some Windows editors put in front. Raises NasError."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise NasError(f"{path}: no such file") from None
     except UnicodeDecodeError:
@@ -23,6 +24,7 @@ def read_text(path: str | Path) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
+    """Writes the file whole or not at all. Raises NasError."""
     with replacing(path) as side:
         side.write_text(text, encoding="utf-8")
 
@@ -31,20 +33,19 @@ def write_text(path: str | Path, text: str) -> None:
 def replacing(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to; renamed to `path` at the end, removed if anything fails.
 
-    Raises NasError if the folder cannot be made or written to.
+    Raises NasError, before anything is written, if `path` is a folder or cannot be written to.
     """
     path = Path(path)
+    if path.is_dir():
+        raise NasError(f"{path}: this is a folder; name a file")
     make_folder(path.parent)
+    side = path.parent / f".{path.name}.{secrets.token_hex(4)}{path.suffix}"
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
+        side.touch(exist_ok=False)  # unlike tempfile's, as readable as any other file of the user
     except OSError as error:
         raise NasError(f"{path}: cannot be written ({error.strerror})") from None
-    side = Path(name)
     try:
         yield side
-        # mkstemp makes the file private; the result is as readable as any other file of the user.
-        side.chmod(0o666 & ~_umask())
         os.replace(side, path)
     except OSError as error:
         raise NasError(f"{path}: cannot be written ({error.strerror or error})") from None
@@ -60,9 +61,3 @@ def make_folder(path: Path) -> None:
         raise NasError(f"{path}: this folder cannot be made ({error.strerror}); name another place") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise NasError(f"{path}: this folder cannot be written to; name another place")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

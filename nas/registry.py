@@ -5,10 +5,13 @@ A name is a key of a dict below, a file of `search_spaces`, a published network,
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import os
 import pkgutil
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from nas import published
@@ -40,40 +43,42 @@ def resolve(kind: str, name: str, known: dict[str, str]) -> Any:
 
 
 def space_names() -> list[str]:
+    """The files of `search_spaces`, without `.py`."""
     import search_spaces
 
     return sorted(module.name for module in pkgutil.iter_modules(search_spaces.__path__))
 
 
-def load_space(name: str) -> SearchSpace:
-    """A space of `search_spaces` by name, or the `SPACE` of a Python file of one's own by path."""
-    if name in space_names():
-        module = importlib.import_module(f"search_spaces.{name}")
-    elif name.endswith(".py") or "/" in name:
-        module = _module_of(Path(name))
+def load_space(name: str | Path) -> SearchSpace:
+    """A space of `search_spaces` by name, or the `SPACE` of a Python file of one's own by path.
+
+    Raises NasError for an unknown name, and for a file that does not load or sets no SPACE.
+    """
+    text = str(name)
+    if text in space_names():
+        load = functools.partial(importlib.import_module, f"search_spaces.{text}")
+    elif text.endswith(".py"):
+        load = functools.partial(_import_file, Path(text))
     else:
-        raise unknown_name("search space", name, [*space_names(), "a path to a .py file"])
+        raise unknown_name("search space", text, [*space_names(), "a path to a .py file"])
+    try:
+        module = load()
+    except Exception as error:  # the user's own code: whatever it raises is theirs to read
+        raise NasError(f"{text}: this search space does not load ({type(error).__name__}: {error})") from error
     space = getattr(module, "SPACE", None)
     if not isinstance(space, SearchSpace):
         raise NasError(
-            f"{name}: the file must set SPACE to a nas.SearchSpace; search_spaces/mobilenet_v3_large.py is an example"
+            f"{text}: the file must set SPACE to a nas.SearchSpace; search_spaces/mobilenet_v3_large.py is an example"
         )
     return space
 
 
-def _module_of(path: Path) -> Any:
-    if not path.is_file():
-        raise NasError(
-            f"{path}: no such file; a search space is one of {', '.join(space_names())} or a path to a .py file"
-        )
+def _import_file(path: Path) -> ModuleType:
     module_spec = importlib.util.spec_from_file_location(f"user_space_{path.stem}", path)
     assert module_spec is not None
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code: whatever it raises is theirs to read
-        raise NasError(f"{path}: this search space does not load ({type(error).__name__}: {error})") from error
+    module_spec.loader.exec_module(module)
     return module
 
 
@@ -88,7 +93,7 @@ def load_spec(
     text = str(name)
     if text.partition("@")[0] in published.FAMILIES or text in published.published_names():
         spec = published.published_spec(text, width, scale_head)
-    elif text.endswith(".json") or "/" in text or Path(text).exists():
+    elif text.endswith(".json") or "/" in text or os.path.exists(text):
         if width is not None or scale_head:
             raise NasError(f"{text}: a spec's file has one width only; leave the width out")
         spec = ArchSpec.load(text)

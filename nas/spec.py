@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ class BlockSpec:
         _one_of(self.gate, "gate", GATES)
         _one_of(self.activation, "activation", ACTIVATIONS)
         if not isinstance(self.activate_output, bool):
-            raise NasError(f"activate_output is {self.activate_output!r}; it must be true or false")
+            raise NasError(f"activate_output is {_short(self.activate_output)}; it must be true or false")
 
     def has_residual(self, in_channels: int) -> bool:
         """Whether the block's input is added to its output."""
@@ -150,11 +151,11 @@ class ArchSpec:
     norm_eps: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise NasError(f"name is {self.name!r}; it must be a text that is not empty")
+        if not isinstance(self.name, str) or not self.name or not self.name.isprintable():
+            raise NasError(f"name is {_short(self.name)}; it must be a text of one line that is not empty")
         _integer(self.resolution, "resolution", MIN_RESOLUTION, MAX_RESOLUTION)
         if not isinstance(self.norm_eps, float) or not 0 < self.norm_eps < 1:
-            raise NasError(f"norm_eps is {self.norm_eps!r}; it must be a number between 0 and 1")
+            raise NasError(f"norm_eps is {_short(self.norm_eps)}; it must be a number between 0 and 1")
         if not 1 <= len(self.blocks) <= MAX_BLOCKS:
             raise NasError(f"there are {len(self.blocks)} blocks; there must be 1 to {MAX_BLOCKS}")
         for index, placed in enumerate(self.walk()):
@@ -230,9 +231,9 @@ class ArchSpec:
         if not isinstance(data, dict):
             raise NasError("a spec must be a JSON object")
         version = data.get("version")
-        if version != JSON_VERSION:
+        if isinstance(version, bool) or version != JSON_VERSION:
             raise NasError(
-                f"version is {version!r}; this program reads version {JSON_VERSION}"
+                f"version is {_short(version)}; this program reads version {JSON_VERSION}"
                 + (
                     ": a newer program wrote it, upgrade this one"
                     if isinstance(version, int) and version > JSON_VERSION
@@ -240,21 +241,18 @@ class ArchSpec:
                 )
             )
         fields = {key: value for key, value in data.items() if key not in ("version", "results")}
-        blocks = fields.get("blocks")
+        _check_keys(cls, fields, "spec")
+        blocks = fields["blocks"]
         if not isinstance(blocks, list):
             raise NasError("blocks must be a list with one object a block")
-        fields["stem"] = _row(StemSpec, fields.get("stem"), "stem")
+        fields["stem"] = _row(StemSpec, fields["stem"], "stem")
         fields["blocks"] = tuple(_row(BlockSpec, block, f"block {index}") for index, block in enumerate(blocks))
-        fields["head"] = _row(HeadSpec, fields.get("head"), "head")
-        return _row(cls, fields, "spec")
+        fields["head"] = _row(HeadSpec, fields["head"], "head")
+        return cls(**fields)
 
     @classmethod
     def from_json(cls, text: str) -> ArchSpec:
-        try:
-            data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise NasError(f"not JSON: {error}") from None
-        return cls.from_dict(data)
+        return cls.from_dict(_parsed(text))
 
     def save(self, path: str | Path, results: Mapping[str, Any] | None = None) -> None:
         """Writes the spec as JSON, whole or not at all."""
@@ -262,40 +260,66 @@ class ArchSpec:
 
     @classmethod
     def load(cls, path: str | Path) -> ArchSpec:
+        text = read_text(path)
         try:
-            return cls.from_json(read_text(path))
+            return cls.from_json(text)
         except NasError as error:
             raise NasError(f"{path}: {error}") from None
 
 
 def load_results(path: str | Path) -> dict[str, Any]:
-    """What was written beside the architecture in a spec's file; empty if nothing was."""
-    results = json.loads(read_text(path)).get("results", {})
+    """What was written beside the architecture in a spec's file; empty if nothing was.
+
+    Raises NasError for a file that is not JSON.
+    """
+    text = read_text(path)
+    try:
+        data = _parsed(text)
+    except NasError as error:
+        raise NasError(f"{path}: {error}") from None
+    results = data.get("results") if isinstance(data, dict) else None
     return results if isinstance(results, dict) else {}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
+        raise NasError(f"not JSON: {error}") from None
 
 
 def _row(kind: Any, data: Any, where: str) -> Any:
     """A dataclass from a JSON object that must hold its fields and no others."""
     if not isinstance(data, dict):
         raise NasError(f"{where} must be a JSON object")
-    fields = dataclasses.fields(kind)
-    unknown = sorted(set(data) - {field.name for field in fields})
-    if unknown:
-        raise NasError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(field.name for field in fields)}")
-    missing = [field.name for field in fields if field.default is dataclasses.MISSING and field.name not in data]
-    if missing:
-        raise NasError(f"{where}: {missing[0]!r} is missing")
+    _check_keys(kind, data, where)
     try:
         return kind(**data)
     except NasError as error:
-        raise NasError(f"{where}: {error}" if where != "spec" else str(error)) from None
+        raise NasError(f"{where}: {error}") from None
+
+
+def _check_keys(kind: Any, data: Mapping[str, Any], where: str) -> None:
+    fields = dataclasses.fields(kind)
+    unknown = sorted(set(data) - {field.name for field in fields})
+    if unknown:
+        known = ", ".join(field.name for field in fields)
+        raise NasError(f"{where}: unknown key {_short(unknown[0])}; known: {known}")
+    missing = [field.name for field in fields if field.default is dataclasses.MISSING and field.name not in data]
+    if missing:
+        raise NasError(f"{where}: {missing[0]!r} is missing")
 
 
 def _integer(value: Any, name: str, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise NasError(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
+        raise NasError(f"{name} is {_short(value)}; it must be a whole number from {low} to {high}")
 
 
 def _one_of(value: Any, name: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise NasError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
+        raise NasError(f"{name} is {_short(value)}; it must be one of {', '.join(known)}")
+
+
+def _short(value: Any) -> str:
+    """`repr`, cut where it is long, so that an error stays one line whatever the file holds."""
+    return reprlib.repr(value)
