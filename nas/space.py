@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,11 +26,15 @@ from nas.spec import ArchSpec, BlockSpec, HeadSpec, PlacedBlock, StemSpec, halve
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.25, 1.4)
 RESOLUTIONS = (96, 128, 160, 192, 224, 256, 288)
 CHANNEL_STEP = 8  # of the fine view
+NORM_EPS = 1e-3  # of batch norm in every space: MobileNetV3's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Blocks that share their output channels; the first of them has the stride."""
+    """Blocks that share their output channels; the first of them has the stride.
+
+    Each of the other fields lists what may be chosen. Raises NasError for a stage that cannot be built.
+    """
 
     out: int
     stride: int
@@ -38,6 +43,14 @@ class Stage:
     expansions: tuple[int, ...] = (3, 4, 6)
     se: tuple[bool, ...] = (False, True)
     activations: tuple[str, ...] = ("relu", "hswish")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self)[2:]:
+            _check_choices(f"stage of {self.out} channels: {field.name}", getattr(self, field.name))
+        if min(self.depths) < 1 or min(self.expansions) < 1:
+            raise NasError(f"stage of {self.out} channels: depths and expansions must be 1 or more")
+        for kernel, activation in itertools.product(self.kernels, self.activations):
+            BlockSpec(kernel=kernel, expanded=1, out=self.out, stride=self.stride, activation=activation)
 
 
 class Scale(NamedTuple):
@@ -86,6 +99,8 @@ class SearchSpace:
     fine: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("stages", "widths", "resolutions"):
+            _check_choices(f"space {self.name}: {name}", getattr(self, name), distinct=name != "stages")
         if not self.scales:
             object.__setattr__(
                 self, "scales", tuple(itertools.starmap(Scale, itertools.product(self.widths, self.resolutions)))
@@ -102,7 +117,7 @@ class SearchSpace:
                 raise NasError(f"space {self.name} has no resolution {resolution}; it has {_listed(self.resolutions)}")
         if not scales:
             raise NasError(f"space {self.name} needs at least one pair of width and resolution")
-        return dataclasses.replace(self, scales=tuple(itertools.starmap(Scale, scales)))
+        return dataclasses.replace(self, scales=tuple(dict.fromkeys(itertools.starmap(Scale, scales))))
 
     @property
     def fine_view(self) -> SearchSpace:
@@ -168,6 +183,25 @@ class SearchSpace:
     @cached_property
     def _columns(self) -> dict[str, int]:
         return {gene.name: column for column, gene in enumerate(self.genes)}
+
+    @property
+    def size(self) -> int:
+        """How many rows of codes there are (networks, but for the few that two rows describe)."""
+        return sum(
+            math.prod(self._stage_size(s, scale.width) for s in range(len(self.stages))) for scale in self.scales
+        )
+
+    def _stage_size(self, s: int, width: float) -> int:
+        stage = self.stages[s]
+        blocks = [
+            len(stage.kernels)
+            * (self.largest_expanded(Slot(s, p), width) // CHANNEL_STEP if self.fine else len(stage.expansions))
+            * len(stage.se)
+            * len(stage.activations)
+            for p in range(max(stage.depths))
+        ]
+        outs = self.stage_out(s, width) // CHANNEL_STEP if self.fine else 1
+        return outs * sum(math.prod(blocks[:depth]) for depth in stage.depths)
 
     def depth_column(self, stage: int) -> int:
         """The column of `encode` with a stage's depth."""
@@ -247,9 +281,12 @@ class SearchSpace:
     def mutate(self, spec: ArchSpec, rng: random.Random, rate: float = 0.1) -> ArchSpec:
         """A neighbour of `spec`: each gene drawn anew with probability `rate`; never `spec` itself.
 
-        Raises NasError if `spec` is not of this space.
+        Raises NasError if `spec` is not of this space, or its only network.
         """
+        assert rate > 0
         parent = self.encode([spec])[0]
+        if all(len(gene.choices) == 1 for gene in self.genes):
+            raise NasError(f"space {self.name} has one network only, which cannot be mutated")
         while True:
             child = self.decode([self.redraw(parent, rng, rate)])[0]
             if child.id != spec.id:
@@ -289,6 +326,7 @@ class SearchSpace:
             stem=self.stem_at(width),
             blocks=tuple(blocks),
             head=self.head_at(width),
+            norm_eps=NORM_EPS,
         )
 
     def encode(self, specs: Sequence[ArchSpec]) -> np.ndarray:
@@ -311,8 +349,8 @@ class SearchSpace:
 
     def _encode_one(self, spec: ArchSpec) -> list[int] | None:
         for code, (width, resolution) in enumerate(self.scales):
-            skeleton = (self.stem_at(width), self.first_at(width), self.head_at(width), resolution)
-            if skeleton != (spec.stem, spec.blocks[0], spec.head, spec.resolution):
+            skeleton = (self.stem_at(width), self.first_at(width), self.head_at(width), resolution, NORM_EPS)
+            if skeleton != (spec.stem, _plain(spec.blocks[0]), spec.head, spec.resolution, spec.norm_eps):
                 continue
             for lengths in self._splits(len(spec.blocks) - 1):
                 row = self._encode_blocks(spec, width, lengths)
@@ -362,7 +400,7 @@ class SearchSpace:
             has_se in stage.se,
             block.activation in stage.activations,
         )
-        if not all(found) or block != self._block(
+        if not all(found) or _plain(block) != self._block(
             slot, out, block.kernel, expansion * (1 if self.fine else in_channels), has_se, block.activation
         ):
             return None
@@ -372,6 +410,18 @@ class SearchSpace:
             stage.se.index(has_se),
             stage.activations.index(block.activation),
         ]
+
+
+def _plain(block: BlockSpec) -> BlockSpec:
+    """The gate of a block without SE does not exist, so that it does not tell networks apart."""
+    return block if block.se else block.replace(gate="hard_sigmoid")
+
+
+def _check_choices(what: str, choices: Any, distinct: bool = True) -> None:
+    if not isinstance(choices, tuple) or not choices:
+        raise NasError(f"{what} is {choices!r}; it must be a tuple of at least one choice")
+    if distinct and len(set(choices)) < len(choices):
+        raise NasError(f"{what} is {choices!r}; it holds a choice twice")
 
 
 def _steps(largest: int) -> tuple[int, ...]:
