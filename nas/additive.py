@@ -6,6 +6,7 @@ optimum exactly, and millions of networks a second can be priced.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,15 +24,18 @@ class BlockSums:
     """
 
     def __init__(self, space: SearchSpace, constants: np.ndarray, options: Sequence[np.ndarray]) -> None:
+        assert not space.fine  # there, what a block is depends on its neighbours
         assert len(options) == len(space.slots)
         assert constants.shape == (len(space.scales),)
         self.space = space
         self.constants = np.asarray(constants, float)
         self.options = [np.asarray(values, float) for values in options]
+        self._lengths = [_lengths(space, slot) for slot in space.slots]
+        for values, (kernels, *lengths) in zip(self.options, self._lengths, strict=True):
+            assert values.shape == (len(space.scales), kernels * math.prod(lengths))
         self._columns = [space.slot_column(slot) for slot in space.slots]
         # One value more a scale, 0, for the absent block, in front: option -1 + 1.
         self._flat = [np.pad(values, ((0, 0), (1, 0))).ravel() for values in self.options]
-        self._lengths = [_lengths(space, slot) for slot in space.slots]
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
         sums = np.empty(len(codes))
@@ -39,7 +43,7 @@ class BlockSums:
             genes = np.ascontiguousarray(codes[start : start + _CHUNK].T, np.int32)
             scale = genes[0]
             chunk = self.constants[scale]
-            for column, (expansions, se, activations), flat, values in zip(
+            for column, (_, expansions, se, activations), flat, values in zip(
                 self._columns, self._lengths, self._flat, self.options, strict=True
             ):
                 option = ((genes[column] * expansions + genes[column + 1]) * se + genes[column + 2]) * activations
@@ -51,6 +55,6 @@ class BlockSums:
         return sums
 
 
-def _lengths(space: SearchSpace, slot: Slot) -> tuple[int, int, int]:
+def _lengths(space: SearchSpace, slot: Slot) -> tuple[int, int, int, int]:
     stage = space.stages[slot.stage]
-    return len(stage.expansions), len(stage.se), len(stage.activations)
+    return len(stage.kernels), len(stage.expansions), len(stage.se), len(stage.activations)

@@ -183,9 +183,11 @@ def published_spec(name: str, width: float | None = None, scale_head: bool = Fal
     The head keeps the size it was published with; `scale_head` scales it too, as torchvision does.
     Raises NasError for an unknown name (it lists the known ones) or an impossible width.
     """
-    family, _, text = name.partition("@")
+    family, at, text = name.partition("@")
     if family in FAMILIES:
-        if text:
+        if at:
+            if width is not None:
+                raise NasError(f"network {name!r}: its name says the width already; leave width={width:g} out")
             try:
                 width = float(text)
             except ValueError:
