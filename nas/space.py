@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -274,6 +274,16 @@ class SearchSpace:
         gene = self.genes[column]
         return Gene(gene.name, gene.choices[: cap // CHANNEL_STEP])
 
+    def smallest(self, scale: tuple[float, int]) -> ArchSpec:
+        """The network with the first choice of every gene: shallow, thin, plain."""
+        at = self.at([scale])
+        return at.decode([at.draw(lambda gene: 0)])[0]
+
+    def largest(self, scale: tuple[float, int]) -> ArchSpec:
+        """The network with the last choice of every gene."""
+        at = self.at([scale])
+        return at.decode([at.draw(lambda gene: len(gene.choices) - 1)])[0]
+
     def sample(self, rng: random.Random) -> ArchSpec:
         """A network of the space, uniform over each choice."""
         return self.decode([self.draw(lambda gene: rng.randrange(len(gene.choices)))])[0]
@@ -348,65 +358,72 @@ class SearchSpace:
         return self._encode_one(spec) is not None
 
     def _encode_one(self, spec: ArchSpec) -> list[int] | None:
-        for code, (width, resolution) in enumerate(self.scales):
-            skeleton = (self.stem_at(width), self.first_at(width), self.head_at(width), resolution, NORM_EPS)
-            if skeleton != (spec.stem, _plain(spec.blocks[0]), spec.head, spec.resolution, spec.norm_eps):
-                continue
-            for lengths in self._splits(len(spec.blocks) - 1):
-                row = self._encode_blocks(spec, width, lengths)
-                if row is not None:
-                    return [code, *row]
+        fixed = (spec.stem, _plain(spec.blocks[0]), spec.head, spec.resolution, spec.norm_eps)
+        for code, width in self._scales_of.get(fixed, []):
+            row = self._encode_stages(spec, width, 0, 1)
+            if row is not None:
+                return [code, *row]
         return None
 
-    def _splits(self, blocks: int) -> Iterator[tuple[int, ...]]:
-        return (
-            depths for depths in itertools.product(*(stage.depths for stage in self.stages)) if sum(depths) == blocks
-        )
+    @cached_property
+    def _scales_of(self) -> dict[tuple[Any, ...], list[tuple[int, float]]]:
+        """Codes and widths of the scales by what a network of theirs cannot choose."""
+        scales: dict[tuple[Any, ...], list[tuple[int, float]]] = {}
+        for code, (width, resolution) in enumerate(self.scales):
+            fixed = (self.stem_at(width), _plain(self.first_at(width)), self.head_at(width), resolution, NORM_EPS)
+            scales.setdefault(fixed, []).append((code, width))
+        return scales
 
-    def _encode_blocks(self, spec: ArchSpec, width: float, depths: tuple[int, ...]) -> list[int] | None:
+    def _encode_stages(self, spec: ArchSpec, width: float, s: int, index: int) -> list[int] | None:
+        """Codes of the stages from `s` on, of which the first block is `index`."""
+        if s == len(self.stages):
+            return [] if index == len(spec.blocks) else None
+        for code, depth in enumerate(self.stages[s].depths):
+            row = self._encode_stage(spec, width, s, index, depth)
+            rest = None if row is None else self._encode_stages(spec, width, s + 1, index + depth)
+            if row is not None and rest is not None:
+                return [code, *row, *rest]
+        return None
+
+    def _encode_stage(self, spec: ArchSpec, width: float, s: int, index: int, depth: int) -> list[int] | None:
+        if index + depth > len(spec.blocks):
+            return None
         row: list[int] = []
-        index = 1
-        for s, (stage, depth) in enumerate(zip(self.stages, depths, strict=True)):
-            row.append(stage.depths.index(depth))
-            out, cap = spec.blocks[index].out, self.stage_out(s, width)
-            if self.fine:
-                if out % CHANNEL_STEP or out > cap:
-                    return None
-                row.append(out // CHANNEL_STEP - 1)
-            elif out != cap:
+        out, cap = spec.blocks[index].out, self.stage_out(s, width)
+        if self.fine:
+            if out % CHANNEL_STEP or out > cap:
                 return None
-            for p in range(max(stage.depths)):
-                if p >= depth:
-                    row += [-1] * 4
-                    continue
-                codes = self._encode_block(Slot(s, p), spec.blocks[index], spec.blocks[index - 1].out, out, width)
-                if codes is None:
-                    return None
-                row += codes
-                index += 1
-        return row
+            row.append(out // CHANNEL_STEP - 1)
+        elif out != cap:
+            return None
+        for p in range(depth):
+            codes = self._encode_block(Slot(s, p), spec.blocks[index + p], spec.blocks[index + p - 1].out, out, width)
+            if codes is None:
+                return None
+            row += codes
+        return row + [-1] * 4 * (max(self.stages[s].depths) - depth)
 
     def _encode_block(self, slot: Slot, block: BlockSpec, in_channels: int, out: int, width: float) -> list[int] | None:
         stage = self.stages[slot.stage]
         expanded, has_se = block.expanded, block.se > 0
         if self.fine:
-            choices: tuple[int, ...] = _steps(self.largest_expanded(slot, width))
-            expansion = expanded
+            if expanded % CHANNEL_STEP or expanded > self.largest_expanded(slot, width):
+                return None
+            expansion = expanded // CHANNEL_STEP - 1
         else:
-            choices, expansion = stage.expansions, expanded // in_channels
-        found = (
-            block.kernel in stage.kernels,
-            expansion in choices,
-            has_se in stage.se,
-            block.activation in stage.activations,
-        )
-        if not all(found) or _plain(block) != self._block(
-            slot, out, block.kernel, expansion * (1 if self.fine else in_channels), has_se, block.activation
+            if expanded % in_channels or expanded // in_channels not in stage.expansions:
+                return None
+            expansion = stage.expansions.index(expanded // in_channels)
+        if (
+            block.kernel not in stage.kernels
+            or has_se not in stage.se
+            or block.activation not in stage.activations
+            or _plain(block) != self._block(slot, out, block.kernel, expanded, has_se, block.activation)
         ):
             return None
         return [
             stage.kernels.index(block.kernel),
-            choices.index(expansion),
+            expansion,
             stage.se.index(has_se),
             stage.activations.index(block.activation),
         ]

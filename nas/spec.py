@@ -210,8 +210,10 @@ class ArchSpec:
     def to_dict(self) -> dict[str, Any]:
         return {
             "version": JSON_VERSION,
-            **dataclasses.asdict(self),
-            "blocks": [dataclasses.asdict(b) for b in self.blocks],
+            **_fields_of(self),
+            "stem": _fields_of(self.stem),
+            "blocks": [_fields_of(block) for block in self.blocks],
+            "head": _fields_of(self.head),
         }
 
     def to_json(self, results: Mapping[str, Any] | None = None) -> str:
@@ -286,6 +288,11 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise NasError(f"not JSON: {error}") from None
+
+
+def _fields_of(row: Any) -> dict[str, Any]:
+    """What `dataclasses.asdict` gives for a flat row, many times faster."""
+    return {name: getattr(row, name) for name in row.__slots__}
 
 
 def _row(kind: Any, data: Any, where: str) -> Any:
