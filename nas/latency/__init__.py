@@ -1,0 +1,1 @@
+"""Latency tables: how a time is taken, on which device and runtime, and what is predicted from it."""

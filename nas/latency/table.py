@@ -1,0 +1,276 @@
+"""The latency table: what each part of a network takes on one device, and what whole networks take then.
+
+A network's latency is the sum over its parts (`nas.parts`). Each part was timed as it stands in a network,
+behind a 1x1 convolution and before a pooling, whose own time (the row of the context) is taken off. In the
+sum over a network the poolings cancel: what a block leaves over, the next one takes off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas.additive import BlockSums
+from nas.cost import NUM_CLASSES
+from nas.errors import NasError
+from nas.files import read_text, write_text
+from nas.latency.device import Device
+from nas.latency.runtimes import Runtime
+from nas.latency.timing import Timing
+from nas.parts import BlockPart, HeadPart, NetworkPart, Part, StemPart, context_of, parts_of
+from nas.published import published_spec
+from nas.registry import RUNTIMES, resolve
+from nas.space import Scale, SearchSpace
+from nas.spec import ArchSpec
+
+JSON_VERSION = 1
+SENTINEL = "mobilenet_v3_large"
+_KEYS = ("version", "created", "device", "runtime", "sentinel", "num_classes", "fidelity", "hash", "rows")
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeId:
+    """What a table was measured with."""
+
+    name: str
+    version: str
+    threads: int
+    precision: str
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> RuntimeId:
+        return cls(runtime.name, runtime.version, runtime.threads, runtime.precision)
+
+    def __str__(self) -> str:
+        plural = "s" if self.threads > 1 else ""
+        return f"{self.name} {self.version}, {self.threads} thread{plural}, {self.precision}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A timed part: ratios to the sentinel, its context included."""
+
+    ratio: float
+    quartiles: tuple[float, float]
+    count: int
+    error: float  # relative standard error of `ratio`
+
+    @classmethod
+    def of(cls, timing: Timing) -> Row:
+        q1, q3 = timing.quartiles
+        return cls(round(timing.ratio, 7), (round(q1, 7), round(q3, 7)), timing.count, round(timing.error, 5))
+
+
+@dataclass(eq=False)
+class LatencyTable:
+    """Rows by the keys of `nas.parts`, for one device, runtime, thread count and precision."""
+
+    device: Device
+    runtime: RuntimeId
+    sentinel_ms: float  # the sentinel's undisturbed time when the table was made
+    num_classes: int = NUM_CLASSES
+    rows: dict[str, Row] = field(default_factory=dict)
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    fidelity: dict[str, Any] | None = None
+    path: Path | None = None
+    _prices: dict[Part, float] = field(default_factory=dict, repr=False)
+
+    @property
+    def sentinel(self) -> NetworkPart:
+        return NetworkPart(published_spec(SENTINEL))
+
+    def default_path(self, folder: Path = Path("latency_tables")) -> Path:
+        return folder / table_file(self.device, self.runtime)
+
+    # Prediction ---------------------------------------------------------------------------------------
+
+    def predict_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
+        """Predicted latency of each network: array of shape (n,), normalised milliseconds.
+
+        Raises NasError naming the first row that is missing; `nas.latency.building.measure_missing` fills rows.
+        """
+        return np.array([sum(self.part_ms(part) for part in parts_of(spec, self.num_classes)) for spec in specs])
+
+    def breakdown(self, spec: ArchSpec) -> list[tuple[str, float]]:
+        """Where a network's milliseconds go: "stem", "block 1", …, "head"."""
+        parts = list(parts_of(spec, self.num_classes))
+        names = ["stem", *(f"block {number}" for number in range(1, len(parts) - 1)), "head"]
+        return [(name, self.part_ms(part)) for name, part in zip(names, parts, strict=True)]
+
+    def part_ms(self, part: Part) -> float:
+        """What a part adds to a network, in milliseconds. Raises NasError if it has no row."""
+        price = self._prices.get(part)
+        if price is None:
+            context = context_of(part)
+            ratio = self._row(part).ratio - (self._row(context).ratio if context else 0.0)
+            price = self._prices[part] = ratio * self.sentinel_ms
+        return price
+
+    def _row(self, part: Part) -> Row:
+        row = self.rows.get(part.key)
+        if row is None:
+            where = self.path or "the table"
+            raise NasError(
+                f"{where} has no row for {part.key!r}; `python -m nas.measure --space NAME --all` on "
+                f"{self.device.cpu} measures every row of a space"
+            )
+        return row
+
+    def missing(self, parts: Iterable[Part]) -> list[Part]:
+        """The parts among these, and their contexts, that have no row yet; each once, in order."""
+        wanted: dict[str, Part] = {}
+        for part in parts:
+            for needed in (part, context_of(part)):
+                if needed is not None and needed.key not in self.rows:
+                    wanted.setdefault(needed.key, needed)
+        return list(wanted.values())
+
+    def compile(self, space: SearchSpace) -> BlockSums:
+        """Prices encoded networks of a space by the million. Raises NasError naming a missing row."""
+        constants = [sum(map(self.part_ms, _fixed_parts(space, scale, self.num_classes))) for scale in space.scales]
+        options = [
+            np.array(
+                [[self.part_ms(BlockPart(*placed)) for placed in space.options(scale, slot)] for scale in space.scales]
+            )
+            for slot in space.slots
+        ]
+        return BlockSums(space, np.array(constants), options)
+
+    def add(self, part: Part, timing: Timing) -> None:
+        self.rows[part.key] = Row.of(timing)
+        self._prices.clear()
+
+    # Device and runtime -------------------------------------------------------------------------------
+
+    def check_device(self) -> None:
+        """Raises NasError unless the table is of this machine."""
+        here = Device.this()
+        if here.identity != self.device.identity:
+            raise NasError(
+                f"{self.path or 'the table'} is of another device: {self.device.cpu} "
+                f"[{' '.join(self.device.flags)}], this machine is {here.cpu} [{' '.join(here.flags)}]; "
+                "measure one here with `python -m nas.measure`"
+            )
+
+    def runtime_here(self) -> Runtime:
+        """The table's runtime on this machine. Raises NasError if device, threads or precision differ."""
+        self.check_device()
+        runtime: Runtime = resolve("runtime", self.runtime.name, RUNTIMES)(threads=self.runtime.threads)
+        if runtime.precision != self.runtime.precision:
+            raise NasError(
+                f"{self.path or 'the table'} is of precision {self.runtime.precision}, not {runtime.precision}"
+            )
+        return runtime
+
+    # JSON ---------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path | None = None) -> Path:
+        """Writes the table, one line a row, whole or not at all."""
+        self.path = Path(path or self.path or self.default_path())
+        head = {
+            "version": JSON_VERSION,
+            "created": self.created,
+            "device": self.device.to_dict(),
+            "runtime": {f: getattr(self.runtime, f) for f in ("name", "version", "threads", "precision")},
+            "sentinel": {"network": SENTINEL, "spec_id": self.sentinel.spec.id, "ms": round(self.sentinel_ms, 6)},
+            "num_classes": self.num_classes,
+            "fidelity": self.fidelity,
+            "hash": self._hash(),
+        }
+        rows = ",\n".join(
+            f"    {json.dumps(key)}: {json.dumps(_row_json(row))}" for key, row in sorted(self.rows.items())
+        )
+        text = json.dumps(head, indent=2, ensure_ascii=False)
+        write_text(self.path, text.removesuffix("\n}") + ',\n  "rows": {\n' + rows + "\n  }\n}\n")
+        return self.path
+
+    def _hash(self) -> str:
+        text = json.dumps({key: _row_json(row) for key, row in self.rows.items()}, sort_keys=True)
+        return hashlib.sha256(f"{self.sentinel_ms:.6f} {text}".encode()).hexdigest()[:16]
+
+    @classmethod
+    def load(cls, path: str | Path) -> LatencyTable:
+        """Reads a table. Raises NasError if it is damaged, edited or of a newer version."""
+        text = read_text(path)
+        try:
+            data = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise NasError(f"{path}: not JSON ({error}); measure it again with `python -m nas.measure`") from None
+        try:
+            return cls._from_dict(data, Path(path))
+        except NasError as error:
+            raise NasError(f"{path}: {error}") from None
+
+    @classmethod
+    def _from_dict(cls, data: Any, path: Path) -> LatencyTable:
+        if not isinstance(data, dict):
+            raise NasError("a latency table must be a JSON object")
+        if data.get("version") != JSON_VERSION:
+            raise NasError(f"version is {data.get('version')!r}; this program reads version {JSON_VERSION}")
+        unknown, missing = sorted(set(data) - set(_KEYS)), [key for key in _KEYS if key not in data]
+        if unknown:
+            raise NasError(f"unknown key {unknown[0]!r}; known: {', '.join(_KEYS)}")
+        if missing:
+            raise NasError(f"{missing[0]!r} is missing")
+        try:
+            rows = {key: _row_of(key, value) for key, value in data["rows"].items()}
+            table = cls(
+                device=Device.from_dict(data["device"]),
+                runtime=RuntimeId(**data["runtime"]),
+                sentinel_ms=float(data["sentinel"]["ms"]),
+                num_classes=int(data["num_classes"]),
+                rows=rows,
+                created=str(data["created"]),
+                fidelity=data["fidelity"],
+                path=path,
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, NasError):
+                raise
+            raise NasError(f"it is damaged ({type(error).__name__}: {error}); measure it again") from None
+        if not (math.isfinite(table.sentinel_ms) and table.sentinel_ms > 0):
+            raise NasError(f"the sentinel's time is {table.sentinel_ms} ms; measure the table again")
+        if data["hash"] != table._hash():
+            raise NasError("its rows do not fit its hash: it was edited or cut; measure it again, or restore the file")
+        return table
+
+
+def table_file(device: Device, runtime: RuntimeId) -> str:
+    """The file name of a device's table."""
+    precision = "" if runtime.precision == "float32" else f"-{runtime.precision}"
+    return f"{device.name}-{runtime.name}-t{runtime.threads}{precision}.json"
+
+
+def space_parts(space: SearchSpace, num_classes: int = NUM_CLASSES) -> Iterator[StemPart | BlockPart | HeadPart]:
+    """Every part that a network of the space can have, at each of its scales."""
+    for scale in space.scales:
+        yield from _fixed_parts(space, scale, num_classes)
+        for slot in space.slots:
+            for placed in space.options(scale, slot):
+                yield BlockPart(*placed)
+
+
+def _fixed_parts(space: SearchSpace, scale: Scale, num_classes: int) -> list[StemPart | BlockPart | HeadPart]:
+    """What every network of a scale has: stem, first block, head."""
+    parts = list(parts_of(space.smallest(scale), num_classes))
+    return [*parts[:2], parts[-1]]
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    return {"ratio": row.ratio, "quartiles": list(row.quartiles), "count": row.count, "error": row.error}
+
+
+def _row_of(key: str, data: Any) -> Row:
+    row = Row(data["ratio"], (data["quartiles"][0], data["quartiles"][1]), data["count"], data["error"])
+    for value in (row.ratio, *row.quartiles):
+        if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+            raise NasError(f"row {key!r} has the time {value!r}; a ratio must be a positive number")
+    return row
