@@ -240,11 +240,11 @@ def _rows(name: str) -> list[dict[str, Any]]:
 
 @functools.cache
 def _listed_specs() -> Mapping[str, ArchSpec]:
-    """Once-for-All's and timm's networks by name, each at the first resolution it was published for."""
-    specs: dict[str, ArchSpec] = {}
-    for result in (*_once_for_all_results(), *_timm_results()):
-        specs.setdefault(result.spec.name, result.spec)
-    return specs
+    """Once-for-All's and timm's networks by name, each at the smallest resolution it was published for."""
+    results = (*_once_for_all_results(), *_timm_results())
+    largest_first = sorted((result.spec for result in results), key=lambda spec: -spec.resolution)
+    smallest = {spec.name: spec for spec in largest_first}
+    return {result.spec.name: smallest[result.spec.name] for result in results}
 
 
 @functools.cache
