@@ -70,7 +70,7 @@ def test_a_space_that_is_not_there(tmp_path: Path) -> None:
         load_space(str(tmp_path / "folder.py"))
     (tmp_path / "mine.txt").write_text("SPACE = 1")
     for name in ("mobilenet_v9", "", "mobilenet_v3_large.", str(tmp_path), str(tmp_path / "mine.txt"), "../x"):
-        with pytest.raises(NasError, match="unknown search space .*; known: mobilenet_v3_large, .* a path to a .py"):
+        with pytest.raises(NasError, match=r"unknown search space .*; known: mobilenet_v3_large, .* a path to a \.py"):
             load_space(name)
 
 
@@ -133,7 +133,7 @@ def test_an_unknown_name_lists_the_known_ones(kind: str, known: dict[str, str]) 
 
 
 def test_an_unknown_estimator() -> None:
-    with pytest.raises(NasError, match="unknown estimator 'oracle'; known: .*imagenet-prior"):
+    with pytest.raises(NasError, match=r"unknown estimator 'oracle'; known: .*imagenet-prior"):
         load_estimator("oracle")
 
 
