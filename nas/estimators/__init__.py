@@ -1,0 +1,1 @@
+"""Accuracy estimators: what a network would score, without training it in full."""
