@@ -1,0 +1,295 @@
+"""What the figures of a report show, as plain numbers and texts; `nas.reporting.drawing` puts them on paper."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from nas.cost import count_cost
+from nas.errors import NasError
+from nas.reporting.run_folder import Network, Run
+from nas.spec import ArchSpec, halved
+
+ROLE_NAMES = {"large": "Large", "small": "Small"}
+_FAMILY_NAMES = {
+    "mobilenet_v1": "MobileNetV1",
+    "mobilenet_v2": "MobileNetV2",
+    "mobilenet_v3_large": "MobileNetV3-Large",
+    "mobilenet_v3_small": "MobileNetV3-Small",
+    "mnasnet_a1": "MnasNet-A1",
+}
+
+
+def display_name(network: Network) -> str:
+    """A network's name as readers know it: "found Large", "MobileNetV3-Large x0.75", "OFA cpu 15ms"."""
+    if network.found and network.role in ROLE_NAMES:
+        return f"found {ROLE_NAMES[network.role]}"
+    family, _, width = network.name.partition("@")
+    if family in _FAMILY_NAMES:
+        return _FAMILY_NAMES[family] + (f" ×{width}" if width else "")
+    if family.startswith("ofa_"):
+        return "OFA " + network.name.removeprefix("ofa_").replace("_lat-", " ").replace("_", " ")
+    return network.name
+
+
+# Accuracy against latency -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """The networks that one role's search looked at: predicted ms, estimated top-1 in percent."""
+
+    role: str
+    latency_ms: tuple[float, ...]
+    top1: tuple[float, ...]
+    front_latency_ms: tuple[float, ...]
+    front_top1: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A network measured here."""
+
+    label: str
+    latency_ms: float
+    top1: float
+    top1_std: float | None
+    estimated: bool
+    role: str | None  # of a found network
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    role: str
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrontFigure:
+    title: str
+    subtitle: str
+    trials: tuple[Trials, ...]
+    points: tuple[Point, ...]
+    budgets: tuple[Budget, ...]
+
+
+def front_figure(run: Run) -> FrontFigure:
+    """Accuracy against latency: everything that was tried, found and published."""
+    return FrontFigure(
+        title="ImageNet accuracy against latency on this device",
+        subtitle=where(run),
+        trials=tuple(_trials(run, role) for role in run.roles),
+        points=tuple(
+            Point(
+                display_name(network),
+                network.measured_ms,
+                network.top1,
+                network.top1_std,
+                network.estimated,
+                network.role if network.found else None,
+            )
+            for network in run.networks
+        ),
+        budgets=tuple(Budget(role, limits.budget_ms) for role, limits in run.roles.items()),
+    )
+
+
+def _trials(run: Run, role: str) -> Trials:
+    trials, front = run.trials[run.trials["role"] == role], run.front[run.front["role"] == role]
+    front = front.sort_values("latency_ms", kind="stable")
+    return Trials(
+        role,
+        tuple(trials["latency_ms"]),
+        tuple(trials["top1"]),
+        tuple(front["latency_ms"]),
+        tuple(front["top1"]),
+    )
+
+
+def where(run: Run) -> str:
+    """Device, runtime and threads, as every time of the run holds for them."""
+    threads = run.table["threads"]
+    return f"{run.table['device']}, {run.table['runtime']}, {threads} thread{'s' if threads != 1 else ''}"
+
+
+# The latency table ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    part: str  # "stem", "block" or "head"
+    kernel: int
+    se: bool
+    macs: int
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class TableFigure:
+    title: str
+    subtitle: str
+    rows: tuple[TableRow, ...]
+
+
+def table_figure(run: Run) -> TableFigure:
+    """Each row's milliseconds against its multiply-accumulates."""
+    frame = run.table_rows
+    rows = []
+    for op, kernel, se, macs, ms in zip(
+        frame["op"],
+        pd.to_numeric(frame["kernel"], errors="coerce").fillna(0),
+        pd.to_numeric(frame["se"], errors="coerce").fillna(0),
+        frame["macs"],
+        frame["ms"],
+        strict=True,
+    ):
+        if macs > 0 and ms > 0:  # both axes are logarithmic
+            rows.append(TableRow(op if op in ("stem", "head") else "block", int(kernel), se > 0, int(macs), ms))
+    count = f"{len(rows):,} of its {run.table['rows']:,} rows served this run"
+    return TableFigure("What the latency table is made of", f"{where(run)}: {count}", tuple(rows))
+
+
+# Where the milliseconds go ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    part: str  # "stem", "first", "stage 1", ..., "head"
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    label: str
+    segments: tuple[Segment, ...]
+
+    @property
+    def total_ms(self) -> float:
+        return sum(segment.ms for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class BreakdownFigure:
+    """One panel a role, for the found network and the published one of its size."""
+
+    title: str
+    panels: tuple[tuple[str, tuple[Bar, ...]], ...]
+
+
+def breakdown_figure(run: Run) -> BreakdownFigure:
+    panels = []
+    for role in run.roles:
+        published = [n for n in run.networks if not n.found and n.name == f"mobilenet_v3_{role}"]
+        bars = tuple(
+            Bar(display_name(network), _segments(network))
+            for network in (run.found(role), *published)
+            if network.breakdown
+        )
+        panels.append((ROLE_NAMES[role], bars))
+    return BreakdownFigure("Where the milliseconds go, by the latency table", tuple(panels))
+
+
+def _segments(network: Network) -> tuple[Segment, ...]:
+    """The breakdown summed by part; rows that are no blocks keep their names."""
+    blocks = iter(_stage_names(network.spec))
+    parts = []
+    for name, ms in network.breakdown:
+        part = next(blocks, None) if name.startswith("block") else name
+        if part is None:
+            raise NasError(
+                f"run.json: the breakdown of {network.name} has more blocks than its spec ({len(network.spec.blocks)})"
+            )
+        parts.append((part, ms))
+    grouped = itertools.groupby(parts, key=lambda row: row[0])
+    return tuple(Segment(part, sum(ms for _, ms in rows)) for part, rows in grouped)
+
+
+def _stage_names(spec: ArchSpec) -> Iterator[str]:
+    """The stage of each block, counted like a space's: the fixed first block, then a stage at every change."""
+    stage = -1
+    for placed in spec.walk():
+        if stage < 0 or placed.block.stride > 1 or placed.block.out != placed.in_channels:
+            stage += 1
+        yield f"stage {stage}" if stage else "first"
+
+
+# Architecture diagrams --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One column of a diagram: stem, block, or a layer of the head."""
+
+    name: str  # "stem", "1", "2", ..., "conv", "FC"
+    kernel: int  # 1 for the head's layers
+    inner: int  # channels inside, where it is widest
+    out: int  # channels it hands on
+    size: int  # side of the map it hands on
+    stride: int
+    se: int  # squeezed channels, 0 for none
+    activation: str | None
+    residual: bool
+    ms: float | None  # of its row in the latency table, where known
+
+
+@dataclass(frozen=True, slots=True)
+class DiagramFigure:
+    title: str
+    subtitle: str
+    resolution: int
+    boxes: tuple[Box, ...]
+
+
+def diagram_figure(run: Run, role: str) -> DiagramFigure:
+    """The network found for a role, block by block."""
+    network, spec = run.found(role), run.roles[role].spec
+    cost = count_cost(spec)
+    std = f" ± {network.top1_std:.1f}" if network.top1_std is not None else ""
+    subtitle = (
+        f"{network.measured_ms:.2f} ms measured · {network.top1:.1f}{std} % top-1 "
+        f"{'estimated' if network.estimated else 'published'} · {cost.macs / 1e6:.0f} M MACs · "
+        f"{cost.params / 1e6:.2f} M parameters · {spec.resolution}×{spec.resolution} px"
+    )
+    rows = [ms for name, ms in network.breakdown if name.startswith("block")]
+    known = len(rows) == len(spec.blocks)
+    ends = dict(network.breakdown)
+    size = halved(spec.resolution, 2)
+    boxes = [
+        Box("stem", 3, spec.stem.out, spec.stem.out, size, 2, 0, spec.stem.activation, False, ends.get("stem")),
+        *(
+            Box(
+                str(number),
+                placed.block.kernel,
+                placed.block.expanded,
+                placed.block.out,
+                placed.out_size,
+                placed.block.stride,
+                placed.block.se,
+                placed.block.activation,
+                placed.has_residual,
+                rows[number - 1] if known else None,
+            )
+            for number, placed in enumerate(spec.walk(), 1)
+        ),
+        *_head_boxes(spec, ends.get("head")),
+    ]
+    return DiagramFigure(f"{display_name(network)} ({spec.id})", subtitle, spec.resolution, tuple(boxes))
+
+
+def _head_boxes(spec: ArchSpec, ms: float | None) -> Iterator[Box]:
+    """The head's layers; the milliseconds of the whole head stand at its first."""
+    _, size = spec.head_input
+    head = spec.head
+    layers = [("conv", head.conv, size), ("FC", head.hidden, 1)]
+    for name, channels, side in layers:
+        if channels:
+            yield Box(name, 1, channels, channels, side, 1, 0, head.activation, False, ms)
+            ms = None
+    # The classifier is no choice of a search, and its number of classes no part of a spec: 1000 are ImageNet's.
+    yield Box("FC", 1, 1000, 1000, 1, 1, 0, None, False, ms)
+
+
+Figure = FrontFigure | TableFigure | BreakdownFigure | DiagramFigure

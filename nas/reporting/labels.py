@@ -1,0 +1,106 @@
+"""Labels beside points, placed so that they cover neither each other nor what is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
+
+HALO = withStroke(linewidth=3, foreground="white")
+# Where a label may stand, seen from its point, best first: beside, above and below, then the corners.
+_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+_DISTANCES = (9, 16, 27, 42, 60)  # points
+_LINE_FROM = 16  # labels this far away get a line to their point
+_ALIGN = {1: "left", 0: "center", -1: "right"}
+_ALIGN_VERTICAL = {1: "bottom", 0: "center", -1: "top"}
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    x: float  # in data coordinates
+    y: float
+    text: str
+    color: str = "black"
+    bold: bool = False
+
+
+def box_around(axes: Axes, x: float, y: float, points: float) -> Bbox:
+    """A square in pixels around a place in data coordinates, `points` to each side."""
+    left, bottom = axes.transData.transform((x, y))
+    half = points * _figure(axes).dpi / 72
+    return Bbox.from_extents(left - half, bottom - half, left + half, bottom + half)
+
+
+def place_labels(axes: Axes, labels: Sequence[Label], *, taken: Iterable[Bbox], lines: np.ndarray, size: float) -> None:
+    """Writes each label at the place near its point that costs least; the first ones choose first.
+
+    `taken` are boxes (pixels) that labels must not touch, `lines` points (pixels, shape (n, 2)) that they had
+    better not cover. The axes' limits must be final.
+    """
+    frame = axes.get_window_extent(FigureCanvasAgg(_figure(axes)).get_renderer())
+    occupied = list(taken)
+    for label in labels:
+        width, height = text_size(axes, label.text, size, label.bold)
+        best, offset, direction, least = Bbox.null(), (0.0, 0.0), (1, 0), np.inf
+        for distance in _DISTANCES:
+            for preference, (right, up) in enumerate(_DIRECTIONS):
+                reach = distance if not (right and up) else 0.75 * distance
+                move = (right * reach, up * reach)
+                box = _box(axes, label, move, (right, up), width, height)
+                cost = _cost(box, frame, occupied, lines) + distance + 0.1 * preference
+                if cost < least:
+                    best, offset, direction, least = box, move, (right, up), cost
+        far = max(abs(offset[0]), abs(offset[1])) >= 0.75 * _LINE_FROM
+        axes.annotate(
+            label.text,
+            (label.x, label.y),
+            offset,
+            textcoords="offset points",
+            ha=_ALIGN[direction[0]],
+            va=_ALIGN_VERTICAL[direction[1]],
+            color=label.color,
+            fontsize=size,
+            fontweight="bold" if label.bold else "normal",
+            path_effects=[HALO],
+            zorder=10,
+            arrowprops={"arrowstyle": "-", "color": label.color, "lw": 0.7, "shrinkA": 1, "shrinkB": 5}
+            if far
+            else None,
+        )
+        occupied.append(best)
+
+
+def text_size(axes: Axes, text: str, size: float, bold: bool = False) -> tuple[float, float]:
+    """Width and height in pixels of a text as it will stand in the figure."""
+    figure = _figure(axes)
+    probe = figure.text(0, 0, text, fontsize=size, fontweight="bold" if bold else "normal")
+    box = probe.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    probe.remove()
+    return box.width, box.height
+
+
+def _figure(axes: Axes) -> Figure:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def _box(
+    axes: Axes, label: Label, offset: tuple[float, float], direction: tuple[int, int], width: float, height: float
+) -> Bbox:
+    x, y = axes.transData.transform((label.x, label.y)) + np.array(offset) * _figure(axes).dpi / 72
+    left, bottom = x - width * (1 - direction[0]) / 2, y - height * (1 - direction[1]) / 2
+    return Bbox.from_bounds(left, bottom, width, height).padded(2)
+
+
+def _cost(box: Bbox, frame: Bbox, occupied: list[Bbox], lines: np.ndarray) -> float:
+    outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1
+    touching = box.count_overlaps(occupied)
+    crossed = np.all((lines > box.min) & (lines < box.max), axis=1).sum()
+    return 1000 * outside + 300 * touching + min(4 * crossed, 80)

@@ -1,0 +1,244 @@
+"""One HTML page of a run: no scripts, no addresses, the figures inside it, so that it can be sent as it is."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+from nas.reporting.figures import ROLE_NAMES, display_name, where
+from nas.reporting.run_folder import Network, Run
+
+_CAPTIONS = {
+    "front": (
+        "Accuracy against latency",
+        "Up and to the left is better: each point is a network, each line the best of what a search tried; what lies "
+        "far below the networks named here is cut off.",
+    ),
+    "latency_table": (
+        "The latency table",
+        "Each point is one block as it stands in a network: between the dotted lines, equal arithmetic takes more or "
+        "less time by its kernel and its squeeze-and-excitation (SE).",
+    ),
+    "breakdown": (
+        "Where the milliseconds go",
+        "The table's rows added up by stage, for the networks found and the published ones of the same size.",
+    ),
+    "large": ("Found Large, block by block", ""),
+    "small": ("Found Small, block by block", ""),
+}
+_DIAGRAM_CAPTION = (
+    "A box is a block, as high as it has channels inside (by the square root), coloured by its kernel; the bands "
+    "between are the channels handed on, ÷2 is a stride of 2, and the last row is the table's time."
+)
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1d2126; --soft: #5c6570; --line: #d9dee4; --page: #fbfcfd; --card: #f1f4f7; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e8ec; --soft: #9aa5b1; --line: #39414a; --page: #14181c; --card: #1e242a; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 76rem; background: var(--page); color: var(--ink);
+  font: 1rem/1.55 system-ui, sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .75rem; }
+h2 { font-size: 1.2rem; margin: 2.75rem 0 .5rem; }
+p { max-width: 48rem; margin: .5rem 0; }
+.soft, figcaption { color: var(--soft); }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .4rem .8rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th { font-weight: 600; }
+thead th { color: var(--soft); font-size: .875rem; }
+.number { text-align: right; white-space: nowrap; }
+tr.found { background: var(--card); font-weight: 600; }
+small { font-weight: normal; color: var(--soft); }
+figure { margin: .75rem 0 0; }
+figure img { display: block; width: 100%; height: auto; background: white; padding: .75rem; border-radius: .5rem;
+  border: 1px solid var(--line); }
+figcaption { margin-top: .5rem; max-width: 48rem; }
+pre, code { font-family: ui-monospace, monospace; font-size: .875rem; }
+pre { background: var(--card); padding: .75rem 1rem; border-radius: .5rem; overflow-x: auto; }
+""".strip()
+
+
+def render_page(run: Run, figures: Mapping[str, str]) -> str:
+    """The page, with `figures` (name to SVG) in their order."""
+    found = [run.found(role) for role in run.roles]
+    title = f"Networks for {where(run)}"
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            '<html lang="en">',
+            "<head>",
+            '<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title>",
+            f"<style>\n{_STYLE}\n</style>",
+            "</head>",
+            "<body>",
+            f"<h1>{escape(title)}</h1>",
+            *(f"<p>{_result(run, network)}</p>" for network in found),
+            _comparison(run.networks),
+            f'<p class="soft">{_reading(run)}</p>',
+            *(_figure(name, svg) for name, svg in figures.items()),
+            _making(run),
+            _going_on(run),
+            "</body>",
+            "</html>",
+            "",
+        ]
+    )
+
+
+def _result(run: Run, network: Network) -> str:
+    """What was found for a role, in a sentence or two."""
+    role = run.roles[network.role or ""]
+    slack_ms = role.budget_ms - network.measured_ms
+    if slack_ms >= 0:
+        held = (
+            f"within its budget of {role.budget_ms:g} ms "
+            f"({slack_ms:.2f} ms, {100 * slack_ms / role.budget_ms:.1f} %, unused)"
+        )
+    else:
+        held = f"<strong>{-slack_ms:.2f} ms over its budget</strong> of {role.budget_ms:g} ms"
+    text = (
+        f"<strong>Found {ROLE_NAMES[network.role or '']}</strong> takes {network.measured_ms:.2f} ms, {held}, "
+        f"at {'an estimated' if network.estimated else 'a published'} <strong>{_top1(network)} % top-1</strong> on "
+        f"ImageNet."
+    )
+    published = next((n for n in run.networks if not n.found and n.name == f"mobilenet_v3_{network.role}"), None)
+    if published:
+        text += (
+            f" {escape(display_name(published))} takes {published.measured_ms:.2f} ms here, with "
+            f"{_top1(published)} % {_source_word(published)}."
+        )
+    if not role.binds:
+        text += (
+            f" The budget does not bind: the slowest network of {escape(role.space)} takes {role.feasible_ms[1]:.2f} "
+            "ms, so that this is the most accurate one of all."
+        )
+    return text
+
+
+def _comparison(networks: Iterable[Network]) -> str:
+    rows = []
+    for network in networks:
+        quartiles = network.quartiles_ms
+        spread = f" <small>{quartiles[0]:.2f}–{quartiles[1]:.2f}</small>" if quartiles else ""
+        cells = [
+            f"<td>{escape(display_name(network))} <br><small><code>{escape(network.spec.id)}</code></small></td>",
+            _number(str(network.spec.resolution)),
+            _number(f"{network.measured_ms:.2f}{spread}"),
+            _number("–" if network.predicted_ms is None else f"{network.predicted_ms:.2f}"),
+            _number("–" if network.raw_ms is None else f"{network.raw_ms:.2f}"),
+            _number(f"{network.macs / 1e6:,.0f}"),
+            _number(f"{network.params / 1e6:.2f}"),
+            _number(_top1(network)),
+            f"<td>{_source_word(network)} <br><small>{escape(network.source)}</small></td>",
+        ]
+        rows.append(('<tr class="found">' if network.found else "<tr>") + "".join(cells) + "</tr>")
+    heads = (
+        "<th>network</th>"
+        + "".join(
+            f'<th class="number">{name}</th>'
+            for name in (
+                "pixels", "measured, ms", "predicted, ms", "raw, ms", "M MACs", "M parameters", "top-1, %",
+            )
+        )
+        + "<th>top-1 is</th>"
+    )  # fmt: skip
+    return (
+        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>\n<tbody>\n'
+        + "\n".join(rows)
+        + "\n</tbody></table></div>"
+    )
+
+
+def _reading(run: Run) -> str:
+    """What the comparison's numbers mean."""
+    sentinel = escape(str(run.table.get("sentinel", "a reference network")))
+    return (
+        f"Measured: the whole network on this device, median and quartiles, in milliseconds as at the device's "
+        f"undisturbed speed (normalised by {sentinel}, timed in the same rounds). Raw: as the clock showed. "
+        f"Predicted: the latency table's sum. Estimated accuracies come from {escape(run.estimator['name'])} and speak "
+        f"for this training: {escape(run.estimator['effort'])}; published ones were reached with each network's own."
+    )
+
+
+def _figure(name: str, svg: str) -> str:
+    title, caption = _CAPTIONS[name]
+    data = base64.b64encode(svg.encode()).decode()
+    return (
+        f'<h2 id="{name}">{title}</h2>\n<figure><img alt="{escape(title)}" src="data:image/svg+xml;base64,{data}">\n'
+        f"<figcaption>{escape(caption or _DIAGRAM_CAPTION)}</figcaption></figure>"
+    )
+
+
+def _making(run: Run) -> str:
+    roles = {
+        f"search for {ROLE_NAMES[role]}": (
+            f"space {limits.space}, feasible from {limits.feasible_ms[0]:.2f} to {limits.feasible_ms[1]:.2f} ms, "
+            f"width@pixels {', '.join(limits.scales)}, {int((run.trials['role'] == role).sum()):,} networks looked at"
+        )
+        for role, limits in run.roles.items()
+    }
+    rows: dict[str, Any] = {
+        "command": run.command,
+        "from, to": f"{run.created}, {run.finished}",
+        "seconds": run.seconds,
+        **roles,
+        "estimator": f"{run.estimator['name']}: {run.estimator['effort']}",
+        "latency table": {key: value for key, value in run.table.items() if key != "fidelity"},
+        "table's fidelity": run.table.get("fidelity"),
+        "machine": run.machine,
+        "versions": run.versions,
+        "arguments": run.arguments,
+    }
+    body = "\n".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(_text(value))}</td></tr>" for name, value in rows.items() if value
+    )
+    return f'<h2 id="made">How it was made</h2>\n<div class="scroll"><table><tbody>\n{body}\n</tbody></table></div>'
+
+
+def _going_on(run: Run) -> str:
+    folder = run.path
+    specs = [shlex.quote(str(folder / f"{role}.json")) for role in run.roles]
+    commands = [
+        *(f"uv run python -m nas.train {spec}" for spec in specs),
+        "uv run python -m nas.measure --check",
+        f"uv run python -m nas.report {shlex.quote(str(folder))}",
+    ]
+    return (
+        '<h2 id="next">To go on</h2>\n<p>Train what was found, check the latency table against this device as it is '
+        f"now, draw this page again:</p>\n<pre>{escape(chr(10).join(commands))}</pre>"
+    )
+
+
+def _top1(network: Network) -> str:
+    return f"{network.top1:.1f}" + (f" ± {network.top1_std:.1f}" if network.top1_std is not None else "")
+
+
+def _source_word(network: Network) -> str:
+    return "estimated" if network.estimated else "published"
+
+
+def _number(text: str) -> str:
+    return f'<td class="number">{text}</td>'
+
+
+def _text(value: Any) -> str:
+    """A value of run.json for people: objects and lists in a row, numbers at four digits."""
+    match value:
+        case Mapping():
+            return ", ".join(
+                f"{str(key).replace('_', ' ')} {_text(item)}" for key, item in value.items() if item is not None
+            )
+        case list() | tuple():
+            return ", ".join(_text(item) for item in value)
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
+        case _:
+            return str(value)

@@ -1,0 +1,269 @@
+"""What a run of `nas.search` left in its folder, read and checked.
+
+Every problem is a NasError that names the file and the place in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nas.errors import NasError
+from nas.files import read_text
+from nas.spec import ArchSpec
+
+JSON_VERSION = 1
+ROLES = ("large", "small")
+TRIAL_COLUMNS = ("role", "stage", "spec_id", "latency_ms", "top1")
+TABLE_COLUMNS = ("op", "kernel", "se", "macs", "ms")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """One search, for Large or for Small."""
+
+    space: str
+    budget_ms: float
+    feasible_ms: tuple[float, float]
+    binds: bool  # whether the budget keeps any network of the space out
+    scales: tuple[str, ...]  # "width@resolution"
+    spec: ArchSpec  # what was found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A network of the comparison. Times are normalised milliseconds, except `raw_ms`."""
+
+    name: str
+    found: bool
+    role: str | None
+    spec: ArchSpec
+    measured_ms: float
+    raw_ms: float | None
+    quartiles_ms: tuple[float, float] | None
+    predicted_ms: float | None
+    macs: int
+    params: int
+    top1: float  # percent
+    top1_std: float | None
+    estimated: bool  # whether `top1` is an estimate; else it was published
+    source: str
+    breakdown: tuple[tuple[str, float], ...]  # the table's row and its ms; empty where the table lacks rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run folder. `table` and `estimator` are run.json's objects of these names.
+
+    `trials` and `front` have the columns TRIAL_COLUMNS, `table_rows` has TABLE_COLUMNS; each may be empty.
+    """
+
+    path: Path
+    command: str
+    created: str
+    finished: str | None
+    arguments: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    seconds: Mapping[str, Any]
+    table: Mapping[str, Any]
+    estimator: Mapping[str, Any]
+    roles: Mapping[str, Role]
+    networks: tuple[Network, ...]
+    trials: pd.DataFrame
+    front: pd.DataFrame
+    table_rows: pd.DataFrame
+
+    def found(self, role: str) -> Network:
+        """The network that was found for a role."""
+        return next(network for network in self.networks if network.found and network.role == role)
+
+
+def load_run(path: Path) -> Run:
+    """Reads a run folder. Raises NasError for what is no run, is not finished, or is broken."""
+    if not path.is_dir():
+        raise NasError(f"{path}: no such folder; name the folder that a run of nas.search wrote")
+    file = path / "run.json"
+    if not file.is_file():
+        raise NasError(f"{path}: not a run folder, for it has no run.json; name one that nas.search wrote")
+    fields = _Fields(_json(file), str(file))
+    fields.check_version()
+    if fields.optional("finished", str) is None:
+        raise NasError(f"{path}: this run is not finished; the same nas.search command with --resume continues it")
+    table = fields.object("table")
+    for key, kind in (("device", str), ("runtime", str), ("threads", int), ("rows", int)):
+        table.get(key, kind)
+    estimator = fields.object("estimator")
+    for key in ("name", "effort"):
+        estimator.get(key, str)
+    roles = fields.object("roles")
+    run = Run(
+        path=path,
+        command=fields.get("command", str),
+        created=fields.get("created", str),
+        finished=fields.optional("finished", str),
+        arguments=fields.get("arguments", dict),
+        versions=fields.get("versions", dict),
+        machine=fields.get("machine", dict),
+        seconds=fields.get("seconds", dict),
+        table=table.data,
+        estimator=estimator.data,
+        roles={role: _role(roles.object(role), path / f"{role}.json") for role in ROLES if role in roles.data},
+        networks=tuple(_network(network) for network in fields.objects("networks")),
+        trials=_csv(path / "trials.csv", TRIAL_COLUMNS, ("latency_ms", "top1")),
+        front=_csv(path / "front.csv", TRIAL_COLUMNS, ("latency_ms", "top1")),
+        table_rows=_csv(path / "table_rows.csv", TABLE_COLUMNS, ("macs", "ms")),
+    )
+    if not run.roles:
+        raise NasError(f"{file}: roles is empty; it must hold large, small or both")
+    for role in run.roles:
+        if not any(network.found and network.role == role for network in run.networks):
+            raise NasError(f"{file}: networks has none with kind 'found' and role {role!r}")
+    return run
+
+
+def _role(fields: _Fields, spec_file: Path) -> Role:
+    low, high = fields.pair("feasible_ms")
+    return Role(
+        space=fields.get("space", str),
+        budget_ms=fields.number("budget_ms"),
+        feasible_ms=(low, high),
+        binds=fields.get("binds", bool),
+        scales=tuple(str(scale) for scale in fields.get("scales", list)),
+        spec=ArchSpec.load(spec_file),
+    )
+
+
+def _network(fields: _Fields) -> Network:
+    try:
+        spec = ArchSpec.from_dict(fields.get("spec", dict))
+    except NasError as error:
+        raise NasError(f"{fields.where}: spec: {error}") from None
+    breakdown = fields.optional("breakdown", list) or []
+    for row in breakdown:
+        if not (isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and _is_number(row[1])):
+            raise NasError(f"{fields.where}: breakdown has {row!r}; each row must be a name and its milliseconds")
+    return Network(
+        name=fields.get("name", str),
+        found=fields.one_of("kind", ("found", "published")) == "found",
+        role=fields.optional("role", str),
+        spec=spec,
+        measured_ms=fields.number("measured_ms"),
+        raw_ms=fields.optional_number("raw_ms"),
+        quartiles_ms=fields.pair("quartiles_ms") if fields.data.get("quartiles_ms") is not None else None,
+        predicted_ms=fields.optional_number("predicted_ms"),
+        macs=fields.get("macs", int),
+        params=fields.get("params", int),
+        top1=fields.number("top1"),
+        top1_std=fields.optional_number("top1_std"),
+        estimated=fields.one_of("top1_source", ("estimated", "published")) == "estimated",
+        source=fields.get("source", str),
+        breakdown=tuple((name, float(ms)) for name, ms in breakdown),
+    )
+
+
+class _Fields:
+    """A JSON object whose fields are asked for by kind; `where` is the place that errors name."""
+
+    def __init__(self, data: Any, where: str) -> None:
+        if not isinstance(data, dict):
+            raise NasError(f"{where}: must be a JSON object")
+        self.data: dict[str, Any] = data
+        self.where = where
+
+    def get(self, key: str, kind: type) -> Any:
+        if key not in self.data:
+            raise NasError(f"{self.where}: {key!r} is missing")
+        value = self.data[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise NasError(f"{self.where}: {key} is {_short(value)}; it must be {_KINDS[kind]}")
+        return value
+
+    def optional(self, key: str, kind: type) -> Any:
+        return None if self.data.get(key) is None else self.get(key, kind)
+
+    def number(self, key: str) -> float:
+        value = self.data.get(key)
+        if not _is_number(value):
+            self.get(key, float)  # raises, unless it is a NaN or infinite
+            raise NasError(f"{self.where}: {key} is {value}; it must be a finite number")
+        return float(self.data[key])
+
+    def optional_number(self, key: str) -> float | None:
+        return None if self.data.get(key) is None else self.number(key)
+
+    def pair(self, key: str) -> tuple[float, float]:
+        value = self.get(key, list)
+        if len(value) != 2 or not all(_is_number(number) for number in value):
+            raise NasError(f"{self.where}: {key} is {_short(value)}; it must be two numbers")
+        return float(value[0]), float(value[1])
+
+    def one_of(self, key: str, known: tuple[str, ...]) -> str:
+        value: str = self.get(key, str)
+        if value not in known:
+            raise NasError(f"{self.where}: {key} is {value!r}; it must be one of {', '.join(known)}")
+        return value
+
+    def object(self, key: str) -> _Fields:
+        return _Fields(self.get(key, dict), f"{self.where}: {key}")
+
+    def objects(self, key: str) -> list[_Fields]:
+        return [_Fields(item, f"{self.where}: {key}, number {n}") for n, item in enumerate(self.get(key, list), 1)]
+
+    def check_version(self) -> None:
+        version = self.get("version", int)
+        if version != JSON_VERSION:
+            advice = ": a newer program wrote it, upgrade this one" if version > JSON_VERSION else ""
+            raise NasError(f"{self.where}: version is {version}; this program reads version {JSON_VERSION}{advice}")
+
+
+_KINDS: dict[type, str] = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(read_text(file))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise NasError(f"{file}: not JSON: {error}") from None
+
+
+def _csv(file: Path, columns: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
+    if not file.is_file():
+        raise NasError(f"{file}: no such file; a run folder holds it even where it has no rows")
+    try:
+        frame = pd.read_csv(file)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise NasError(f"{file}: not a CSV file ({str(error).strip()})") from None
+    except OSError as error:
+        raise NasError(f"{file}: cannot be read ({error.strerror})") from None
+    missing = [column for column in columns if column not in frame]
+    if missing:
+        raise NasError(f"{file}: the column {missing[0]!r} is missing")
+    for column in numbers:
+        values = pd.to_numeric(frame[column], errors="coerce")
+        if values.isna().any():
+            line = int(values.isna().to_numpy().argmax()) + 2  # the header is line 1
+            raise NasError(f"{file}: line {line}: {column} is not a number")
+        frame[column] = values.astype(float)
+    return frame[list(columns)]

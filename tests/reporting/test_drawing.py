@@ -1,0 +1,140 @@
+"""What can be said of a drawing without eyes: texts lie inside it and apart from each other, files repeat."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+
+from nas.reporting import drawing
+from nas.reporting.figures import (
+    BreakdownFigure,
+    Budget,
+    FrontFigure,
+    Point,
+    TableFigure,
+    breakdown_figure,
+    diagram_figure,
+    front_figure,
+    table_figure,
+)
+from nas.reporting.labels import Label, place_labels
+from nas.reporting.run_folder import load_run
+from nas.space import SearchSpace
+
+
+@pytest.fixture(scope="module")
+def run(finished_run):
+    return load_run(finished_run)
+
+
+def boxes_of_texts(figure: Figure):
+    """Text and pixel box of everything written in a figure."""
+    figure.canvas.draw()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    ticks = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    hidden = {id(text) for axis in ticks for text in axis.findobj(Text)} - {
+        id(text) for axis in ticks for text in shown_on_axis(axis)
+    }
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text().strip() and id(text) not in hidden:
+            # An annotation's own box would hold its line to the point too.
+            box = Text.get_window_extent(text, renderer) if isinstance(text, Annotation) else text.get_window_extent()
+            yield text.get_text(), box
+
+
+def shown_on_axis(axis):
+    low, high = sorted(axis.get_view_interval())
+    yield axis.label
+    for tick in axis.get_major_ticks():
+        if axis.axes.axison and low <= tick.get_loc() <= high:
+            yield tick.label1
+
+
+def check_texts(figure: Figure) -> None:
+    texts = list(boxes_of_texts(figure))
+    assert texts
+    page = figure.bbox
+    for text, box in texts:
+        inside = page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+        assert inside, f"{text!r} leaves the page: {box} is not in {page}"
+    for (text, box), (other, other_box) in itertools.combinations(texts, 2):
+        assert not box.padded(-1).overlaps(other_box.padded(-1)), f"{text!r} covers {other!r}"
+
+
+@pytest.fixture(autouse=True)
+def _drawn_in_our_style():
+    with drawing._style():
+        yield
+
+
+def test_texts_of_a_whole_report_are_apart(run):
+    check_texts(drawing.draw_front(front_figure(run)))
+    check_texts(drawing.draw_table(table_figure(run)))
+    check_texts(drawing.draw_breakdown(breakdown_figure(run)))
+    check_texts(drawing.draw_diagram(diagram_figure(run, "large")))
+    check_texts(drawing.draw_diagram(diagram_figure(run, "small")))
+
+
+def test_the_deepest_and_widest_network_still_fits(run):
+    space: SearchSpace = __import__("search_spaces.mobilenet_v3_large", fromlist=["SPACE"]).SPACE.at([(1.4, 288)])
+    spec = space.decode([space.draw(lambda gene: len(gene.choices) - 1)])[0]
+    roles = {"large": dataclasses.replace(run.roles["large"], spec=spec)}
+    found = dataclasses.replace(
+        run.networks[0], breakdown=(("stem", 1.0), *((f"block {n + 1}", 2.5) for n in range(len(spec.blocks))))
+    )
+    figure = diagram_figure(dataclasses.replace(run, roles=roles, networks=(found,)), "large")
+    assert len(figure.boxes) == 25
+    check_texts(drawing.draw_diagram(figure))
+
+
+@pytest.mark.parametrize(
+    "budgets_ms",
+    [(20.0, 20.0), (3.0, 3.1), (1e6, 1e6), (0.5, 4.0), (4.0, 1000.0)],
+    ids=["equal", "close", "beyond", "apart", "one beyond"],
+)
+def test_budgets_are_named_wherever_they_stand(run, budgets_ms):
+    budgets = tuple(Budget(role, ms) for role, ms in zip(("large", "small"), budgets_ms, strict=True))
+    check_texts(drawing.draw_front(dataclasses.replace(front_figure(run), budgets=budgets, trials=())))
+
+
+def test_a_front_of_one_point_and_no_trials(run):
+    point = Point("found Small", 1.0, 60.0, None, True, "small")
+    check_texts(drawing.draw_front(FrontFigure("title", "device", (), (point,), (Budget("small", 1.0),))))
+
+
+def test_empty_table_and_breakdown_are_drawn():
+    assert "this run used no rows of the table" in dict(boxes_of_texts(drawing.draw_table(TableFigure("t", "s", ()))))
+    figure = drawing.draw_breakdown(BreakdownFigure("t", (("Large", ()),)))
+    assert "the table has no rows for these networks" in dict(boxes_of_texts(figure))
+
+
+def test_crowded_labels_are_placed_apart(run):
+    rng = np.random.default_rng(0)
+    figure = Figure(figsize=(12, 7))
+    axes = figure.add_subplot()
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
+    labels = [Label(x, y, f"network number {n}") for n, (x, y) in enumerate(rng.uniform(0.2, 0.8, (25, 2)))]
+    place_labels(axes, labels, taken=[], lines=np.empty((0, 2)), size=9)
+    assert len(axes.texts) == 25
+    check_texts(figure)
+
+
+def test_files_repeat_to_the_byte_and_tell_no_date(run, tmp_path):
+    for folder in ("a", "b"):
+        drawing.draw(front_figure(run), tmp_path / folder / "front")
+    for suffix in (".png", ".svg"):
+        first, second = ((tmp_path / folder / f"front{suffix}").read_bytes() for folder in ("a", "b"))
+        assert first == second
+    svg = first.decode()
+    assert "matplotlib.org" not in svg
+    assert "<dc:date>" not in svg
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["front.png", "front.svg"]
+
+
+def test_names_are_never_formulas(run, tmp_path):
+    drawing.draw(dataclasses.replace(table_figure(run), subtitle=r"$\broken{ & <b>"), tmp_path / "table")
+    assert (tmp_path / "table.png").stat().st_size > 1000

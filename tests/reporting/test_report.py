@@ -1,0 +1,130 @@
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+from made_up_run import write_run
+
+from nas import report
+from nas.reporting.page import render_page
+from nas.reporting.run_folder import load_run
+
+VOID = {"meta", "br", "img"}
+
+
+class Structure(HTMLParser):
+    """Fails on tags that do not match; collects texts and every address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [value for key, value in attrs if key in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def parsed(page: str) -> Structure:
+    structure = Structure()
+    structure.feed(page)
+    structure.close()
+    assert not structure.open
+    return structure
+
+
+def text_of(run_dir) -> str:
+    return "".join(parsed(render_page(load_run(run_dir), {})).texts)
+
+
+def test_command_draws_everything(run_dir, capsys):
+    report.main([str(run_dir)])
+    page = run_dir / "index.html"
+    assert capsys.readouterr().out == f"{page}\n"
+    names = ["breakdown", "front", "large", "latency_table", "small"]
+    assert sorted(file.name for file in (run_dir / "figures").iterdir()) == [
+        f"{name}.{kind}" for name in names for kind in ("png", "svg")
+    ]
+    structure = parsed(page.read_text())
+    assert len(structure.addresses) == 5
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in structure.addresses)
+
+
+def test_a_run_of_one_role_without_rows(tmp_path):
+    run_dir = write_run(tmp_path / "run", {"small": 20.0}, trials=0)
+    report.main([str(run_dir)])
+    assert not (run_dir / "figures" / "large.svg").exists()
+    assert "Found Small takes" in text_of(run_dir)
+    assert "Found Large" not in text_of(run_dir)
+
+
+def test_page_opens_with_the_result(finished_run):
+    run = load_run(finished_run)
+    text = text_of(finished_run)
+    large, published = run.found("large"), run.networks[2]
+    slack = 4 - large.measured_ms
+    assert (
+        f"Found Large takes {large.measured_ms:.2f} ms, within its budget of 4 ms ({slack:.2f} ms, {25 * slack:.1f} %, "
+        f"unused), at an estimated {large.top1:.1f} ± 0.7 % top-1 on ImageNet. MobileNetV3-Large takes "
+        f"{published.measured_ms:.2f} ms here, with 75.2 % published."
+    ) in text
+    assert "does not bind" not in text
+    assert text.index("Found Large takes") < text.index("measured, ms") < text.index("How it was made")
+    for word in ("imagenet-prior", "25 epochs of fine-tuning", "mape percent 1.9", "torch 2.15.0", "table 41.2"):
+        assert word in text
+
+
+def test_page_tells_a_budget_that_does_not_bind(edit_run):
+    assert "The budget does not bind" in text_of(edit_run(lambda data: data["roles"]["large"].update(binds=False)))
+
+
+def test_page_does_not_hide_a_violated_budget(edit_run):
+    text = text_of(edit_run(lambda data: data["networks"][1].update(measured_ms=1.5)))
+    assert "Found Small takes 1.50 ms, 0.30 ms over its budget of 1.2 ms" in text
+
+
+def test_every_text_of_the_run_is_escaped(edit_run):
+    evil = "<script>alert('&amp;')</script>\"'"
+
+    def poison(data):
+        for key in ("command", "created", "finished"):
+            data[key] = evil
+        for key in ("arguments", "versions", "machine", "seconds"):
+            data[key] = {evil: evil}
+        for key in ("table", "estimator"):
+            data[key].update({name: evil for name, value in data[key].items() if isinstance(value, str)})
+        data["table"]["fidelity"] = {evil: [evil]}
+        for role in data["roles"].values():
+            role.update(space=evil, scales=[evil], binds=False)
+        for network in data["networks"]:
+            network["source"] = evil
+        data["networks"][2].update(name=evil)
+
+    page = render_page(load_run(edit_run(poison)), {})
+    assert "<script" not in page
+    assert parsed(page).texts.count(evil) >= 3
+
+
+def test_a_wrong_folder_is_one_line_and_status_2(tmp_path):
+    command = [sys.executable, "-m", "nas.report", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"nas.report: error: {tmp_path}: not a run folder")
+    assert done.stderr.count("\n") == 1
+
+
+def test_reports_need_no_torch_and_help_nothing_heavy():
+    code = (
+        "import sys, nas.report\n"
+        "assert not {'numpy', 'matplotlib', 'pandas'} & set(sys.modules)\n"
+        "import nas.reporting\n"
+        "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

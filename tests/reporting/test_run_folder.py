@@ -1,0 +1,93 @@
+import re
+
+import pytest
+
+from nas.errors import NasError
+from nas.reporting.run_folder import load_run
+
+HEADER = "role,stage,spec_id,latency_ms,top1"
+
+
+def test_a_run_is_read_whole(finished_run):
+    run = load_run(finished_run)
+    assert list(run.roles) == ["large", "small"]
+    assert run.roles["large"].budget_ms == 4
+    assert run.found("small").spec == run.roles["small"].spec
+    assert run.found("large").measured_ms < 4
+    assert [network.name for network in run.networks[:4]] == [
+        "found large",
+        "found small",
+        "mobilenet_v3_large",
+        "mobilenet_v3_small",
+    ]
+    assert len(run.trials) == 60
+    assert set(run.front["spec_id"]) <= set(run.trials["spec_id"])
+    assert run.table_rows["ms"].min() > 0
+
+
+def test_a_run_without_rows_is_read(edit_run, run_dir):
+    for name in ("trials", "front", "table_rows"):
+        file = run_dir / f"{name}.csv"
+        file.write_text(file.read_text().splitlines()[0] + "\n")
+    run = load_run(edit_run(lambda data: data["networks"][0].update(breakdown=None, predicted_ms=None)))
+    assert run.trials.empty
+    assert run.front.empty
+    assert run.table_rows.empty
+    assert run.found("large").breakdown == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.pop("networks"), "run.json: 'networks' is missing"),
+        (lambda data: data.update(version=2), "version is 2; this program reads version 1: a newer program wrote it"),
+        (lambda data: data.update(version="1"), "run.json: version is '1'; it must be a whole number"),
+        (lambda data: data.update(finished=None), "not finished; the same nas.search command with --resume"),
+        (lambda data: data.update(roles={}), "roles is empty"),
+        (lambda data: data["table"].pop("device"), "run.json: table: 'device' is missing"),
+        (lambda data: data["table"].update(threads=True), "table: threads is True; it must be a whole number"),
+        (lambda data: data["roles"]["large"].update(feasible_ms=[1]), "roles: large: feasible_ms is [1]"),
+        (
+            lambda data: data["roles"]["small"].update(budget_ms="1 ms"),
+            "small: budget_ms is '1 ms'; it must be a number",
+        ),
+        (lambda data: data["networks"][1].update(top1=float("nan")), "networks, number 2: top1 is nan"),
+        (lambda data: data["networks"][0].update(kind="lost"), "number 1: kind is 'lost'; it must be one of found"),
+        (lambda data: data["networks"][0]["spec"].update(resolution=8), "number 1: spec: resolution is 8"),
+        (lambda data: data["networks"][2].update(breakdown=[["stem"]]), "number 3: breakdown has ['stem']"),
+        (lambda data: data["networks"].pop(0), "networks has none with kind 'found' and role 'large'"),
+        (lambda data: data.update(networks=[1]), "networks, number 1: must be a JSON object"),
+    ],
+)
+def test_what_is_wrong_in_run_json_is_named(edit_run, change, message):
+    with pytest.raises(NasError, match=re.escape(message)):
+        load_run(edit_run(change))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("run.json", None, "not a run folder, for it has no run.json"),
+        ("run.json", "{", "run.json: not JSON"),
+        ("run.json", "[]", "run.json: must be a JSON object"),
+        ("small.json", None, "small.json: no such file"),
+        ("small.json", '{"version": 1}', "small.json: spec: 'name' is missing"),
+        ("trials.csv", None, "trials.csv: no such file"),
+        ("trials.csv", "", "trials.csv: not a CSV file"),
+        ("trials.csv", "role,stage\n", "trials.csv: the column 'spec_id' is missing"),
+        ("front.csv", f"{HEADER}\nlarge,tpe,a,1,2\nlarge,tpe,b,x,2\n", "line 3: latency_ms is not a number"),
+        ("table_rows.csv", 'op,kernel,se,macs,ms\n"', "table_rows.csv: not a CSV file"),
+    ],
+)  # fmt: skip
+def test_broken_files_are_named(run_dir, file, text, message):
+    if text is None:
+        (run_dir / file).unlink()
+    else:
+        (run_dir / file).write_text(text)
+    with pytest.raises(NasError, match=re.escape(message)):
+        load_run(run_dir)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(NasError, match="no such folder"):
+        load_run(tmp_path / "nothing")
