@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nas.cost import count_cost
 from nas.errors import NasError
 from nas.published import FAMILIES, published_names, published_spec
 from nas.registry import load_space, space_names
@@ -334,6 +335,19 @@ def test_mutants_reach_every_network() -> None:
         spec = space.mutate(spec, rng, 0.2)
         seen.add(spec.id)
     assert len(seen) == space.size
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_smallest_and_largest_bound_every_cost(name: str) -> None:
+    space, rng = load_space(name), random.Random(0)
+    for scale in (space.scales[0], space.scales[-1]):
+        smallest, largest = count_cost(space.smallest(scale)), count_cost(space.largest(scale))
+        for _ in range(20):
+            cost = count_cost(space.at([scale]).sample(rng))
+            assert smallest.macs <= cost.macs <= largest.macs
+            assert smallest.params <= cost.params <= largest.params
+    with pytest.raises(NasError, match="has no width"):
+        space.smallest((9.0, 224))
 
 
 def test_where_two_rows_describe_one_network_the_shallower_early_stages_are_given() -> None:
