@@ -1,8 +1,11 @@
 """Names to things, and the user's own files."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nas.errors import NasError
 from nas.published import published_spec
@@ -118,6 +121,16 @@ def test_a_spec_that_is_not_there(tmp_path: Path) -> None:
         load_spec(tmp_path / "a.json", width=0.5)
     with pytest.raises(NasError, match="a spec's file has one width only"):
         load_spec(tmp_path / "a.json", scale_head=True)
+
+
+@given(
+    st.text(st.characters(exclude_characters="\0"), max_size=20),
+    st.sampled_from([load_spec, load_space]),
+    st.sampled_from(["", "/", ".json", ".py", "@"]),
+)
+def test_whatever_name_is_given_is_one_clear_line(text: str, load: Callable[[str], object], end: str) -> None:
+    with pytest.raises(NasError):
+        load(f"{text}{end}")
 
 
 # The dicts --------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.errors import NasError
@@ -310,6 +310,41 @@ def test_a_file_that_is_no_spec_is_one_clear_line(
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+PLACES = [
+    ("name",), ("resolution",), ("stem",), ("stem", "out"), ("stem", "activation"), ("blocks",), ("blocks", 0),
+    *(("blocks", 5, key) for key in DATA["blocks"][5]), ("head",), ("head", "conv"), ("head", "hidden"),
+    ("head", "activation"), ("norm_eps",), ("version",), ("another",), ("blocks", 2, "another"),
+]  # fmt: skip
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(PLACES), JSON)
+def test_whatever_stands_there_is_a_spec_or_one_clear_line(place: tuple[Any, ...], value: Any) -> None:
+    data = copy.deepcopy(DATA)
+    set_at(*place)(value)(data)
+    message = ""
+    try:
+        spec = ArchSpec.from_json(json.dumps(data))
+    except NasError as error:
+        message = str(error)
+    else:
+        assert ArchSpec.from_json(spec.to_json()) == spec
+        assert len(spec.id) == 12
+    assert "\n" not in message
+    assert len(message) < 300
+
+
+@given(st.text() | JSON.map(json.dumps))
+def test_whatever_a_file_holds_is_one_clear_line(text: str) -> None:
+    with pytest.raises(NasError):
+        ArchSpec.from_json(text)
 
 
 @pytest.mark.parametrize("load", [ArchSpec.load, load_results])
