@@ -158,7 +158,7 @@ def draw_front(data: FrontFigure) -> Figure:
     legend = axes.legend(handles=_front_legend(data), loc="lower right", frameon=True, framealpha=0.95, edgecolor=PALE)
     legend.set_zorder(9)
 
-    figure.canvas.draw()  # the layout must be final before texts are measured
+    figure.draw_without_rendering()  # the layout must be final before texts are measured
     _draw_budgets(axes, data)
     _label_front(axes, data, legend.get_window_extent())
     figure.set_layout_engine("none")
@@ -302,12 +302,14 @@ def draw_table(data: TableFigure) -> Figure:
     axes.grid(zorder=0)
     axes.set_axisbelow(True)
 
-    kernels = sorted({row.kernel for row in data.rows if row.part == "block"})
+    kernels = sorted({row.kernel for row in data.rows if row.op not in ("stem", "head")})
     handles = []
     # Large kernels first, so that the many cheap rows of small ones stay in sight.
     for kernel in reversed(kernels):
         for se, marker in ((False, "o"), (True, "^")):
-            chosen = [i for i, r in enumerate(data.rows) if (r.part, r.kernel, r.se) == ("block", kernel, se)]
+            chosen = [
+                i for i, r in enumerate(data.rows) if r.op not in ("stem", "head") and (r.kernel, r.se) == (kernel, se)
+            ]
             axes.scatter(
                 macs[chosen], ms[chosen], s=26, marker=marker, color=_kernel_color(kernel), alpha=0.65,
                 edgecolors="white", linewidths=0.4, zorder=3,
@@ -318,7 +320,7 @@ def draw_table(data: TableFigure) -> Figure:
     handles.append(Line2D([], [], marker="o", ls="none", ms=7, color=GREY, label="without SE"))
     handles.append(Line2D([], [], marker="^", ls="none", ms=8, color=GREY, label="with SE"))
     for part, marker in (("stem", "P"), ("head", "X")):
-        chosen = [i for i, row in enumerate(data.rows) if row.part == part]
+        chosen = [i for i, row in enumerate(data.rows) if row.op == part]
         if chosen:
             axes.scatter(macs[chosen], ms[chosen], s=80, marker=marker, color=INK, edgecolors="white", zorder=4)
             handles.append(Line2D([], [], marker=marker, ls="none", ms=9, color=INK, label=part))
@@ -365,7 +367,7 @@ def draw_breakdown(data: BreakdownFigure) -> Figure:
         axes.set_ylim(len(bars) - 0.5, -0.5)
         axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
         axes.tick_params(axis="y", length=0, labelsize=11)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     for axes, (_, bars) in zip(all_axes, data.panels, strict=True):
         for row, bar in enumerate(bars):
             _draw_bar(axes, row, bar)

@@ -6,11 +6,9 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import pandas as pd
-
 from nas.cost import count_cost
 from nas.errors import NasError
-from nas.reporting.run_folder import Network, Run
+from nas.reporting.run_folder import Network, Run, TableRow
 from nas.spec import ArchSpec, halved
 
 ROLE_NAMES = {"large": "Large", "small": "Small"}
@@ -98,14 +96,14 @@ def front_figure(run: Run) -> FrontFigure:
 
 
 def _trials(run: Run, role: str) -> Trials:
-    trials, front = run.trials[run.trials["role"] == role], run.front[run.front["role"] == role]
-    front = front.sort_values("latency_ms", kind="stable")
+    trials = [trial for trial in run.trials if trial.role == role]
+    front = sorted((trial for trial in run.front if trial.role == role), key=lambda trial: trial.latency_ms)
     return Trials(
         role,
-        tuple(trials["latency_ms"]),
-        tuple(trials["top1"]),
-        tuple(front["latency_ms"]),
-        tuple(front["top1"]),
+        tuple(trial.latency_ms for trial in trials),
+        tuple(trial.top1 for trial in trials),
+        tuple(trial.latency_ms for trial in front),
+        tuple(trial.top1 for trial in front),
     )
 
 
@@ -119,15 +117,6 @@ def where(run: Run) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class TableRow:
-    part: str  # "stem", "block" or "head"
-    kernel: int
-    se: bool
-    macs: int
-    ms: float
-
-
-@dataclass(frozen=True, slots=True)
 class TableFigure:
     title: str
     subtitle: str
@@ -136,20 +125,9 @@ class TableFigure:
 
 def table_figure(run: Run) -> TableFigure:
     """Each row's milliseconds against its multiply-accumulates."""
-    frame = run.table_rows
-    rows = []
-    for op, kernel, se, macs, ms in zip(
-        frame["op"],
-        pd.to_numeric(frame["kernel"], errors="coerce").fillna(0),
-        pd.to_numeric(frame["se"], errors="coerce").fillna(0),
-        frame["macs"],
-        frame["ms"],
-        strict=True,
-    ):
-        if macs > 0 and ms > 0:  # both axes are logarithmic
-            rows.append(TableRow(op if op in ("stem", "head") else "block", int(kernel), se > 0, int(macs), ms))
+    rows = tuple(row for row in run.table_rows if row.macs > 0 and row.ms > 0)  # both axes are logarithmic
     count = f"{len(rows):,} of its {run.table['rows']:,} rows served this run"
-    return TableFigure("What the latency table is made of", f"{where(run)}: {count}", tuple(rows))
+    return TableFigure("What the latency table is made of", f"{where(run)}: {count}", rows)
 
 
 # Where the milliseconds go ----------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
@@ -43,7 +42,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], *, taken: Iterable[Bbox], 
     `taken` are boxes (pixels) that labels must not touch, `lines` points (pixels, shape (n, 2)) that they had
     better not cover. The axes' limits must be final.
     """
-    frame = axes.get_window_extent(FigureCanvasAgg(_figure(axes)).get_renderer())
+    frame = axes.get_window_extent()
     occupied = list(taken)
     for label in labels:
         width, height = text_size(axes, label.text, size, label.bold)
@@ -80,7 +79,7 @@ def text_size(axes: Axes, text: str, size: float, bold: bool = False) -> tuple[f
     """Width and height in pixels of a text as it will stand in the figure."""
     figure = _figure(axes)
     probe = figure.text(0, 0, text, fontsize=size, fontweight="bold" if bold else "normal")
-    box = probe.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    box = probe.get_window_extent()
     probe.remove()
     return box.width, box.height
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
@@ -176,10 +177,11 @@ def _figure(name: str, svg: str) -> str:
 
 
 def _making(run: Run) -> str:
+    tried = Counter(trial.role for trial in run.trials)
     roles = {
         f"search for {ROLE_NAMES[role]}": (
             f"space {limits.space}, feasible from {limits.feasible_ms[0]:.2f} to {limits.feasible_ms[1]:.2f} ms, "
-            f"width@pixels {', '.join(limits.scales)}, {int((run.trials['role'] == role).sum()):,} networks looked at"
+            f"width@pixels {', '.join(limits.scales)}, {tried[role]:,} networks looked at"
         )
         for role, limits in run.roles.items()
     }

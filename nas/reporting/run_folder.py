@@ -5,13 +5,12 @@ Every problem is a NasError that names the file and the place in it.
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from nas.errors import NasError
 from nas.files import read_text
@@ -19,8 +18,6 @@ from nas.spec import ArchSpec
 
 JSON_VERSION = 1
 ROLES = ("large", "small")
-TRIAL_COLUMNS = ("role", "stage", "spec_id", "latency_ms", "top1")
-TABLE_COLUMNS = ("op", "kernel", "se", "macs", "ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +53,31 @@ class Network:
     breakdown: tuple[tuple[str, float], ...]  # the table's row and its ms; empty where the table lacks rows
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A network that a search looked at: predicted normalised ms, estimated top-1 in percent."""
+
+    role: str
+    latency_ms: float
+    top1: float
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A row of the latency table; `kernel` is 0 for the head."""
+
+    op: str  # "stem", "head", or a block's
+    kernel: int
+    se: bool
+    macs: int
+    ms: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """A run folder. `table` and `estimator` are run.json's objects of these names.
 
-    `trials` and `front` have the columns TRIAL_COLUMNS, `table_rows` has TABLE_COLUMNS; each may be empty.
+    `front` are the best of `trials`; these two and `table_rows` may be empty.
     """
 
     path: Path
@@ -75,9 +92,9 @@ class Run:
     estimator: Mapping[str, Any]
     roles: Mapping[str, Role]
     networks: tuple[Network, ...]
-    trials: pd.DataFrame
-    front: pd.DataFrame
-    table_rows: pd.DataFrame
+    trials: tuple[Trial, ...]
+    front: tuple[Trial, ...]
+    table_rows: tuple[TableRow, ...]
 
     def found(self, role: str) -> Network:
         """The network that was found for a role."""
@@ -115,9 +132,9 @@ def load_run(path: Path) -> Run:
         estimator=estimator.data,
         roles={role: _role(roles.object(role), path / f"{role}.json") for role in ROLES if role in roles.data},
         networks=tuple(_network(network) for network in fields.objects("networks")),
-        trials=_csv(path / "trials.csv", TRIAL_COLUMNS, ("latency_ms", "top1")),
-        front=_csv(path / "front.csv", TRIAL_COLUMNS, ("latency_ms", "top1")),
-        table_rows=_csv(path / "table_rows.csv", TABLE_COLUMNS, ("macs", "ms")),
+        trials=tuple(_trials(path / "trials.csv")),
+        front=tuple(_trials(path / "front.csv")),
+        table_rows=tuple(_table_rows(path / "table_rows.csv")),
     )
     if not run.roles:
         raise NasError(f"{file}: roles is empty; it must hold large, small or both")
@@ -248,22 +265,51 @@ def _json(file: Path) -> Any:
         raise NasError(f"{file}: not JSON: {error}") from None
 
 
-def _csv(file: Path, columns: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
+def _trials(file: Path) -> Iterator[Trial]:
+    for row in _csv(file, ("role", "latency_ms", "top1")):
+        yield Trial(row.get("role"), row.number("latency_ms"), row.number("top1"))
+
+
+def _table_rows(file: Path) -> Iterator[TableRow]:
+    for row in _csv(file, ("op", "kernel", "se", "macs", "ms")):
+        kernel, se = (int(row.number(key)) if row.get(key) else 0 for key in ("kernel", "se"))
+        yield TableRow(row.get("op"), kernel, se > 0, int(row.number("macs")), row.number("ms"))
+
+
+class _Cells:
+    """A row of a CSV file; `where` is the place that errors name."""
+
+    def __init__(self, cells: Mapping[str, str | None], where: str) -> None:
+        self._cells = cells
+        self._where = where
+
+    def get(self, column: str) -> str:
+        cell = self._cells[column]
+        if cell is None:
+            raise NasError(f"{self._where}: the row ends before its {column}")
+        return cell
+
+    def number(self, column: str) -> float:
+        text = self.get(column)
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not _is_number(value):
+            raise NasError(f"{self._where}: {column} is {_short(text)}; it must be a finite number")
+        return value
+
+
+def _csv(file: Path, columns: tuple[str, ...]) -> Iterator[_Cells]:
+    """The rows of a CSV file that has at least these columns."""
     if not file.is_file():
         raise NasError(f"{file}: no such file; a run folder holds it even where it has no rows")
+    reader = csv.DictReader(read_text(file).splitlines(), strict=True)
     try:
-        frame = pd.read_csv(file)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise NasError(f"{file}: not a CSV file ({str(error).strip()})") from None
-    except OSError as error:
-        raise NasError(f"{file}: cannot be read ({error.strerror})") from None
-    missing = [column for column in columns if column not in frame]
-    if missing:
-        raise NasError(f"{file}: the column {missing[0]!r} is missing")
-    for column in numbers:
-        values = pd.to_numeric(frame[column], errors="coerce")
-        if values.isna().any():
-            line = int(values.isna().to_numpy().argmax()) + 2  # the header is line 1
-            raise NasError(f"{file}: line {line}: {column} is not a number")
-        frame[column] = values.astype(float)
-    return frame[list(columns)]
+        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        if missing:
+            raise NasError(f"{file}: the column {missing[0]!r} is missing")
+        for row in reader:
+            yield _Cells(row, f"{file}: line {reader.line_num}")
+    except csv.Error as error:
+        raise NasError(f"{file}: not a CSV file ({error})") from None

@@ -5,9 +5,8 @@ import itertools
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation, Text
+from matplotlib.text import Text
 
 from nas.reporting import drawing
 from nas.reporting.figures import (
@@ -33,8 +32,7 @@ def run(finished_run):
 
 def boxes_of_texts(figure: Figure):
     """Text and pixel box of everything written in a figure."""
-    figure.canvas.draw()
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
     ticks = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
     hidden = {id(text) for axis in ticks for text in axis.findobj(Text)} - {
         id(text) for axis in ticks for text in shown_on_axis(axis)
@@ -42,8 +40,7 @@ def boxes_of_texts(figure: Figure):
     for text in figure.findobj(Text):
         if text.get_visible() and text.get_text().strip() and id(text) not in hidden:
             # An annotation's own box would hold its line to the point too.
-            box = Text.get_window_extent(text, renderer) if isinstance(text, Annotation) else text.get_window_extent()
-            yield text.get_text(), box
+            yield text.get_text(), Text.get_window_extent(text)
 
 
 def shown_on_axis(axis):

@@ -47,13 +47,10 @@ def test_front_shows_trials_points_and_budgets(run):
 
 
 def test_table_keeps_kinds_of_rows_and_drops_what_a_logarithm_cannot_show(run):
-    rows = run.table_rows.copy()
-    rows.loc[rows.index[-1], "ms"] = -0.001
+    rows = (*run.table_rows[:-1], dataclasses.replace(run.table_rows[-1], ms=-0.001))
     figure = table_figure(dataclasses.replace(run, table_rows=rows))
     assert len(figure.rows) == len(rows) - 1
-    assert [row.part for row in figure.rows[:3]] == ["stem", "head", "block"]
-    assert {row.kernel for row in figure.rows if row.part == "block"} == {3, 5, 7}
-    assert {row.se for row in figure.rows} == {False, True}
+    assert figure.rows == rows[:-1]
     assert figure.subtitle.endswith(f": {len(rows) - 1} of its 4,812 rows served this run")
 
 

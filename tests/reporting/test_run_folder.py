@@ -5,7 +5,7 @@ import pytest
 from nas.errors import NasError
 from nas.reporting.run_folder import load_run
 
-HEADER = "role,stage,spec_id,latency_ms,top1"
+HEADER = "role,stage,latency_ms,top1"
 
 
 def test_a_run_is_read_whole(finished_run):
@@ -21,8 +21,9 @@ def test_a_run_is_read_whole(finished_run):
         "mobilenet_v3_small",
     ]
     assert len(run.trials) == 60
-    assert set(run.front["spec_id"]) <= set(run.trials["spec_id"])
-    assert run.table_rows["ms"].min() > 0
+    assert set(run.front) < set(run.trials)
+    assert [row.op for row in run.table_rows[:3]] == ["stem", "head", "sepconv"]
+    assert {row.kernel for row in run.table_rows} == {0, 3, 5, 7}
 
 
 def test_a_run_without_rows_is_read(edit_run, run_dir):
@@ -30,9 +31,7 @@ def test_a_run_without_rows_is_read(edit_run, run_dir):
         file = run_dir / f"{name}.csv"
         file.write_text(file.read_text().splitlines()[0] + "\n")
     run = load_run(edit_run(lambda data: data["networks"][0].update(breakdown=None, predicted_ms=None)))
-    assert run.trials.empty
-    assert run.front.empty
-    assert run.table_rows.empty
+    assert run.trials == run.front == run.table_rows == ()
     assert run.found("large").breakdown == ()
 
 
@@ -73,9 +72,13 @@ def test_what_is_wrong_in_run_json_is_named(edit_run, change, message):
         ("small.json", None, "small.json: no such file"),
         ("small.json", '{"version": 1}', "small.json: spec: 'name' is missing"),
         ("trials.csv", None, "trials.csv: no such file"),
-        ("trials.csv", "", "trials.csv: not a CSV file"),
-        ("trials.csv", "role,stage\n", "trials.csv: the column 'spec_id' is missing"),
-        ("front.csv", f"{HEADER}\nlarge,tpe,a,1,2\nlarge,tpe,b,x,2\n", "line 3: latency_ms is not a number"),
+        ("trials.csv", "", "trials.csv: the column 'role' is missing"),
+        ("trials.csv", "role,stage\n", "trials.csv: the column 'latency_ms' is missing"),
+        ("front.csv", f"{HEADER}\nlarge,tpe,1,2\nlarge,tpe,x,2\n", "line 3: latency_ms is 'x'; it must be"),
+        ("front.csv", f"{HEADER}\nlarge,tpe,1,nan\n", "line 2: top1 is 'nan'; it must be"),
+        ("front.csv", f"{HEADER}\nlarge,tpe,1\n", "front.csv: line 2: the row ends before its top1"),
+        ("trials.csv", f"{HEADER}\nlarge,\"tpe,1,2", "trials.csv: not a CSV file"),
+
         ("table_rows.csv", 'op,kernel,se,macs,ms\n"', "table_rows.csv: not a CSV file"),
     ],
 )  # fmt: skip
