@@ -187,7 +187,8 @@ def _making(run: Run) -> str:
     }
     rows: dict[str, Any] = {
         "command": run.command,
-        "from, to": f"{run.created}, {run.finished}",
+        "begun": run.created,
+        "ended": run.finished,
         "seconds": run.seconds,
         **roles,
         "estimator": f"{run.estimator['name']}: {run.estimator['effort']}",

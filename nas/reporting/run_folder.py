@@ -102,7 +102,7 @@ class Run:
 
 
 def load_run(path: Path) -> Run:
-    """Reads a run folder. Raises NasError for what is no run, is not finished, or is broken."""
+    """Reads a run folder. Raises NasError for what is no run, has not got far enough, or is broken."""
     if not path.is_dir():
         raise NasError(f"{path}: no such folder; name the folder that a run of nas.search wrote")
     file = path / "run.json"
@@ -110,8 +110,16 @@ def load_run(path: Path) -> Run:
         raise NasError(f"{path}: not a run folder, for it has no run.json; name one that nas.search wrote")
     fields = _Fields(_json(file), str(file))
     fields.check_version()
-    if fields.optional("finished", str) is None:
-        raise NasError(f"{path}: this run is not finished; the same nas.search command with --resume continues it")
+    try:
+        return _run(path, fields)
+    except NasError as error:
+        if fields.data.get("finished") is not None:
+            raise
+        advice = "the same nas.search command with --resume continues it"
+        raise NasError(f"{path}: this run is not finished; {advice} ({error})") from None
+
+
+def _run(path: Path, fields: _Fields) -> Run:
     table = fields.object("table")
     for key, kind in (("device", str), ("runtime", str), ("threads", int), ("rows", int)):
         table.get(key, kind)
@@ -137,10 +145,10 @@ def load_run(path: Path) -> Run:
         table_rows=tuple(_table_rows(path / "table_rows.csv")),
     )
     if not run.roles:
-        raise NasError(f"{file}: roles is empty; it must hold large, small or both")
+        raise NasError(f"{fields.where}: roles is empty; it must hold large, small or both")
     for role in run.roles:
         if not any(network.found and network.role == role for network in run.networks):
-            raise NasError(f"{file}: networks has none with kind 'found' and role {role!r}")
+            raise NasError(f"{fields.where}: networks has none with kind 'found' and role {role!r}")
     return run
 
 
