@@ -27,10 +27,11 @@ ESTIMATORS = {
     "imagenet-prior": "nas.estimators.imagenet_prior:ImageNetPrior",
 }
 STRATEGIES = {
-    "random": "nas.strategies.random_search:RandomSearch",
-    "tpe": "nas.strategies.optuna_search:TPESearch",
-    "nsga2": "nas.strategies.optuna_search:NSGA2Search",
-    "evolution": "nas.strategies.evolution:Evolution",
+    "exact": "nas.strategies.samplers:EXACT",
+    "evolution": "nas.strategies.samplers:EVOLUTION",
+    "tpe": "nas.strategies.samplers:TPE",
+    "nsga2": "nas.strategies.samplers:NSGA2",
+    "random": "nas.strategies.samplers:RANDOM",
 }
 
 

@@ -1,0 +1,100 @@
+"""The proven optimum of a sum over blocks under a budget, as an integer program (scipy's HiGHS)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+from nas.additive import BlockSums
+from nas.space import SearchSpace
+from nas.strategies.problem import Row
+
+
+class Optimum(NamedTuple):
+    row: Row
+    score: float
+    latency_ms: float
+
+
+def solve(latency: BlockSums, score: BlockSums, budget_ms: float, scale: int) -> Optimum | None:
+    """The network of one scale (its code) with the highest score within the budget; None if none fits.
+
+    One binary variable for each option of each slot and each depth of each stage: a slot has exactly one option
+    if its stage is that deep, else none.
+    """
+    space = latency.space
+    variables: list[tuple[int, int]] = []  # (slot, option); then (-1 - stage, depth)
+    gain: list[float] = []
+    cost: list[float] = []
+    for slot in range(len(space.slots)):
+        prices, scores = latency.options[slot][scale], score.options[slot][scale]
+        for option in _undominated(prices, scores):
+            variables.append((slot, option))
+            gain.append(scores[option])
+            cost.append(prices[option])
+    for s, stage in enumerate(space.stages):
+        variables += [(-1 - s, code) for code in range(len(stage.depths))]
+        gain += [0.0] * len(stage.depths)
+        cost += [0.0] * len(stage.depths)
+    left = budget_ms - float(latency.constants[scale])
+    result = milp(
+        -np.array(gain),
+        integrality=np.ones(len(variables), int),
+        bounds=Bounds(0, 1),
+        constraints=[LinearConstraint(csr_array(np.array([cost])), -np.inf, left), _structure(space, variables)],
+        options={"mip_rel_gap": 1e-9},
+    )
+    if result.x is None:
+        return None
+    chosen = [variable for variable, x in zip(variables, result.x, strict=True) if x > 0.5]
+    row = _row(space, scale, chosen)
+    codes = np.array([row])
+    return Optimum(row, float(score(codes)[0]), float(latency(codes)[0]))
+
+
+def _undominated(prices: np.ndarray, scores: np.ndarray) -> list[int]:
+    """Options that no other option beats in both price and score."""
+    kept: list[int] = []
+    for option in np.lexsort((-scores, prices)):
+        if not kept or scores[option] > scores[kept[-1]]:
+            kept.append(int(option))
+    return kept
+
+
+def _structure(space: SearchSpace, variables: list[tuple[int, int]]) -> LinearConstraint:
+    """One depth a stage; one option in each slot that this depth reaches, none in the others."""
+    rows, columns, values = [], [], []
+    for column, (slot, code) in enumerate(variables):
+        if slot >= 0:
+            rows.append(slot)
+            columns.append(column)
+            values.append(1.0)
+            continue
+        stage = -1 - slot
+        rows.append(len(space.slots) + stage)
+        columns.append(column)
+        values.append(1.0)
+        for index, place in enumerate(space.slots):
+            if place.stage == stage and place.position < space.stages[stage].depths[code]:
+                rows.append(index)
+                columns.append(column)
+                values.append(-1.0)
+    right = np.array([0.0] * len(space.slots) + [1.0] * len(space.stages))
+    matrix = csr_array((values, (rows, columns)), shape=(len(right), len(variables)))
+    return LinearConstraint(matrix, right, right)
+
+
+def _row(space: SearchSpace, scale: int, chosen: list[tuple[int, int]]) -> Row:
+    row = [-1] * len(space.genes)
+    row[0] = scale
+    for slot, code in chosen:
+        if slot < 0:
+            row[space.depth_column(-1 - slot)] = code
+            continue
+        column = space.slot_column(space.slots[slot])
+        for gene in range(column + 3, column - 1, -1):
+            code, row[gene] = divmod(code, len(space.genes[gene].choices))
+    return tuple(row)
