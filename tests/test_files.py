@@ -77,6 +77,16 @@ def test_a_spec_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == ["small.json"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere an open file cannot be replaced")
+def test_who_reads_meanwhile_reads_the_whole_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with path.open() as reader:
+        write_text(path, "new and longer")
+        assert reader.read() == "old"
+    assert path.read_text() == "new and longer"
+
+
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     with replacing(path) as first, replacing(path) as second:

@@ -288,6 +288,22 @@ def test_fine_channels_are_the_multiples_of_8_up_to_the_skeletons() -> None:
     assert fine.largest_expanded(Slot(2, 0), 0.5) == 144
 
 
+def test_a_stage_wider_than_the_skeleton_is_not_of_the_fine_view() -> None:
+    fine = load_space("mobilenet_v3_large").fine_view
+    spec = published_spec("mobilenet_v3_large@0.5")
+    for stage, out in ((3, 56), (4, 80)):
+        skeleton = fine.stage_out(stage, 0.5)
+        wide, narrow = (
+            spec.replace(
+                blocks=tuple(block.replace(out=size if block.out == skeleton else block.out) for block in spec.blocks)
+            )
+            for size in (skeleton + 8, skeleton - 8)
+        )
+        assert skeleton == out
+        assert fine.contains(narrow)
+        assert not fine.contains(wide)
+
+
 # Size, enumeration, odd spaces ------------------------------------------------------------------------
 
 
