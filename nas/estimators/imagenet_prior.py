@@ -22,7 +22,17 @@ import numpy as np
 from nas.additive import BlockSums
 from nas.errors import NasError, unknown_name
 from nas.estimators.base import Estimates
-from nas.estimators.terms import POOLED, Role, Terms, block_terms, network_terms, segment_names, skeleton_terms
+from nas.estimators.terms import (
+    POOLED,
+    Role,
+    Terms,
+    block_terms,
+    network_terms,
+    resolution_curve,
+    segment_names,
+    skeleton_terms,
+)
+from nas.published import PublishedResult
 from nas.space import Scale, SearchSpace, Slot
 from nas.spec import ArchSpec
 
@@ -32,6 +42,7 @@ DATA = files("nas") / "data" / "imagenet_prior.json"
 RECIPE_LEVELS = {
     "mobilenet-v3": "trained from scratch as published for MobileNetV3 (arXiv 1905.02244)",
     "mobilenet-v2": "trained from scratch as published for MobileNetV2 (arXiv 1801.04381, TensorFlow slim)",
+    "mobilenet-v1": "trained from scratch as published for MobileNetV1 (arXiv 1704.04861, TensorFlow slim)",
     "mnasnet": "trained from scratch as published for MnasNet (arXiv 1807.11626)",
     "once-for-all-25": "taken from the Once-for-All supernet and fine-tuned for 25 epochs (arXiv 1908.09791)",
     "once-for-all-75": "taken from the Once-for-All supernet and fine-tuned for 75 epochs (arXiv 1908.09791)",
@@ -42,8 +53,19 @@ RECIPE_LEVELS = {
     "timm-ra4": "trained by timm's recipe ra4, 3600 epochs",
     "hardcore-nas": "trained and distilled as published for HardCoRe-NAS (timm's miil_green)",
     "torchvision": "trained by torchvision's recipes",
+    "tinynet": "trained as published for TinyNet (arXiv 2010.14819)",
 }
 DEFAULT_LEVEL = "mobilenet-v3"
+_LEVELS = {
+    "ofa-25": "once-for-all-25",
+    "ofa-75": "once-for-all-75",
+    "timm-in1k": "tensorflow-port",
+    "timm-rmsp_in1k": "timm-rmsp",
+    "timm-lamb_in1k": "timm-lamb",
+    "timm-ra_in1k": "timm-ra",
+    "timm-ra4_e3600_r224_in1k": "timm-ra4",
+    "timm-miil_green_in1k": "hardcore-nas",
+}
 # Of each thing that no fitted network has (a kernel of 9, say): its effect is unknown by this much, in score.
 UNKNOWN_STD = 0.1
 OUTSIDE_FACTOR = 2.0  # on the standard deviation outside the fitted range
@@ -64,7 +86,6 @@ class ImageNetPrior:
         self.recipe_level = recipe_level
         self.effort = f"ImageNet-1k, {RECIPE_LEVELS[recipe_level]}"
         self._model = load_model()
-        self._level: Terms = [] if recipe_level == DEFAULT_LEVEL else [(f"recipe {recipe_level}", 1.0)]
 
     def estimate(self, specs: Sequence[ArchSpec]) -> Estimates:
         """Top-1 in percent with its standard deviation, one per spec."""
@@ -72,7 +93,7 @@ class ImageNetPrior:
         features = np.zeros((len(specs), len(model.index)))
         unknown = np.zeros(len(specs))
         for row, spec in enumerate(specs):
-            for name, value in [*network_terms(spec), *self._level]:
+            for name, value in [*network_terms(spec), *level_terms(self.recipe_level, spec.resolution)]:
                 column = model.index.get(name)
                 if column is None:
                     unknown[row] += 1
@@ -80,9 +101,10 @@ class ImageNetPrior:
                     features[row, column] += value
         score = features @ model.coefficients
         variance = np.einsum("ij,jk,ik->i", features, model.covariance, features)
-        variance = variance + model.noise**2 + unknown * UNKNOWN_STD**2
+        variance = variance + model.noise[self.recipe_level] ** 2 + unknown * UNKNOWN_STD**2
         error = np.exp(-score)  # the link's derivative, up to sign
-        outside = ((features < model.low) | (features > model.high)).any(axis=1) | (unknown > 0)
+        beyond = ((features < model.low) | (features > model.high)) & (features != 0)
+        outside = beyond.any(axis=1) | (unknown > 0)
         std = error * np.sqrt(variance) * np.where(outside, OUTSIDE_FACTOR, 1.0)
         return Estimates(model.limit - error, std, outside)
 
@@ -123,7 +145,31 @@ class ImageNetPrior:
         spec = space.at([scale]).decode([row])[0]
         role = Role("s2" if spec.blocks[0].stride == 1 else "s4", 0)
         first = next(spec.walk())
-        return self._value([*skeleton_terms(spec), *block_terms(first, role), *self._level])
+        return self._value(
+            [*skeleton_terms(spec), *block_terms(first, role), *level_terms(self.recipe_level, scale.resolution)]
+        )
+
+
+def level_of(result: PublishedResult) -> str:
+    """The level of training (a key of RECIPE_LEVELS) that a published figure speaks for."""
+    if result.recipe == "slim":
+        # Four papers, four recipes.
+        if "MnasNet" in result.source:
+            return "mnasnet"
+        if "mobilenet_v1" in result.source:
+            return "mobilenet-v1"
+        return "mobilenet-v2" if "slim mobilenet README" in result.source else DEFAULT_LEVEL
+    return _LEVELS.get(result.recipe, result.recipe)
+
+
+def level_terms(level: str, resolution: int) -> Terms:
+    """Features of a level of training. Once-for-All's networks share weights across resolutions."""
+    if level == DEFAULT_LEVEL:
+        return []
+    terms: Terms = [(f"recipe {level}", 1.0)]
+    if level.startswith("once-for-all"):
+        terms.append(("resolution once-for-all", resolution_curve(resolution)))
+    return terms
 
 
 class Model:
@@ -132,11 +178,12 @@ class Model:
     def __init__(self, data: dict[str, Any]) -> None:
         terms = data["terms"]
         self.limit: float = data["limit"]
-        self.noise: float = data["noise"]
+        self.noise: dict[str, float] = data["noise"]
         self.index = {name: column for column, name in enumerate(terms)}
         self.coefficients = np.array([term["value"] for term in terms.values()])
-        self.low = np.array([term["range"][0] for term in terms.values()]) - _TOLERANCE
-        self.high = np.array([term["range"][1] for term in terms.values()]) + _TOLERANCE
+        ranges = [term.get("range", (-np.inf, np.inf)) for term in terms.values()]
+        self.low = np.array([low for low, _ in ranges]) - _TOLERANCE
+        self.high = np.array([high for _, high in ranges]) + _TOLERANCE
         # The lower triangle of a Cholesky factor, row by row.
         factor = np.zeros((len(terms), len(terms)))
         factor[np.tril_indices(len(terms))] = np.concatenate(data["covariance_factor"])

@@ -22,10 +22,16 @@ REFERENCE_HEAD = 1280
 POSITIONS = 4  # of the segments with coefficients of their own; deeper blocks have the last one's, shrunk
 DEEPER = 0.6
 POOLED = "s16"  # the only segment at stride 16, where a network has one instead of two
+# Which of the two a block belongs to is then open, and so is its position: all count alike, as deep ones, and what
+# the other three are worth more, at a small expansion, counts for the network as a whole. So chosen that stages
+# that come to be equal mostly lose a little: a search must not gain by that.
+POOLED_EXPANSION = 2
+_MAIN = (("s16a", 1), ("s16b", 0), ("s16b", 1))
+_DEEP = (("s16a", 2), ("s16a", 3), ("s16b", 2), ("s16b", 3))
 
 # Shapes of the curves, chosen by leave-one-out error on the published networks.
 WIDTH_POWER = 0.5
-RESOLUTION_POWER = 1.0
+RESOLUTION_POWER = 0.75
 EXPANSION_HALF = 2.5
 SE_BY_POSITION = (1.0, 0.75, 0.55, 0.4)
 
@@ -85,8 +91,7 @@ def _spread(role: Role) -> list[tuple[str, int, float]]:
     if role.segment == POOLED:
         if role.position == 0:
             return [("s16a", 0, 1.0)]
-        # Which of the two segments a block belongs to is open, and so is its position: one average for all.
-        return [("s16a", 1, 0.25), ("s16a", 2, 0.25), ("s16b", 1, 0.25), ("s16b", 2, 0.25)]
+        return [(*slot, 0.25) for slot in _DEEP]
     if role.segment in ("s2", "s32b"):
         return [(role.segment, 0, 1.0)]
     last = POSITIONS - 1
@@ -111,11 +116,9 @@ def block_terms(placed: PlacedBlock, role: Role) -> Terms:
                 terms.append((f"kernel {block.kernel}", 1.0))  # no fitted network has it
         share = weight * SE_BY_POSITION[min(position, len(SE_BY_POSITION) - 1)]
         if block.se:
-            terms.append((f"se {segment}", share))
+            terms.append((f"se {segment}" if segment in ("s2", "s4", "s16a") else "se", share))
         if block.activation == "hswish":
             terms.append((f"hswish {segment}", weight))
-    if block.activate_output:
-        terms.append(("no residual", 1.0))
     return terms
 
 
@@ -133,10 +136,18 @@ def skeleton_terms(spec: ArchSpec) -> Terms:
     for segment, out in firsts.items():
         for name in ("s16a", "s16b") if segment == POOLED else (segment,):
             terms.append((f"width {name}", width_curve(out / REFERENCE_OUT[name])))
+    if any(block.activate_output for block in spec.blocks):
+        # MobileNetV1: no bottlenecks and no residuals, so that its widths mean something else.
+        terms += [("plain", 1.0), ("plain width", math.log(spec.blocks[-1].out / 1024))]
+    if POOLED in firsts:
+        worth = expansion_curve(POOLED_EXPANSION)
+        terms += [(f"expansion {segment}.{position}", worth) for segment, position in _MAIN]
+        terms += [(f"expansion {segment}.{position}", -0.75 * worth) for segment, position in _DEEP]
     if "s2" not in firsts:
         terms.append(("no stride 2", 1.0))
     if spec.head.hidden:
         terms.append(("hidden layer", 1.0))
+        terms.append(("head conv", math.log(max(1, spec.head.conv) / 960)))
     for part, activation in (("stem", spec.stem.activation), ("head", spec.head.activation)):
         if activation == "hswish":
             terms.append((f"hswish {part}", 1.0))
