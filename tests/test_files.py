@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,25 +17,22 @@ NOBODY = 65_534  # a user without rights, on every Unix
 
 
 @pytest.fixture
-def locked(tmp_path: Path) -> Iterator[Path]:
+def locked() -> Iterator[Path]:
     """A folder, with a file in it, that the running process may neither read nor write."""
     if os.name != "posix":
         pytest.skip("permissions of other systems are another matter")
-    folder = tmp_path / "locked"
-    folder.mkdir()
-    (folder / "a.json").write_text("{}")
-    (folder / "a.json").chmod(0)
-    folder.chmod(0o500)
-    for parent in (tmp_path, *list(tmp_path.parents)[:2]):  # pytest keeps these to their owner
-        parent.chmod(0o755)
-    root = os.geteuid() == 0
-    if root:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others on their way down
+        folder = Path(name)
+        (folder / "a.json").write_text("{}")
+        (folder / "a.json").chmod(0)
         folder.chmod(0o555)
-        os.seteuid(NOBODY)
-    yield folder
-    if root:
-        os.seteuid(0)
-    folder.chmod(0o700)
+        root = os.geteuid() == 0  # who may do everything, so become somebody else
+        if root:
+            os.seteuid(NOBODY)
+        yield folder
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
 
 
 def test_text_round_trip_and_new_folders(tmp_path: Path) -> None:
