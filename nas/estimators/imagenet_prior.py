@@ -29,6 +29,7 @@ from nas.estimators.terms import (
     block_terms,
     network_terms,
     resolution_curve,
+    roles,
     segment_names,
     skeleton_terms,
 )
@@ -143,8 +144,7 @@ class ImageNetPrior:
     def _constant(self, space: SearchSpace, scale: Scale) -> float:
         row = space.at([scale]).draw(lambda gene: 0)
         spec = space.at([scale]).decode([row])[0]
-        role = Role("s2" if spec.blocks[0].stride == 1 else "s4", 0)
-        first = next(spec.walk())
+        first, role = next(spec.walk()), roles(spec)[0]
         return self._value(
             [*skeleton_terms(spec), *block_terms(first, role), *level_terms(self.recipe_level, scale.resolution)]
         )
@@ -207,7 +207,7 @@ def slot_roles(space: SearchSpace, scale: Scale) -> dict[Slot, Role]:
             strides.append(strides[-1] * stage.stride)
         segment_of.append(len(outs) - 1)
     names = segment_names(strides)
-    roles = {}
+    found = {}
     for slot in space.slots:
         segment = segment_of[slot.stage]
         name = names[segment]
@@ -217,5 +217,5 @@ def slot_roles(space: SearchSpace, scale: Scale) -> dict[Slot, Role]:
                 f"space {space.name}: stage {slot.stage + 1} has the channels of the stage before at width "
                 f"{scale.width:g} and no stride; give it other channels, or make the two one stage"
             )
-        roles[slot] = Role(name, slot.position + merged)
-    return roles
+        found[slot] = Role(name, slot.position + merged, strides[0] > 2)
+    return found

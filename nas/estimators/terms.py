@@ -43,6 +43,7 @@ class Role(NamedTuple):
 
     segment: str
     position: int
+    small: bool = False  # MobileNetV3-Small's skeleton, which has no blocks at stride 2
 
 
 def roles(spec: ArchSpec) -> list[Role]:
@@ -55,7 +56,8 @@ def roles(spec: ArchSpec) -> list[Role]:
             segments.append((stride, 0))
         segments[-1] = (stride, segments[-1][1] + 1)
     names = segment_names([stride for stride, _ in segments])
-    return [Role(name, p) for name, (_, blocks) in zip(names, segments, strict=True) for p in range(blocks)]
+    small = segments[0][0] > 2
+    return [Role(name, p, small) for name, (_, blocks) in zip(names, segments, strict=True) for p in range(blocks)]
 
 
 def segment_names(strides: list[int]) -> list[str]:
@@ -116,7 +118,12 @@ def block_terms(placed: PlacedBlock, role: Role) -> Terms:
                 terms.append((f"kernel {block.kernel}", 1.0))  # no fitted network has it
         share = weight * SE_BY_POSITION[min(position, len(SE_BY_POSITION) - 1)]
         if block.se:
-            terms.append((f"se {segment}" if segment in ("s2", "s4", "s16a") else "se", share))
+            # Stages in which no hand-made network has SE speak for themselves; in Small's skeleton, where its
+            # published place is further back, it is worth more there.
+            early = "s4" if role.small and segment == "s8" else segment
+            terms.append((f"se {early}" if early in ("s2", "s4", "s16a") else "se", share))
+            if role.small and segment not in ("s4", "s8"):
+                terms.append(("se small", share))
         if block.activation == "hswish":
             terms.append((f"hswish {segment}", weight))
     return terms

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nas.errors import NasError
-from nas.estimators.imagenet_prior import RECIPE_LEVELS, ImageNetPrior, slot_roles
+from nas.estimators.imagenet_prior import RECIPE_LEVELS, ImageNetPrior, level_of, slot_roles
 from nas.estimators.terms import Role, roles
 from nas.published import published_results
 from nas.registry import load_space, load_spec
@@ -61,7 +61,7 @@ def test_published_mobilenet_v3_comes_out_as_published():
     rows = [row for row in rows if row.recipe == "slim"]
     assert len(rows) == 10
     error = PRIOR.estimate([row.spec for row in rows]).top1 - [row.top1 for row in rows]
-    assert np.abs(error).max() < 0.75
+    assert np.abs(error).max() < 0.5
 
 
 def test_more_is_never_less():
@@ -134,10 +134,24 @@ def test_link_is_inverted():
     assert (np.diff(PRIOR.link(scores)) > 0).all()
 
 
-def test_every_published_network_has_an_estimate():
-    estimates = PRIOR.estimate([row.spec for row in published_results()])
-    assert np.isfinite(estimates.top1).all()
-    assert ((estimates.top1 > 30) & (estimates.top1 < 85)).all()
+def test_every_published_network_has_an_estimate_at_its_level():
+    results = published_results()
+    assert {level_of(result) for result in results} <= set(RECIPE_LEVELS)
+    for level in RECIPE_LEVELS:
+        rows = [result for result in results if level_of(result) == level]
+        if rows:
+            estimates = ImageNetPrior(level).estimate([row.spec for row in rows])
+            assert np.abs(estimates.top1 - [row.top1 for row in rows]).max() < 3
+            assert (np.abs(estimates.top1 - [row.top1 for row in rows]) < 4 * estimates.std).all()
+
+
+def test_squeeze_and_excitation_and_h_swish_everywhere_are_no_fairy_tale():
+    """SE and h-swish in every block of MobileNetV3-Large: a search takes both wherever it can."""
+    spec = load_spec("mobilenet_v3_large")
+    everywhere = spec.replace(
+        blocks=(spec.blocks[0], *(b.replace(se=b.se or 16, activation="hswish") for b in spec.blocks[1:]))
+    )
+    assert 0.1 < top1(everywhere) - top1(spec) < 0.7
 
 
 def test_roles_of_networks_with_one_stage_at_stride_16_and_a_long_one():
