@@ -150,8 +150,9 @@ def skeleton_terms(spec: ArchSpec) -> Terms:
         worth = expansion_curve(POOLED_EXPANSION)
         terms += [(f"expansion {segment}.{position}", worth) for segment, position in _MAIN]
         terms += [(f"expansion {segment}.{position}", -0.75 * worth) for segment, position in _DEEP]
-    if "s2" not in firsts:
-        terms.append(("no stride 2", 1.0))
+    # MobileNetV3-Small has no blocks at stride 2; no fitted network lacks those of a later stride.
+    strides = {segment.strip("sab") for segment in firsts}
+    terms += [(f"no stride {stride}", 1.0) for stride in ("2", "4", "8", "16", "32") if stride not in strides]
     if spec.head.hidden:
         terms.append(("hidden layer", 1.0))
         terms.append(("head conv", math.log(max(1, spec.head.conv) / 960)))

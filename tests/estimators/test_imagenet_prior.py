@@ -122,9 +122,10 @@ def test_what_was_never_seen_is_flagged_and_less_certain():
         known.with_block(4, kernel=9),
         known.with_block(4, expanded=2000),
         load_spec("mobilenet_v1"),
+        known.replace(blocks=known.blocks[:-3]),  # nothing at stride 32
     ]
     estimates = PRIOR.estimate([known, *strange])
-    assert estimates.extrapolated.tolist() == [False, True, True, True, True]
+    assert estimates.extrapolated.tolist() == [False, True, True, True, True, True]
     assert (estimates.std[1:] > estimates.std[0]).all()
 
 
