@@ -279,7 +279,11 @@ def main() -> None:
     refitted = fitting.model_json(fitting.fit(results, samples))
     report = {
         "date": datetime.date.today().isoformat(),
-        "machine": {"system": platform.platform(), "python": platform.python_version(), "numpy": np.__version__},
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        },
         **figures,
         "predictor_held_out_half": predictor_figures(results, samples),
         "compiled": speed(),

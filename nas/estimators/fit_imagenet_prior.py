@@ -208,9 +208,9 @@ def sample_terms(samples: Samples) -> dict[str, np.ndarray]:
 class Regression:
     """Rows, samples and priors as matrices, in the order of `names`."""
 
-    def __init__(self, results: Sequence[PublishedResult], samples: Samples | None) -> None:
+    def __init__(self, results: Sequence[PublishedResult], samples: Samples) -> None:
         rows = [_terms_of(result) for result in results]
-        columns = {} if samples is None else sample_terms(samples)
+        columns = sample_terms(samples)
         names = {name for row in rows for name in row} | set(columns)
         for segment in ("s2", "s4", "s8", "s16a", "s16b", "s32a", "s32b"):
             names |= {f"hswish {segment}"}
@@ -222,13 +222,10 @@ class Regression:
         self.mean = np.array([prior.mean for prior in priors])
         self.std = np.array([prior.std for prior in priors])
         self.bound = np.array([0.0 if prior.positive else -np.inf for prior in priors])
-        self.samples = np.zeros((0, len(self.names)))
-        self.sample_scores = np.zeros(0)
-        if samples is not None:
-            self.samples = np.array([columns.get(name, np.zeros(len(samples.top1))) for name in self.names]).T
-            self.sample_scores = -np.log(PREDICTOR_LIMIT - samples.top1)
+        self.samples = np.array([columns.get(name, np.zeros(len(samples.top1))) for name in self.names]).T
+        self.sample_scores = -np.log(PREDICTOR_LIMIT - samples.top1)
         # The samples enter by their triangular factor: as many rows as there are terms.
-        weight = np.sqrt(SAMPLES_COUNT_AS / max(1, len(self.samples))) / SAMPLE_STD
+        weight = np.sqrt(SAMPLES_COUNT_AS / len(self.samples)) / SAMPLE_STD
         weighted = np.column_stack([self.samples, self.sample_scores]) * weight
         _, triangle = np.linalg.qr(weighted)
         self.fixed = np.vstack([np.diag(1 / self.std), triangle[:, :-1]])
