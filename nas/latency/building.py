@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from nas.latency.device import Device, pinned
+from nas.latency.device import Device
 from nas.latency.runtimes import Runtime
 from nas.latency.table import LatencyTable, RuntimeId
-from nas.latency.timing import fastest_cores, time_interleaved
+from nas.latency.timing import time_interleaved
 from nas.parts import Part
 
 BATCH = 500  # programs in memory at once
@@ -35,34 +35,25 @@ def measure_missing(
     missing = table.missing(parts)
     if not missing:
         return 0
-    runtime = table.runtime_here()
     rng = rng or random.Random(0)
-    sentinel = runtime.compile(table.sentinel)
-    cores = fastest_cores(runtime, sentinel)
     for start in range(0, len(missing), BATCH):
         batch = missing[start : start + BATCH]
 
         def report(share: float, done: int = start, size: int = len(batch)) -> None:
             on_progress((done + share * size) / len(missing), f"{len(missing)} rows")
 
-        with pinned(cores):
-            _measure_batch(table, batch, runtime, sentinel, rng, report)
+        _measure_batch(table, batch, rng, report)
     return len(missing)
 
 
 def _measure_batch(
-    table: LatencyTable,
-    batch: Sequence[Part],
-    runtime: Runtime,
-    sentinel: Callable[[], None],
-    rng: random.Random,
-    report: Callable[[float], None],
+    table: LatencyTable, batch: Sequence[Part], rng: random.Random, report: Callable[[float], None]
 ) -> None:
-    programs = []
+    bench, programs = table.bench, []
     for index, part in enumerate(batch):
-        programs.append(runtime.compile(part))
+        programs.append(bench.runtime.compile(part))
         report(0.4 * index / len(batch))
-    session = time_interleaved(programs, sentinel, rng=rng, on_progress=lambda share: report(0.4 + 0.6 * share))
+    session = time_interleaved(programs, bench, rng=rng, on_progress=lambda share: report(0.4 + 0.6 * share))
     if table.path is None:
         table.sentinel_ms = min(table.sentinel_ms, session.sentinel_ms)
     for part, timing in zip(batch, session.timings, strict=True):

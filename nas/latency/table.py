@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from nas.errors import NasError
 from nas.files import read_text, write_text
 from nas.latency.device import Device
 from nas.latency.runtimes import Runtime
-from nas.latency.timing import Timing
+from nas.latency.timing import Bench, Timing
 from nas.parts import BlockPart, HeadPart, NetworkPart, Part, StemPart, context_of, parts_of
 from nas.published import published_spec
 from nas.registry import RUNTIMES, resolve
@@ -170,6 +171,12 @@ class LatencyTable:
             )
         return runtime
 
+    @cached_property
+    def bench(self) -> Bench:
+        """What this machine times programs with for this table. Raises NasError as `runtime_here` does."""
+        runtime = self.runtime_here()
+        return Bench.of(runtime, runtime.compile(self.sentinel))
+
     # JSON ---------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path | None = None) -> Path:
@@ -202,7 +209,7 @@ class LatencyTable:
         text = read_text(path)
         try:
             data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise NasError(f"{path}: not JSON ({error}); measure it again with `python -m nas.measure`") from None
         try:
             return cls._from_dict(data, Path(path))

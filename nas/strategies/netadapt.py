@@ -17,8 +17,8 @@ from nas.spec import ArchSpec, squeezed_channels
 
 STEP_SHARE = 0.01  # of the seed's latency, that a step saves at least
 # Cuts that are looked at, as shares of the channels that stay; the table says which of them pay.
-EXPANSION_SHARES = (15 / 16, 7 / 8, 13 / 16, 3 / 4, 5 / 8, 1 / 2)
-BOTTLENECK_SHARES = (15 / 16, 7 / 8, 3 / 4)
+EXPANSION_SHARES = (7 / 8, 3 / 4, 5 / 8, 1 / 2)
+BOTTLENECK_SHARES = (15 / 16, 7 / 8)
 VECTOR = 16  # channels a wide vector unit takes at once: of two nearby widths the multiple is often the faster
 
 Price = Callable[[Sequence[ArchSpec]], np.ndarray]

@@ -1,0 +1,528 @@
+"""The stages of a search, as functions that call each other's results; `python -m nas.search` prints them.
+
+table → where things stand → scales → rows → trials → trimming → finalists measured → comparison → files
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from nas.cost import count_cost
+from nas.errors import NasError
+from nas.front import front_indices
+from nas.latency.building import measure_missing, new_table
+from nas.latency.table import LatencyTable, space_parts
+from nas.latency.timing import Measured, measure_latency
+from nas.parts import BlockPart, HeadPart, NetworkPart, StemPart, parts_of
+from nas.published import PublishedResult, published_results, published_spec
+from nas.registry import ESTIMATORS, RUNTIMES, STRATEGIES, load_estimator, load_space, resolve
+from nas.run import COLUMNS, LoggedTrial, RunFolder, now
+from nas.space import Scale, SearchSpace
+from nas.spec import ArchSpec
+from nas.strategies.netadapt import netadapt
+from nas.strategies.problem import Problem
+from nas.strategies.samplers import distributions, optimise, params_of, row_of
+from nas.strategies.scales import Anchors, anchor_networks, anchor_scales, choose_scales, interpolated, rough_prices
+
+ROLES = ("large", "small")
+SMALL_SHARE = 15.8 / 51  # MobileNetV3-Small's latency over Large's on a Pixel 1 (arXiv 1905.02244, table 3)
+SEED_LIMIT = 1.08  # times the budget: networks that trimming starts from
+SEEDS, FINALISTS = 2, 3
+TRIM_ROUNDS = 6  # of measuring and trimming on
+TABLES = Path("latency_tables")
+COMPARED = ("mobilenet_v3_large", "mobilenet_v3_small")
+Progress = Callable[[float, str], None]
+
+
+class Console(Protocol):
+    """Where a pipeline tells how far it is."""
+
+    def say(self, text: str) -> None: ...
+
+    def progress(self, title: str) -> AbstractContextManager[Progress]: ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def say(self, text: str) -> None:
+        pass
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        yield lambda share, text: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What somebody wants found."""
+
+    budget_ms: float
+    small_budget_ms: float | None = None  # `SMALL_SHARE` of the budget by default
+    only: str | None = None  # "large" or "small"
+    large_space: str = "mobilenet_v3_large"
+    small_space: str = "mobilenet_v3_small"
+    width: tuple[float, ...] = ()  # all of the space by default
+    resolution: tuple[int, ...] = ()
+    table: str | None = None
+    runtime: str = "onnxruntime"
+    estimator: str = "imagenet-prior"
+    strategy: str = "exact"
+    trials: int | None = None  # the strategy's own number by default
+    seed: int = 0
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return (self.only,) if self.only else ROLES
+
+    def budget(self, role: str) -> float:
+        if role == "large":
+            return self.budget_ms
+        return self.budget_ms * SMALL_SHARE if self.small_budget_ms is None else self.small_budget_ms
+
+    def space(self, role: str) -> SearchSpace:
+        """The role's space at the widths and resolutions asked for. Raises NasError for foreign ones."""
+        space = load_space(self.large_space if role == "large" else self.small_space)
+        if not self.width and not self.resolution:
+            return space
+        return space.at([Scale(w, r) for w in self.width or space.widths for r in self.resolution or space.resolutions])
+
+    def check(self) -> None:
+        """Raises NasError for the first name or number that is wrong, before anything is measured."""
+        for kind, name, known in (
+            ("runtime", self.runtime, RUNTIMES),
+            ("estimator", self.estimator, ESTIMATORS),
+            ("strategy", self.strategy, STRATEGIES),
+        ):
+            resolve(kind, name, known)
+        for role in self.roles:
+            self.space(role)
+
+
+@dataclass
+class Search:
+    """One search under way: what its stages share."""
+
+    request: Request
+    table: LatencyTable
+    estimator: Any
+    run: RunFolder
+    console: Console
+
+    # Prices -------------------------------------------------------------------------------------------
+
+    def price(self, specs: Sequence[ArchSpec]) -> np.ndarray:
+        """Predicted latency (ms) of networks; what the table lacks is measured and saved first."""
+        self.measure([part for spec in specs for part in parts_of(spec)], "measuring")
+        return self.table.predict_ms(specs)
+
+    def measure(self, parts: Sequence[Any], title: str) -> None:
+        if self.table.missing(parts):
+            with self.console.progress(title) as progress:
+                rows = measure_missing(self.table, parts, rng=random.Random(self.request.seed), on_progress=progress)
+            self.table.save()
+            self.run.manifest["rows_measured"] = self.run.manifest.get("rows_measured", 0) + rows
+
+    def whole_ms(self, specs: Sequence[ArchSpec], title: str) -> np.ndarray:
+        """Measured latency (ms) of whole networks, remembered in the table."""
+        parts = [NetworkPart(spec) for spec in specs]
+        self.measure(parts, title)
+        return np.array([self.table.part_ms(part) for part in parts])
+
+    def top1(self, specs: Sequence[ArchSpec]) -> np.ndarray:
+        return self.estimator.estimate(specs).top1
+
+    # Stages -------------------------------------------------------------------------------------------
+
+    def anchors(self, space: SearchSpace, role: str) -> dict[Scale, Anchors]:
+        """Measured smallest and largest networks of some scales."""
+        scales = anchor_scales(space)
+        times = self.whole_ms(anchor_networks(space, scales), f"anchors of {role}")
+        return {scale: Anchors(*map(float, times[2 * i : 2 * i + 2])) for i, scale in enumerate(scales)}
+
+    def feasible_ms(self, space: SearchSpace, anchors: dict[Scale, Anchors]) -> tuple[float, float]:
+        """The fastest and the slowest network of the space, measured."""
+        return min(a.smallest_ms for a in anchors.values()), max(a.largest_ms for a in anchors.values())
+
+    def scales(self, role: str, space: SearchSpace, anchors: dict[Scale, Anchors]) -> list[Scale]:
+        """The few scales that can hold the optimum; decided once a run, so that a resumed one goes on alike."""
+        known = self.run.manifest["roles"][role].get("scales")
+        if known is None:
+            additive = self.estimator.terms(space)
+            fastest = min(interpolated(anchors, scale).smallest_ms for scale in space.scales)
+            budget = max(self.request.budget(role), fastest * 1.001)  # the rough prices' rounding
+            problem = Problem(space, rough_prices(space, anchors), self.estimator.compile(space), budget, additive)
+            chosen = [candidate.scale for candidate in choose_scales(problem)]
+            known = self.run.manifest["roles"][role]["scales"] = [list(scale) for scale in chosen]
+            self.run.save()
+        return [Scale(*scale) for scale in known]
+
+    def explore(self, role: str, space: SearchSpace) -> None:
+        """The study: networks within the budget, then as many a little above it for trimming to start from."""
+        problem = Problem(
+            space,
+            self.table.compile(space),
+            self.estimator.compile(space),
+            self.request.budget(role),
+            self.estimator.terms(space),
+        )
+        strategy = resolve("strategy", self.request.strategy, STRATEGIES)
+        trials = self.request.trials or strategy.trials
+        genes = distributions(space)
+        stages = [(self.request.strategy, problem, trials)]
+        if self.run.manifest["roles"][role]["binds"]:
+            stages.append(("seed", replace(problem, budget_ms=SEED_LIMIT * problem.budget_ms), max(1, trials // 4)))
+        with self.console.progress(f"searching {role}") as progress:
+            for index, (stage, limited, number) in enumerate(stages):
+                finished = [row_of(space, trial.params) for trial in self.run.trials(role, stage)]
+                rows = optimise(limited, strategy, trials=number, seed=self.request.seed, finished=finished)
+                for done, row in enumerate(rows, start=len(finished) + 1):
+                    spec = space.decode([np.array(row)])[0]
+                    latency_ms = float(self.table.predict_ms([spec])[0])
+                    estimate = self.estimator.estimate([spec])
+                    values = (latency_ms, float(estimate.top1[0]), float(estimate.std[0]))
+                    self.run.log(role, stage, spec, *values, params_of(space, row), genes)
+                    progress((index + done / number) / len(stages), f"{done} trials")
+
+    def trim(self, role: str, seed: ArchSpec, target_ms: float) -> ArchSpec | None:
+        """NetAdapt from `seed` down to `target_ms`, each step logged; None if it cannot get there."""
+        known = {trial.spec.id for trial in self.run.trials(role, "netadapt")}
+        last = None
+        for last in netadapt(seed, target_ms, price=self.price, estimate=self.top1):
+            if last.cut and last.spec.id not in known:
+                spec = last.spec.replace(name=f"{role}-trimmed")
+                std = float(self.estimator.estimate([spec]).std[0])
+                self.run.log(role, "netadapt", spec, last.latency_ms, last.top1, std)
+        return last.spec if last is not None and last.latency_ms <= target_ms else None
+
+    def candidates(self, role: str) -> list[LoggedTrial]:
+        """Logged networks within the budget, the most accurate first, each once."""
+        budget = self.request.budget(role)
+        fitting = {trial.spec.id: trial for trial in self.run.trials(role) if trial.latency_ms <= budget}
+        return sorted(fitting.values(), key=lambda trial: (-trial.top1, trial.latency_ms))
+
+    def trim_seeds(self, role: str) -> None:
+        """The best networks a little above the budget, trimmed until they fit."""
+        seeds = {trial.spec.id: trial for trial in self.run.trials(role, "seed")}
+        best = sorted(seeds.values(), key=lambda trial: -trial.top1)
+        over = [trial for trial in best if trial.latency_ms > self.request.budget(role)]
+        for trial in over[:SEEDS]:
+            self.trim(role, trial.spec, self.request.budget(role))
+
+    def finalist(self, role: str) -> tuple[ArchSpec, Measured]:
+        """The most accurate candidate that, measured whole on the device, is within the budget.
+
+        A finalist that is not is trimmed by what it exceeds, and measured again. Raises NasError if none of
+        them ever fits.
+        """
+        budget = self.request.budget(role)
+        specs = [trial.spec for trial in self.candidates(role)[:FINALISTS]]
+        fitting: list[tuple[ArchSpec, Measured]] = []
+        for _ in range(TRIM_ROUNDS):
+            with self.console.progress(f"measuring finalists of {role}") as progress:
+                measured = measure_latency(specs, table=self.table, on_progress=lambda share: progress(share, ""))
+            fitting += [(s, m) for s, m in zip(specs, measured, strict=True) if m.normalised_ms <= budget]
+            over = [(s, m) for s, m in zip(specs, measured, strict=True) if m.normalised_ms > budget]
+            best = max(self.top1([spec for spec, _ in fitting]), default=-np.inf)
+            hopeful = [(s, m) for s, m in over if self.top1([s])[0] > best]
+            if not hopeful:
+                break
+            targets = [float(self.price([s])[0]) * budget / m.normalised_ms * 0.999 for s, m in hopeful]
+            trimmed = [self.trim(role, s, target) for (s, _), target in zip(hopeful, targets, strict=True)]
+            specs = [spec for spec in trimmed if spec is not None]
+            if not specs:
+                break
+        if not fitting:
+            raise NasError(f"no network of {role} was measured within {budget:g} ms; raise the budget a little")
+        return max(fitting, key=lambda pair: self.top1([pair[0]])[0])
+
+
+def open_table(path: str | None, runtime_name: str, threads: int = 1, console: Console | None = None) -> LatencyTable:
+    """The table to use: the one named, this device's own if there is one, else a new one.
+
+    Raises NasError for a table that is damaged, of another device, or of another runtime.
+    """
+    runtime = resolve("runtime", runtime_name, RUNTIMES)(threads=threads)
+    fresh = new_table(runtime)
+    default = fresh.default_path(TABLES)
+    if path is None and not default.exists():
+        return fresh
+    table = LatencyTable.load(path or default)
+    table.check_device()
+    if table.runtime.name != runtime.name:
+        raise NasError(f"{table.path} is of {table.runtime.name}, not {runtime.name}; name its runtime with --runtime")
+    if table.runtime.version != runtime.version and console is not None:
+        console.say(
+            f"warning: {table.path} was measured with {runtime.name} {table.runtime.version}, here is "
+            f"{runtime.version}; if predictions are off, move the file away and it is measured again"
+        )
+    return table
+
+
+def published_networks() -> list[PublishedResult]:
+    """The published networks that a run is compared with: each once, with its first published figure."""
+    wanted = ("mobilenet_v3", "mobilenet_v2", "mnasnet_a1", "ofa_", "hardcorenas_")
+    first: dict[str, PublishedResult] = {}
+    for result in published_results():
+        plain = "@" not in result.spec.name and "," not in result.spec.name and "minimal" not in result.spec.name
+        if plain and result.spec.name.startswith(wanted):
+            first.setdefault(result.spec.name, result)
+    return list(first.values())
+
+
+def search(request: Request, out: Path, *, resume: bool = False, console: Console | None = None) -> RunFolder:
+    """Finds the most accurate networks within the budget and leaves a run's folder behind.
+
+    Raises NasError for what the user can mend; what was finished by then is kept, and `resume` goes on from it.
+    """
+    console = console or Silent()
+    request.check()
+    table = open_table(request.table, request.runtime, console=console)
+    run = RunFolder(out, asdict(request), resume=resume)
+    state = Search(request, table, load_estimator(request.estimator), run, console)
+    if not hasattr(state.estimator, "terms"):
+        raise NasError(f"estimator {request.estimator!r} is not a sum over blocks; use imagenet-prior")
+    begun = time.monotonic()
+    published = published_networks()
+    state.whole_ms([result.spec for result in published], "published networks")
+    budgets = {}
+    for role in request.roles:
+        space = request.space(role)
+        anchors = state.anchors(space, role)
+        low, high = state.feasible_ms(space, anchors)
+        budgets[role] = (space, anchors, low, high)
+    _say_where_things_stand(state, budgets)
+    for role, (space, _, low, high) in budgets.items():
+        budget = request.budget(role)
+        if budget < low:
+            flag = "--budget-ms" if role == "large" else "--small-budget-ms"
+            other = " --only large searches Large alone." if role == "small" and request.only is None else ""
+            raise NasError(
+                f"no network of {space.name} is as fast as {budget:.3g} ms on this device; the smallest feasible "
+                f"budget is {flag} {_rounded_up(low)}.{other}"
+            )
+        entry = run.manifest["roles"].setdefault(role, {})
+        entry |= {"space": space.name, "budget_ms": budget, "feasible_ms": [low, high], "binds": budget < high}
+    for role, (space, anchors, _, _) in budgets.items():
+        scales = state.scales(role, space, anchors)
+        at = space.at(scales)
+        state.measure(list(space_parts(at)), f"latency table of {role} ({len(scales)} scales)")
+        budgets[role] = (at, anchors, 0.0, 0.0)
+    seconds = run.manifest["seconds"]
+    seconds["table"] = round(time.monotonic() - begun, 1)
+    begun = time.monotonic()
+    found = {}
+    for role, (space, _, _, _) in budgets.items():
+        state.explore(role, space)
+        if run.manifest["roles"][role]["binds"]:
+            state.trim_seeds(role)
+        found[role] = state.finalist(role)
+    seconds["search"] = round(time.monotonic() - begun, 1)
+    _finish(state, {role: spec for role, (spec, _) in found.items()}, published)
+    return run
+
+
+def _rounded_up(milliseconds: float) -> str:
+    return f"{np.ceil(milliseconds * 100) / 100:g}"
+
+
+def _say_where_things_stand(state: Search, budgets: dict[str, Any]) -> None:
+    table = state.table
+    state.console.say(f"device: {table.device.cpu}, {table.runtime}")
+    for role, (space, _, low, high) in budgets.items():
+        budget = state.request.budget(role)
+        note = "" if budget < high else ": does not bind, the most accurate network of the space is looked for"
+        state.console.say(f"{role}: {space.name} spans {low:.2f} to {high:.2f} ms here; budget {budget:.3g} ms{note}")
+    for name in COMPARED:
+        spec = published_spec(name)
+        state.console.say(f"{name}: {table.part_ms(NetworkPart(spec)):.2f} ms here")
+
+
+def _finish(state: Search, found: dict[str, ArchSpec], published: Sequence[PublishedResult]) -> None:
+    """Measures what is compared in one go, and writes the files of the run."""
+    run, table, request = state.run, state.table, state.request
+    found = {role: spec.replace(name=f"{role}_{request.budget(role):.3g}ms") for role, spec in found.items()}
+    shown = _compared(state, found, published)
+    specs = [*found.values(), *(result.spec for result in shown)]
+    with state.console.progress("measuring the comparison") as progress:
+        measured = measure_latency(specs, table=table, on_progress=lambda share: progress(share, ""))
+    by_id = dict(zip([spec.id for spec in specs], measured, strict=True))
+    # What is shipped is within its budget in the measurement that is shown.
+    for role, spec in found.items():
+        if by_id[spec.id].normalised_ms > request.budget(role):
+            found[role], by_id = _shrunk(state, role, spec, by_id)
+    networks = [_network(state, f"found {role}", spec, by_id[spec.id], role, None) for role, spec in found.items()]
+    for result in published:
+        measurement = by_id.get(result.spec.id)
+        networks.append(_network(state, result.spec.name, result.spec, measurement, None, result))
+    run.manifest["networks"] = networks
+    run.manifest["table"] = _table_summary(table)
+    run.manifest["machine"] = {"cpu": table.device.cpu, "cores": table.device.cores, "os": table.device.os}
+    run.manifest["estimator"] = {"name": state.estimator.name, "effort": state.estimator.effort}
+    for network, (role, spec) in zip(networks, found.items(), strict=False):
+        spec.save(run.path / f"{role}.json", _results(state, role, network))
+    _write_tables(state)
+    run.manifest["finished"] = now()
+    run.save()
+
+
+def _compared(state: Search, found: dict[str, ArchSpec], published: Sequence[PublishedResult]) -> list[PublishedResult]:
+    """Published V3-Large and -Small, and for each found network the nearest Once-for-All network in latency."""
+    shown = {result.spec.name: result for result in published if result.spec.name in COMPARED}
+    rivals = [result for result in published if result.spec.name.startswith("ofa_")]
+    for spec in found.values():
+        latency = float(state.price([spec])[0])
+        nearest = min(rivals, key=lambda r: abs(np.log(state.table.part_ms(NetworkPart(r.spec)) / latency)))
+        shown[nearest.spec.name] = nearest
+    return list(shown.values())
+
+
+def _shrunk(
+    state: Search, role: str, spec: ArchSpec, by_id: dict[str, Measured]
+) -> tuple[ArchSpec, dict[str, Measured]]:
+    """The network trimmed until it fits in a fresh measurement too."""
+    budget = state.request.budget(role)
+    for _ in range(TRIM_ROUNDS):
+        target = float(state.price([spec])[0]) * budget / by_id[spec.id].normalised_ms * 0.999
+        smaller = state.trim(role, spec, target)
+        if smaller is None:
+            break
+        spec = smaller.replace(name=spec.name)
+        by_id = by_id | {spec.id: measure_latency([spec], table=state.table)[0]}
+        if by_id[spec.id].normalised_ms <= budget:
+            return spec, by_id
+    raise NasError(f"no network of {role} was measured within {budget:g} ms; raise the budget a little")
+
+
+def _network(
+    state: Search,
+    name: str,
+    spec: ArchSpec,
+    measured: Measured | None,
+    role: str | None,
+    result: PublishedResult | None,
+) -> dict[str, Any]:
+    """A row of the comparison, as run.json has it."""
+    table = state.table
+    cost, estimate = count_cost(spec), state.estimator.estimate([spec])
+    whole = table.part_ms(NetworkPart(spec)) if measured is None else measured.normalised_ms
+    priced = not table.missing(parts_of(spec))
+    estimated_top1, estimated_std = round(float(estimate.top1[0]), 3), round(float(estimate.std[0]), 3)
+    return {
+        "name": name,
+        "kind": "published" if result else "found",
+        "role": role,
+        "spec": spec.to_dict(),
+        "measured_ms": round(whole, 4),
+        "raw_ms": None if measured is None else round(measured.median_ms, 4),
+        "quartiles_ms": None if measured is None else [round(q, 4) for q in measured.quartiles_ms],
+        "predicted_ms": round(float(table.predict_ms([spec])[0]), 4) if priced else None,
+        "macs": cost.macs,
+        "params": cost.params,
+        "top1": result.top1 if result else estimated_top1,
+        "top1_std": None if result else estimated_std,
+        "top1_source": "published" if result else "estimated",
+        "estimated_top1": estimated_top1,
+        "estimated_std": estimated_std,
+        "extrapolated": bool(estimate.extrapolated[0]),
+        "source": result.source if result else f"{state.estimator.name}: {state.estimator.effort}",
+        "breakdown": [[part, round(ms, 5)] for part, ms in table.breakdown(spec)] if priced else None,
+    }
+
+
+def _results(state: Search, role: str, network: dict[str, Any]) -> dict[str, Any]:
+    """What is written beside a found architecture."""
+    table = state.table
+    return {
+        "role": role,
+        "budget_ms": state.request.budget(role),
+        "latency": {
+            "measured_ms": network["measured_ms"],
+            "predicted_ms": network["predicted_ms"],
+            "raw_ms": network["raw_ms"],
+            "unit": "normalised milliseconds: as fast as the device was when its table was made",
+            "device": table.device.cpu,
+            "runtime": str(table.runtime),
+            "table": str(table.path),
+        },
+        "accuracy": {
+            "top1": network["top1"],
+            "std": network["top1_std"],
+            "source": "estimated",
+            "estimator": state.estimator.name,
+            "effort": state.estimator.effort,
+            "extrapolated": network["extrapolated"],
+        },
+        "cost": count_cost(ArchSpec.from_dict(network["spec"]))._asdict(),
+    }
+
+
+def _table_summary(table: LatencyTable) -> dict[str, Any]:
+    return {
+        "file": str(table.path),
+        "device": table.device.cpu,
+        "runtime": f"{table.runtime.name} {table.runtime.version}",
+        "threads": table.runtime.threads,
+        "precision": table.runtime.precision,
+        "rows": len(table.rows),
+        "sentinel": table.sentinel.spec.name,
+        "sentinel_ms": round(table.sentinel_ms, 4),
+        "fidelity": table.fidelity,
+    }
+
+
+def _write_tables(state: Search) -> None:
+    """trials.csv, front.csv and table_rows.csv."""
+    run = state.run
+    trials = [trial for role in state.request.roles for trial in run.trials(role)]
+    run.write_csv("trials.csv", (trial.row() for trial in trials), COLUMNS)
+    front = []
+    for role in state.request.roles:
+        own = [trial for trial in trials if trial.role == role]
+        front += [own[i] for i in front_indices([t.latency_ms for t in own], [t.top1 for t in own])]
+    run.write_csv("front.csv", (trial.row() for trial in front), COLUMNS)
+    columns = (
+        "key",
+        "op",
+        "kernel",
+        "expanded",
+        "out",
+        "stride",
+        "se",
+        "activation",
+        "in_channels",
+        "in_size",
+        "macs",
+        "ms",
+    )
+    parts = {part.key: part for trial in trials for part in parts_of(trial.spec)}
+    for role in state.request.roles:
+        scales = [Scale(*scale) for scale in run.manifest["roles"][role]["scales"]]
+        parts |= {part.key: part for part in space_parts(state.request.space(role).at(scales))}
+    run.write_csv(
+        "table_rows.csv", (_table_row(state.table, key, part) for key, part in sorted(parts.items())), columns
+    )
+
+
+def _table_row(table: LatencyTable, key: str, part: StemPart | BlockPart | HeadPart) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "key": key,
+        "macs": sum(layer.macs for layer in part.layers()),
+        "ms": round(table.part_ms(part), 6),
+    }
+    if isinstance(part, StemPart):
+        return row | {"op": "stem", "kernel": 3, "out": part.stem.out, "stride": 2, "activation": part.stem.activation}
+    row |= {"in_channels": part.in_channels, "in_size": part.in_size}
+    if isinstance(part, HeadPart):
+        return row | {"op": "head", "out": part.num_classes, "activation": part.head.activation}
+    block = part.block
+    fields = ("op", "kernel", "expanded", "out", "stride", "se", "activation")
+    return row | {field: getattr(block, field) for field in fields}

@@ -1,0 +1,203 @@
+"""A run's folder and its log: one Optuna study a role in a journal file, every finished trial in one write."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from nas.cost import count_cost
+from nas.errors import NasError
+from nas.files import make_folder, read_text, write_text
+from nas.spec import ArchSpec
+
+JSON_VERSION = 1
+MANIFEST, LOG = "run.json", "study.log"
+COLUMNS = (
+    "role",
+    "stage",
+    "number",
+    "spec_id",
+    "latency_ms",
+    "top1",
+    "top1_std",
+    "macs",
+    "params",
+    "peak_activation_bytes",
+)
+_PACKAGES = ("torch", "torchvision", "onnxruntime", "optuna", "numpy", "scipy")
+
+
+class LoggedTrial(NamedTuple):
+    """A finished trial: predicted latency in normalised milliseconds, estimated top-1 in percent."""
+
+    role: str
+    stage: str
+    number: int  # within its role, over all stages
+    spec: ArchSpec
+    latency_ms: float
+    top1: float
+    top1_std: float
+    params: dict[str, Any]  # Optuna's; empty for what no sampler proposed
+
+    def row(self) -> dict[str, Any]:
+        cost = count_cost(self.spec)
+        values = (self.role, self.stage, self.number, self.spec.id, round(self.latency_ms, 5), round(self.top1, 4))
+        costs = (round(self.top1_std, 4), cost.macs, cost.params, cost.peak_activation_bytes)
+        return dict(zip(COLUMNS, (*values, *costs), strict=True))
+
+
+class RunFolder:
+    """`run.json`, `study.log` and what is written beside them.
+
+    Raises NasError for a folder that holds a run already, unless it is resumed with the same arguments.
+    """
+
+    def __init__(self, path: Path, arguments: Mapping[str, Any], *, resume: bool) -> None:
+        self.path = path
+        manifest = path / MANIFEST
+        arguments = json.loads(json.dumps(dict(arguments)))  # as they are read back
+        if manifest.exists() and not resume:
+            raise NasError(f"{path} already holds a run; continue it with --resume, or name another folder with --out")
+        if resume and not manifest.exists():
+            raise NasError(f"{path} holds no run to resume; leave --resume out to start one there")
+        if resume:
+            self.manifest = _load_manifest(manifest)
+            _check_same(self.manifest["arguments"], arguments, path)
+        else:
+            make_folder(path)
+            self.manifest = {
+                "version": JSON_VERSION,
+                "command": " ".join(["python -m nas.search", *sys.argv[1:]]),
+                "arguments": arguments,
+                "versions": versions(),
+                "created": now(),
+                "finished": None,
+                "seconds": {},
+                "roles": {},
+                "networks": [],
+            }
+            self.save()
+        storage = JournalStorage(JournalFileBackend(str(path / LOG), lock_obj=JournalFileOpenLock(str(path / LOG))))
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._storage = storage
+        self._studies: dict[str, optuna.Study] = {}
+
+    def save(self) -> None:
+        write_text(
+            self.path / MANIFEST, json.dumps(self.manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        )
+
+    def _study(self, role: str) -> optuna.Study:
+        if role not in self._studies:
+            directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+            self._studies[role] = optuna.create_study(
+                storage=self._storage, study_name=role, directions=directions, load_if_exists=True
+            )
+            self._studies[role].set_metric_names(["top1", "latency_ms"])
+        return self._studies[role]
+
+    def log(
+        self,
+        role: str,
+        stage: str,
+        spec: ArchSpec,
+        latency_ms: float,
+        top1: float,
+        top1_std: float,
+        params: Mapping[str, Any] | None = None,
+        distributions: Mapping[str, BaseDistribution] | None = None,
+    ) -> None:
+        """Appends a finished trial."""
+        trial = optuna.trial.create_trial(
+            values=[top1, latency_ms],
+            params=dict(params or {}),
+            distributions=dict(distributions or {}),
+            user_attrs={"stage": stage, "spec": spec.to_dict(), "top1_std": top1_std},
+        )
+        self._study(role).add_trial(trial)
+
+    def trials(self, role: str, stage: str | None = None) -> list[LoggedTrial]:
+        """What was logged for a role, in order."""
+        logged = []
+        for trial in self._study(role).get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            attributes = trial.user_attrs
+            if stage is None or attributes["stage"] == stage:
+                spec = ArchSpec.from_dict(attributes["spec"])
+                top1, latency_ms = trial.values
+                entry = (role, attributes["stage"], trial.number, spec, latency_ms, top1, attributes["top1_std"])
+                logged.append(LoggedTrial(*entry, trial.params))
+        return logged
+
+    def write_csv(self, name: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path / name, text.getvalue())
+
+
+def unused_folder(path: Path) -> Path:
+    """`path`, or `path-2`, `path-3`, … if runs are there."""
+    candidate, number = path, 1
+    while (candidate / MANIFEST).exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
+
+
+def last_folder(path: Path) -> Path:
+    """The last of `path`, `path-2`, … that holds a run; `path` if none does."""
+    candidate, number = path, 2
+    while (following := path.with_name(f"{path.name}-{number}") / MANIFEST).exists():
+        candidate, number = following.parent, number + 1
+    return candidate
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in ("nas-playground", *_PACKAGES):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _load_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise NasError(f"{path}: not JSON ({error}); start a new run with another --out") from None
+    if not isinstance(manifest, dict) or manifest.get("version") != JSON_VERSION or "arguments" not in manifest:
+        raise NasError(f"{path}: not the file of a run of this version; start a new run with another --out")
+    return manifest
+
+
+def _check_same(before: Mapping[str, Any], arguments: Mapping[str, Any], path: Path) -> None:
+    for key in {*before, *arguments}:
+        if before.get(key) != arguments.get(key):
+            flag = "--" + key.replace("_", "-")
+            raise NasError(
+                f"{path} was begun with {flag} {before.get(key)}, not {arguments.get(key)}; "
+                "resume it with the same arguments, or start another with --out"
+            )

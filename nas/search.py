@@ -1,0 +1,156 @@
+"""Finds the most accurate networks, a Large and a Small, within a latency budget on this CPU.
+
+    python -m nas.search --budget-ms 20
+
+The first search on a machine measures the latency table that it needs (a minute or two); later ones measure only
+what is new. What is found is measured on the device and lies, with a report, in a folder of `reports/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.cli import positive_float, positive_int, run
+
+if TYPE_CHECKING:
+    from nas.pipeline import Progress, Request
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = _parser().parse_args(argv)
+    from nas.pipeline import search
+
+    request = _request(arguments)
+    out = _folder(arguments, request)
+    console = RichConsole()
+    folder = search(request, out, resume=arguments.resume, console=console)
+
+    from nas.reporting import write_report
+
+    with console.progress("drawing the report"):
+        page = write_report(folder.path)
+    console.show(folder.manifest)
+    roles = " ".join(f"{folder.path}/{role}.json" for role in request.roles)
+    print(f"\nspecs:  {roles}\nreport: {page}\ntrain:  python -m nas.train {folder.path}/{request.roles[-1]}.json")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m nas.search", description=__doc__.splitlines()[0])
+    parser.add_argument("--budget-ms", type=positive_float, required=True, metavar="MS", help="latency budget of Large")
+    parser.add_argument(
+        "--small-budget-ms", type=positive_float, metavar="MS", help="budget of Small (default: 0.31 of Large's)"
+    )
+    parser.add_argument("--only", choices=("large", "small"), help="search one of the two alone")
+    parser.add_argument("--large-space", default="mobilenet_v3_large", metavar="NAME", help="or a path to a .py file")
+    parser.add_argument("--small-space", default="mobilenet_v3_small", metavar="NAME", help="or a path to a .py file")
+    parser.add_argument("--resolution", type=positive_int, nargs="+", default=[], metavar="N", help="only these")
+    parser.add_argument(
+        "--width", type=positive_float, nargs="+", default=[], metavar="W", help="only these multipliers"
+    )
+    parser.add_argument("--table", metavar="FILE", help="latency table (default: this device's in latency_tables/)")
+    parser.add_argument("--runtime", default="onnxruntime", metavar="NAME")
+    parser.add_argument("--estimator", default="imagenet-prior", metavar="NAME")
+    parser.add_argument("--strategy", default="exact", metavar="NAME")
+    parser.add_argument("--trials", type=positive_int, metavar="N", help="networks a role that the strategy proposes")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--out", metavar="DIR", help="folder of the run (default: reports/<budget>ms)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in that folder")
+    return parser
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    from nas.pipeline import Request
+
+    return Request(
+        budget_ms=arguments.budget_ms,
+        small_budget_ms=arguments.small_budget_ms,
+        only=arguments.only,
+        large_space=arguments.large_space,
+        small_space=arguments.small_space,
+        width=tuple(arguments.width),
+        resolution=tuple(arguments.resolution),
+        table=arguments.table,
+        runtime=arguments.runtime,
+        estimator=arguments.estimator,
+        strategy=arguments.strategy,
+        trials=arguments.trials,
+        seed=arguments.seed,
+    )
+
+
+def _folder(arguments: argparse.Namespace, request: Request) -> Path:
+    from nas.run import last_folder, unused_folder
+
+    if arguments.out:
+        return Path(arguments.out)
+    default = Path("reports") / f"{request.budget_ms:g}ms"
+    return last_folder(default) if arguments.resume else unused_folder(default)
+
+
+class RichConsole:
+    """Progress bars with time left, and the table at the end."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(highlight=False)
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task(title, total=1.0, note="")
+            yield lambda share, note: bar.update(task, completed=share, note=note)
+
+    def show(self, manifest: dict[str, Any]) -> None:
+        """The found networks beside the published ones that were measured in the same rounds."""
+        from rich.table import Table
+
+        table = Table(title=f"measured here: {manifest['machine']['cpu']}, {manifest['table']['runtime']}")
+        for heading in ("network", "px", "ms", "budget", "MACs M", "params M", "top-1 %", ""):
+            table.add_column(heading, justify="left" if heading in ("network", "") else "right")
+        for network in manifest["networks"]:
+            if network["raw_ms"] is None:
+                continue
+            budget = f"{manifest['roles'][network['role']]['budget_ms']:.3g}" if network["role"] else ""
+            std = "" if network["top1_std"] is None else f" ± {network['top1_std']:.1f}"
+            table.add_row(
+                network["name"],
+                str(network["spec"]["resolution"]),
+                f"{network['measured_ms']:.2f}",
+                budget,
+                f"{network['macs'] / 1e6:.0f}",
+                f"{network['params'] / 1e6:.2f}",
+                f"{network['top1']:.1f}{std}",
+                network["top1_source"] + (", extrapolated" if network["extrapolated"] and std else ""),
+                style="bold" if network["kind"] == "found" else "",
+            )
+        self._console.print(table)
+        self._console.print(f"estimates: {manifest['estimator']['effort']}", markup=False)
+        for role, entry in manifest["roles"].items():
+            found = next(n for n in manifest["networks"] if n["role"] == role)
+            if entry["binds"]:
+                slack = 100 * (1 - found["measured_ms"] / entry["budget_ms"])
+                self._console.print(f"{role}: {slack:.1f} % of the budget unused", markup=False)
+            else:
+                self._console.print(f"{role}: the budget does not bind; this is the space's most accurate network")
+
+
+if __name__ == "__main__":
+    run(main)
