@@ -26,12 +26,21 @@ def run(main: Callable[[list[str] | None], None]) -> None:
 
 def positive_int(text: str) -> int:
     """For argparse's `type`: a whole number of at least 1."""
+    return _integer(text, 1)
+
+
+def natural_int(text: str) -> int:
+    """For argparse's `type`: a whole number of at least 0, such as a seed."""
+    return _integer(text, 0)
+
+
+def _integer(text: str, low: int) -> int:
     try:
         value = int(text)
     except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+        value = low - 1
+    if value < low:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {low}")
     return value
 
 

@@ -1,0 +1,179 @@
+"""Trains a network of a spec on images::
+
+    python -m nas.train reports/small/small.json
+    python -m nas.train mobilenet_v3_small --data cifar10 --data-dir data --resolution 32
+
+Without --data on 10,000 embedded images of Fashion-MNIST: a few minutes for MobileNetV3-Small on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.cli import natural_int, positive_int, run
+from nas.errors import NasError
+from nas.registry import load_spec
+from nas.spec import MAX_RESOLUTION, MIN_RESOLUTION, ArchSpec
+
+if TYPE_CHECKING:  # torch takes seconds to load
+    from nas.training.loop import Metrics, Step
+    from nas.training.run import Settings
+
+DEFAULT_DATA, DEFAULT_RECIPE = "fashion-mnist-sample", "quick"
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = _parser().parse_args(argv)
+    spec = load_spec(args.spec)
+
+    from nas.training.data import load_data, source_slug
+    from nas.training.run import best_epoch, load_settings, train
+
+    source = args.data or DEFAULT_DATA
+    out = args.out or _default_out(args.spec, spec, source_slug(source))
+    settings = _resumed(args, spec, load_settings(out)) if args.resume else _settings(args, spec, source)
+    data = load_data(settings.source, args.data_dir)
+    recipe = settings.recipe
+    print(
+        f"{spec.name} on {settings.source} ({len(data.train)} + {len(data.val)} images, {len(data.classes)} classes) "
+        f"at {settings.resolution} px, recipe {recipe.name}, {recipe.epochs} epochs, into {out}"
+    )
+    with _Progress() as progress:
+        rows = train(settings, data, out, resume=args.resume, on_step=progress.on_step, on_epoch=progress.on_epoch)
+    best = best_epoch(rows)
+    print(f"best accuracy {best.top1:.2f} % after epoch {best.epoch}; weights in {out / 'best.pt'}, to be had by")
+    print(f"    from nas.training.checkpoint import load_model; model = load_model({str(out / 'best.pt')!r})")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m nas.train",
+        description=__doc__.partition("::")[0],
+        epilog=__doc__.partition("::")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("spec", metavar="SPEC", help="a spec's file, or a published network by name")
+    parser.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help=f"{DEFAULT_DATA} (the default), a data set of torchvision such as cifar10, or imagefolder:PATH "
+        "with train/ and val/",
+    )
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="where torchvision's sets lie or are put")
+    parser.add_argument("--recipe", metavar="NAME", help=f"by name ({DEFAULT_RECIPE}), or a path to a .toml file")
+    parser.add_argument("--epochs", metavar="N", type=positive_int, help="default: the recipe's")
+    parser.add_argument(
+        "--resolution",
+        metavar="N",
+        type=_resolution,
+        help="of the images in pixels; default: 32 on the embedded data, otherwise the spec's",
+    )
+    parser.add_argument("--batch-size", metavar="N", type=positive_int, help="default: the recipe's")
+    parser.add_argument("--seed", metavar="N", type=natural_int, help="default: 0")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="default: reports/<network>-<data>, or beside the spec")
+    parser.add_argument("--resume", action="store_true", help="go on with the training that --out holds")
+    return parser
+
+
+def _resolution(text: str) -> int:
+    value = positive_int(text)
+    if not MIN_RESOLUTION <= value <= MAX_RESOLUTION:
+        raise argparse.ArgumentTypeError(f"{value} pixels; it must be from {MIN_RESOLUTION} to {MAX_RESOLUTION}")
+    return value
+
+
+def _default_out(name: str, spec: ArchSpec, source: str) -> Path:
+    """Beside a spec in the folder of a search, else in reports/."""
+    path = Path(name)
+    if path.is_file() and (path.parent / "run.json").exists():
+        return path.parent / f"{path.stem}-{source}"
+    return Path("reports") / (re.sub(r"[^\w.@-]+", "-", spec.name) + f"-{source}")
+
+
+def _settings(args: argparse.Namespace, spec: ArchSpec, source: str) -> Settings:
+    from nas.training.data import EMBEDDED, EMBEDDED_RESOLUTION
+    from nas.training.recipes import load_recipe
+    from nas.training.run import Settings
+
+    recipe = load_recipe(args.recipe or DEFAULT_RECIPE)
+    if args.batch_size:
+        recipe = recipe.with_batch_size(args.batch_size)
+    if args.epochs:
+        recipe = recipe.replace(epochs=args.epochs)
+    resolution = args.resolution or (EMBEDDED_RESOLUTION if source == EMBEDDED else spec.resolution)
+    return Settings(spec=spec, source=source, recipe=recipe, resolution=resolution, seed=args.seed or 0)
+
+
+def _resumed(args: argparse.Namespace, spec: ArchSpec, settings: Settings) -> Settings:
+    """The saved settings, after a look at whether the arguments contradict them."""
+    saved: dict[str, Any] = {
+        "data": settings.source,
+        "recipe": settings.recipe.name,
+        "epochs": settings.recipe.epochs,
+        "batch_size": settings.recipe.batch_size,
+        "resolution": settings.resolution,
+        "seed": settings.seed,
+    }
+    if spec.id != settings.spec.id:
+        raise NasError(
+            f"the training to resume is of another network ({settings.spec.name}, id {settings.spec.id}) than "
+            f"{args.spec} (id {spec.id}); name the right one, or start a new training with another --out"
+        )
+    for name, value in saved.items():
+        given = getattr(args, name)
+        given = Path(given).stem if name == "recipe" and given else given
+        if given is not None and given != value:
+            flag = "--" + name.replace("_", "-")
+            raise NasError(
+                f"{flag} is {given}, and the training to resume has {value}; leave it out, "
+                "or start a new training with another --out"
+            )
+    return settings
+
+
+class _Progress:
+    """A bar over the whole training, and a line an epoch."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(),
+            TextColumn("{task.fields[speed]:,.0f} images/s, time left"),
+            TimeRemainingColumn(),
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def on_step(self, step: Step) -> None:
+        state: dict[str, Any] = {
+            "completed": (step.epoch - 1) * step.steps + step.step,
+            "epoch": step.epoch,
+            "epochs": step.epochs,
+            "speed": step.images_per_second,
+        }
+        if self._task is None:  # a resumed training starts in the middle
+            self._task = self._bar.add_task("", total=step.epochs * step.steps, **state)
+        self._bar.update(self._task, **state)
+
+    def on_epoch(self, row: Metrics) -> None:
+        self._bar.console.print(
+            f"epoch {row.epoch:3}: loss {row.train_loss:.3f}, validation loss {row.val_loss:.3f}, "
+            f"accuracy {row.top1:.2f} %, {row.seconds:.1f} s, {row.images_per_second:,.0f} images/s",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+if __name__ == "__main__":
+    run(main)

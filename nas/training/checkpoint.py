@@ -1,0 +1,55 @@
+"""Files of trained networks: written whole or not at all, read without running anything in them."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.errors import NasError
+from nas.files import replacing
+from nas.models.mobilenet import MobileNet, build_model
+from nas.spec import ArchSpec
+
+VERSION = 1
+
+
+def save_checkpoint(path: str | Path, contents: dict[str, Any]) -> None:
+    """Writes tensors and plain values. Raises NasError if they cannot be written; an old file then stays."""
+    with replacing(path) as side:
+        try:
+            torch.save({"version": VERSION, **contents}, side)
+        except RuntimeError as error:  # how torch says that a disk is full
+            raise NasError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from None
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What `save_checkpoint` wrote, on the CPU. Raises NasError for a file that is not whole or not one of these."""
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise NasError(f"{path}: no such file") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NasError(f"{path}: not a checkpoint, or not a whole one ({reason})") from None
+    if not isinstance(contents, dict) or "version" not in contents:
+        raise NasError(f"{path}: not a checkpoint of nas.train")
+    if contents["version"] != VERSION:
+        raise NasError(f"{path}: version is {contents['version']!r}; this program reads version {VERSION}")
+    return contents
+
+
+def load_model(path: str | Path) -> MobileNet:
+    """The trained network of a checkpoint, in evaluation mode.
+
+    Its input are images (n, 3, resolution, resolution) normalised as in `nas.training.data`.
+    """
+    contents = load_checkpoint(path)
+    try:
+        model = build_model(ArchSpec.from_dict(contents["spec"]), len(contents["classes"]))
+        model.load_state_dict(contents["average"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise NasError(f"{path}: not a checkpoint of nas.train ({str(error).splitlines()[0]})") from None
+    return model.eval()

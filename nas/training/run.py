@@ -1,0 +1,151 @@
+"""A training and its folder: `last.pt` to go on from, `best.pt` to use, `metrics.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.errors import NasError
+from nas.files import write_text
+from nas.models.mobilenet import build_model
+from nas.spec import ArchSpec
+from nas.training.checkpoint import load_checkpoint, save_checkpoint
+from nas.training.data import Data
+from nas.training.loop import Metrics, Step, Training
+from nas.training.recipes import Recipe
+
+LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.csv"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a training is a function of. `resolution` is that of the images, in pixels."""
+
+    spec: ArchSpec
+    source: str
+    recipe: Recipe
+    resolution: int
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "spec": self.spec.to_dict(),
+            "source": self.source,
+            "recipe": self.recipe.to_dict(),
+            "resolution": self.resolution,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Settings:
+        return cls(
+            spec=ArchSpec.from_dict(data["spec"]),
+            source=data["source"],
+            recipe=Recipe.from_dict(data["recipe"]),
+            resolution=data["resolution"],
+            seed=data["seed"],
+        )
+
+
+def load_settings(out: str | Path) -> Settings:
+    """Those of the run in a folder. Raises NasError if there is none."""
+    path = Path(out) / LAST
+    if not path.exists():
+        raise NasError(f"{out}: there is no training to resume here; leave out --resume to start one")
+    return _settings(load_checkpoint(path), path)
+
+
+def _settings(contents: dict[str, Any], path: Path) -> Settings:
+    try:
+        return Settings.from_dict(contents)
+    except (KeyError, TypeError, NasError) as error:
+        raise NasError(f"{path}: not a checkpoint that a training goes on from ({error})") from None
+
+
+def train(
+    settings: Settings,
+    data: Data,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    on_step: Callable[[Step], None] = lambda step: None,
+    on_epoch: Callable[[Metrics], None] = lambda metrics: None,
+) -> list[Metrics]:
+    """Trains to the end of the recipe and returns one row an epoch; the folder is up to date after each.
+
+    On a GPU where there is one. Raises NasError for a folder that already holds a training (unless `resume`),
+    for a training of other settings, and for what `Training` refuses.
+    """
+    out = Path(out)
+    last = out / LAST
+    if not resume and last.exists():
+        raise NasError(f"{out}: already holds a training; go on with it by --resume, or name another folder by --out")
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        model = build_model(settings.spec, len(data.classes), settings.recipe.dropout)
+    training = Training(
+        model,
+        data,
+        settings.recipe,
+        resolution=settings.resolution,
+        seed=settings.seed,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    header = {**settings.to_dict(), "classes": list(data.classes)}
+    rows: list[Metrics] = []
+    if resume:
+        rows = _resume(training, header, last)
+    else:
+        # Before the first epoch, so that a folder that cannot be written to is known now, and Ctrl-C leaves a run.
+        save_checkpoint(last, {**header, "metrics": [], **training.state()})
+    _write_metrics(out, rows)
+    for metrics in training.epochs(on_step):
+        rows.append(metrics)
+        best = best_epoch(rows) is metrics
+        # The best first: killed in between, the epoch is trained and both are written again.
+        if best:
+            weights = {"average": training.kept.state_dict(), "epoch": metrics.epoch}
+            save_checkpoint(out / BEST, {**header, "metrics": [metrics._asdict()], **weights})
+        save_checkpoint(last, {**header, "metrics": [row._asdict() for row in rows], **training.state()})
+        _write_metrics(out, rows)
+        on_epoch(metrics)
+    return rows
+
+
+def best_epoch(rows: list[Metrics]) -> Metrics:
+    """The earliest of those with the highest accuracy."""
+    return max(rows, key=lambda row: row.top1)
+
+
+def _resume(training: Training, header: dict[str, Any], last: Path) -> list[Metrics]:
+    contents = load_checkpoint(last)
+    saved = _settings(contents, last)
+    if saved.spec.id != ArchSpec.from_dict(header["spec"]).id:
+        raise NasError(f"{last}: is of another network ({saved.spec.name}, id {saved.spec.id}); name another --out")
+    if contents.get("classes") != header["classes"]:
+        raise NasError(
+            f"{last}: was trained on {len(contents.get('classes', ()))} classes, not on the "
+            f"{len(header['classes'])} of {training.data.source}; name another --out"
+        )
+    for key in ("source", "recipe", "resolution", "seed"):
+        if saved.to_dict()[key] != header[key]:
+            raise NasError(f"{last}: was trained with another {key}; resume with the same one, or name another --out")
+    try:
+        training.load_state(contents)
+        return [Metrics(**row) for row in contents["metrics"]]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise NasError(f"{last}: not a checkpoint that a training goes on from ({error})") from None
+
+
+def _write_metrics(out: Path, rows: list[Metrics]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Metrics._fields)
+    writer.writerows(rows)
+    write_text(out / METRICS, text.getvalue())
