@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from nas.front import front_indices
 from nas.latency.building import measure_missing, new_table
 from nas.latency.table import LatencyTable, space_parts
 from nas.latency.timing import Measured, measure_latency
-from nas.parts import BlockPart, HeadPart, NetworkPart, StemPart, parts_of
+from nas.parts import BlockPart, HeadPart, NetworkPart, Part, StemPart, parts_of
 from nas.published import PublishedResult, published_results, published_spec
 from nas.registry import ESTIMATORS, RUNTIMES, STRATEGIES, load_estimator, load_space, resolve
 from nas.run import COLUMNS, LoggedTrial, RunFolder, now
@@ -84,9 +84,12 @@ class Request:
         return (self.only,) if self.only else ROLES
 
     def budget(self, role: str) -> float:
+        """Milliseconds. Small's is its share of Large's; asked for alone, it has the budget for itself."""
         if role == "large":
             return self.budget_ms
-        return self.budget_ms * SMALL_SHARE if self.small_budget_ms is None else self.small_budget_ms
+        if self.small_budget_ms is not None:
+            return self.small_budget_ms
+        return self.budget_ms if self.only == "small" else self.budget_ms * SMALL_SHARE
 
     def space(self, role: str) -> SearchSpace:
         """The role's space at the widths and resolutions asked for. Raises NasError for foreign ones."""
@@ -108,28 +111,25 @@ class Request:
 
 
 @dataclass
-class Search:
-    """One search under way: what its stages share."""
+class Prices:
+    """What parts and networks take; what the table does not know is measured, and the table saved."""
 
-    request: Request
     table: LatencyTable
-    estimator: Any
-    run: RunFolder
     console: Console
+    seed: int = 0
+    rows_measured: int = 0
 
-    # Prices -------------------------------------------------------------------------------------------
-
-    def price(self, specs: Sequence[ArchSpec]) -> np.ndarray:
-        """Predicted latency (ms) of networks; what the table lacks is measured and saved first."""
-        self.measure([part for spec in specs for part in parts_of(spec)], "measuring")
-        return self.table.predict_ms(specs)
-
-    def measure(self, parts: Sequence[Any], title: str) -> None:
+    def measure(self, parts: Sequence[Part], title: str) -> None:
+        """Fills the table's rows for `parts`."""
         if self.table.missing(parts):
             with self.console.progress(title) as progress:
-                rows = measure_missing(self.table, parts, rng=random.Random(self.request.seed), on_progress=progress)
+                rng = random.Random(self.seed)
+                self.rows_measured += measure_missing(self.table, parts, rng=rng, on_progress=progress)
             self.table.save()
-            self.run.manifest["rows_measured"] = self.run.manifest.get("rows_measured", 0) + rows
+
+    def predicted_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
+        self.measure([part for spec in specs for part in parts_of(spec)], "measuring")
+        return self.table.predict_ms(specs)
 
     def whole_ms(self, specs: Sequence[ArchSpec], title: str) -> np.ndarray:
         """Measured latency (ms) of whole networks, remembered in the table."""
@@ -137,33 +137,53 @@ class Search:
         self.measure(parts, title)
         return np.array([self.table.part_ms(part) for part in parts])
 
+    def anchors(self, space: SearchSpace) -> dict[Scale, Anchors]:
+        """Measured smallest and largest networks of some scales."""
+        scales = anchor_scales(space)
+        times = self.whole_ms(anchor_networks(space, scales), f"smallest and largest networks of {space.name}")
+        return {scale: Anchors(*map(float, times[2 * i : 2 * i + 2])) for i, scale in enumerate(scales)}
+
+
+def feasible_ms(anchors: Mapping[Scale, Anchors]) -> tuple[float, float]:
+    """The fastest and the slowest network of a space, measured."""
+    return min(a.smallest_ms for a in anchors.values()), max(a.largest_ms for a in anchors.values())
+
+
+def pick_scales(prices: Prices, space: SearchSpace, estimator: Any, budget_ms: float) -> list[Scale]:
+    """The few scales of a space that can hold the optimum of a budget."""
+    anchors = prices.anchors(space)
+    fastest = min(interpolated(anchors, scale).smallest_ms for scale in space.scales)
+    budget_ms = max(budget_ms, fastest * 1.001)  # the rough prices' rounding
+    rough = rough_prices(space, anchors)
+    problem = Problem(space, rough, estimator.compile(space), budget_ms, estimator.terms(space))
+    return [candidate.scale for candidate in choose_scales(problem)]
+
+
+@dataclass
+class Search:
+    """One search under way: what its stages share."""
+
+    request: Request
+    prices: Prices
+    estimator: Any
+    run: RunFolder
+    console: Console
+
+    @property
+    def table(self) -> LatencyTable:
+        return self.prices.table
+
     def top1(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         return self.estimator.estimate(specs).top1
 
-    # Stages -------------------------------------------------------------------------------------------
-
-    def anchors(self, space: SearchSpace, role: str) -> dict[Scale, Anchors]:
-        """Measured smallest and largest networks of some scales."""
-        scales = anchor_scales(space)
-        times = self.whole_ms(anchor_networks(space, scales), f"anchors of {role}")
-        return {scale: Anchors(*map(float, times[2 * i : 2 * i + 2])) for i, scale in enumerate(scales)}
-
-    def feasible_ms(self, space: SearchSpace, anchors: dict[Scale, Anchors]) -> tuple[float, float]:
-        """The fastest and the slowest network of the space, measured."""
-        return min(a.smallest_ms for a in anchors.values()), max(a.largest_ms for a in anchors.values())
-
-    def scales(self, role: str, space: SearchSpace, anchors: dict[Scale, Anchors]) -> list[Scale]:
-        """The few scales that can hold the optimum; decided once a run, so that a resumed one goes on alike."""
-        known = self.run.manifest["roles"][role].get("scales")
-        if known is None:
-            additive = self.estimator.terms(space)
-            fastest = min(interpolated(anchors, scale).smallest_ms for scale in space.scales)
-            budget = max(self.request.budget(role), fastest * 1.001)  # the rough prices' rounding
-            problem = Problem(space, rough_prices(space, anchors), self.estimator.compile(space), budget, additive)
-            chosen = [candidate.scale for candidate in choose_scales(problem)]
-            known = self.run.manifest["roles"][role]["scales"] = [list(scale) for scale in chosen]
+    def scales(self, role: str, space: SearchSpace) -> list[Scale]:
+        """The scales to search; decided once a run, so that a resumed one goes on alike."""
+        entry = self.run.manifest["roles"][role]
+        if "scales" not in entry:
+            chosen = pick_scales(self.prices, space, self.estimator, self.request.budget(role))
+            entry["scales"] = [list(scale) for scale in chosen]
             self.run.save()
-        return [Scale(*scale) for scale in known]
+        return [Scale(*scale) for scale in entry["scales"]]
 
     def explore(self, role: str, space: SearchSpace) -> None:
         """The study: networks within the budget, then as many a little above it for trimming to start from."""
@@ -196,7 +216,7 @@ class Search:
         """NetAdapt from `seed` down to `target_ms`, each step logged; None if it cannot get there."""
         known = {trial.spec.id for trial in self.run.trials(role, "netadapt")}
         last = None
-        for last in netadapt(seed, target_ms, price=self.price, estimate=self.top1):
+        for last in netadapt(seed, target_ms, price=self.prices.predicted_ms, estimate=self.top1):
             if last.cut and last.spec.id not in known:
                 spec = last.spec.replace(name=f"{role}-trimmed")
                 std = float(self.estimator.estimate([spec]).std[0])
@@ -235,7 +255,7 @@ class Search:
             hopeful = [(s, m) for s, m in over if self.top1([s])[0] > best]
             if not hopeful:
                 break
-            targets = [float(self.price([s])[0]) * budget / m.normalised_ms * 0.999 for s, m in hopeful]
+            targets = [float(self.prices.predicted_ms([s])[0]) * budget / m.normalised_ms * 0.999 for s, m in hopeful]
             trimmed = [self.trim(role, s, target) for (s, _), target in zip(hopeful, targets, strict=True)]
             specs = [spec for spec in trimmed if spec is not None]
             if not specs:
@@ -287,46 +307,26 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
     request.check()
     table = open_table(request.table, request.runtime, console=console)
     run = RunFolder(out, asdict(request), resume=resume)
-    state = Search(request, table, load_estimator(request.estimator), run, console)
-    if not hasattr(state.estimator, "terms"):
-        raise NasError(f"estimator {request.estimator!r} is not a sum over blocks; use imagenet-prior")
+    prices = Prices(table, console, request.seed)
+    state = Search(request, prices, load_estimator(request.estimator), run, console)
     begun = time.monotonic()
     published = published_networks()
-    state.whole_ms([result.spec for result in published], "published networks")
-    budgets = {}
-    for role in request.roles:
-        space = request.space(role)
-        anchors = state.anchors(space, role)
-        low, high = state.feasible_ms(space, anchors)
-        budgets[role] = (space, anchors, low, high)
-    _say_where_things_stand(state, budgets)
-    for role, (space, _, low, high) in budgets.items():
-        budget = request.budget(role)
-        if budget < low:
-            flag = "--budget-ms" if role == "large" else "--small-budget-ms"
-            other = " --only large searches Large alone." if role == "small" and request.only is None else ""
-            raise NasError(
-                f"no network of {space.name} is as fast as {budget:.3g} ms on this device; the smallest feasible "
-                f"budget is {flag} {_rounded_up(low)}.{other}"
-            )
-        entry = run.manifest["roles"].setdefault(role, {})
-        entry |= {"space": space.name, "budget_ms": budget, "feasible_ms": [low, high], "binds": budget < high}
-    for role, (space, anchors, _, _) in budgets.items():
-        scales = state.scales(role, space, anchors)
-        at = space.at(scales)
-        state.measure(list(space_parts(at)), f"latency table of {role} ({len(scales)} scales)")
-        budgets[role] = (at, anchors, 0.0, 0.0)
-    seconds = run.manifest["seconds"]
-    seconds["table"] = round(time.monotonic() - begun, 1)
+    prices.whole_ms([result.spec for result in published], "published networks")
+    spaces = {role: request.space(role) for role in request.roles}
+    _say_where_things_stand(state, spaces)
+    for role, space in spaces.items():
+        spaces[role] = at = space.at(state.scales(role, space))
+        prices.measure(list(space_parts(at)), f"latency table of {role}, {len(at.scales)} scales")
+    run.add_seconds("table", begun)
     begun = time.monotonic()
     found = {}
-    for role, (space, _, _, _) in budgets.items():
+    for role, space in spaces.items():
         state.explore(role, space)
         if run.manifest["roles"][role]["binds"]:
             state.trim_seeds(role)
-        found[role] = state.finalist(role)
-    seconds["search"] = round(time.monotonic() - begun, 1)
-    _finish(state, {role: spec for role, (spec, _) in found.items()}, published)
+        found[role] = state.finalist(role)[0]
+    run.add_seconds("search", begun)
+    _finish(state, found, published)
     return run
 
 
@@ -334,16 +334,27 @@ def _rounded_up(milliseconds: float) -> str:
     return f"{np.ceil(milliseconds * 100) / 100:g}"
 
 
-def _say_where_things_stand(state: Search, budgets: dict[str, Any]) -> None:
-    table = state.table
-    state.console.say(f"device: {table.device.cpu}, {table.runtime}")
-    for role, (space, _, low, high) in budgets.items():
-        budget = state.request.budget(role)
-        note = "" if budget < high else ": does not bind, the most accurate network of the space is looked for"
-        state.console.say(f"{role}: {space.name} spans {low:.2f} to {high:.2f} ms here; budget {budget:.3g} ms{note}")
+def _say_where_things_stand(state: Search, spaces: Mapping[str, SearchSpace]) -> None:
+    """The feasible range, before anything is searched. Raises NasError for a budget below it."""
+    table, request, say = state.table, state.request, state.console.say
+    say(f"device: {table.device.cpu}, {table.runtime}")
+    for role, space in spaces.items():
+        budget = request.budget(role)
+        low, high = feasible_ms(state.prices.anchors(space))
+        say(f"{role}: {space.name} spans {low:.2f} to {high:.2f} ms on this device; budget {budget:.3g} ms")
+        if budget < low:
+            flag = "--small-budget-ms" if role == "small" and request.only is None else "--budget-ms"
+            hint = "" if flag == "--budget-ms" else " (or search Large alone with --only large)"
+            raise NasError(
+                f"no network of {space.name} is as fast as {budget:.3g} ms on this device; the smallest feasible "
+                f"budget is {flag} {_rounded_up(low)}{hint}"
+            )
+        if budget >= high:
+            say(f"{role}: the budget does not bind; the most accurate network of the space is looked for")
+        entry = state.run.manifest["roles"].setdefault(role, {})
+        entry |= {"space": space.name, "budget_ms": budget, "feasible_ms": [low, high], "binds": budget < high}
     for name in COMPARED:
-        spec = published_spec(name)
-        state.console.say(f"{name}: {table.part_ms(NetworkPart(spec)):.2f} ms here")
+        say(f"published {name}: {table.part_ms(NetworkPart(published_spec(name))):.2f} ms")
 
 
 def _finish(state: Search, found: dict[str, ArchSpec], published: Sequence[PublishedResult]) -> None:
@@ -379,7 +390,7 @@ def _compared(state: Search, found: dict[str, ArchSpec], published: Sequence[Pub
     shown = {result.spec.name: result for result in published if result.spec.name in COMPARED}
     rivals = [result for result in published if result.spec.name.startswith("ofa_")]
     for spec in found.values():
-        latency = float(state.price([spec])[0])
+        latency = float(state.prices.predicted_ms([spec])[0])
         nearest = min(rivals, key=lambda r: abs(np.log(state.table.part_ms(NetworkPart(r.spec)) / latency)))
         shown[nearest.spec.name] = nearest
     return list(shown.values())
@@ -391,7 +402,7 @@ def _shrunk(
     """The network trimmed until it fits in a fresh measurement too."""
     budget = state.request.budget(role)
     for _ in range(TRIM_ROUNDS):
-        target = float(state.price([spec])[0]) * budget / by_id[spec.id].normalised_ms * 0.999
+        target = float(state.prices.predicted_ms([spec])[0]) * budget / by_id[spec.id].normalised_ms * 0.999
         smaller = state.trim(role, spec, target)
         if smaller is None:
             break

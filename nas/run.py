@@ -7,6 +7,7 @@ import io
 import json
 import platform
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -101,6 +102,12 @@ class RunFolder:
         write_text(
             self.path / MANIFEST, json.dumps(self.manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         )
+
+    def add_seconds(self, what: str, begun: float) -> None:
+        """Adds the time since `begun` (of time.monotonic) to what a stage took, resumed runs included."""
+        seconds = self.manifest["seconds"]
+        seconds[what] = round(seconds.get(what, 0.0) + time.monotonic() - begun, 1)
+        self.save()
 
     def _study(self, role: str) -> optuna.Study:
         if role not in self._studies:

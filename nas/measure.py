@@ -1,0 +1,99 @@
+"""Measures the latency table of this CPU, or checks the one there is.
+
+    python -m nas.measure                     # one width and resolution of each space: seconds
+    python -m nas.measure --budget-ms 20      # what a search under that budget needs
+    python -m nas.measure --all               # every width and resolution: many minutes
+    python -m nas.measure --check             # 100 random networks, measured whole, against the table
+
+A search measures by itself what it needs; this command is for tables that are made beforehand or checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from typing import TYPE_CHECKING
+
+from nas.cli import positive_float, positive_int, run
+from nas.errors import NasError
+
+if TYPE_CHECKING:
+    from nas.latency.table import LatencyTable
+    from nas.search import RichConsole
+    from nas.space import SearchSpace
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = _parser().parse_args(argv)
+    from nas.latency.table import space_parts
+    from nas.pipeline import SMALL_SHARE, Prices, open_table, pick_scales
+    from nas.registry import load_estimator, load_space
+    from nas.search import RichConsole
+
+    console = RichConsole()
+    spaces = [load_space(name) for name in arguments.space]
+    table = open_table(arguments.out, arguments.runtime, arguments.threads, console)
+    console.say(f"device: {table.device.cpu}, {table.runtime}")
+    if arguments.check:
+        _check(table, spaces, arguments.networks, console)
+        return
+    prices = Prices(table, console)
+    before = len(table.rows)
+    for space in spaces:
+        if arguments.all:
+            scales = list(space.scales)
+        elif arguments.budget_ms:
+            budget = arguments.budget_ms * (SMALL_SHARE if space.name == "mobilenet_v3_small" else 1)
+            scales = pick_scales(prices, space, load_estimator("imagenet-prior"), budget)
+        else:
+            scales = [scale for scale in space.scales if scale == (1.0, 224)] or [space.scales[0]]
+        # Scale by scale, so that what is finished is kept when the rest is interrupted.
+        for scale in scales:
+            prices.measure(list(space_parts(space.at([scale]))), f"{space.name} {scale}")
+    console.say(
+        f"{table.path}: {len(table.rows)} rows, {len(table.rows) - before} of them new; "
+        f"sentinel {table.sentinel.spec.name} {table.sentinel_ms:.2f} ms"
+    )
+
+
+def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, console: RichConsole) -> None:
+    """Writes the table's errors into it, and prints them."""
+    from nas.latency.fidelity import check, held_out
+
+    if table.path is None:
+        raise NasError("there is no table of this device yet; `python -m nas.measure` makes one")
+    rng = random.Random(1)
+    specs = held_out(table, spaces, networks, rng)
+    with console.progress("measuring whole networks") as progress:
+        table.fidelity, _, _ = check(table, specs, rng=rng, on_progress=lambda share: progress(share, ""))
+    table.save()
+    figures = table.fidelity
+    console.say(
+        f"{figures['networks']} random networks: mean error {figures['mape']:.1%} (measuring twice differs by "
+        f"{figures['noise_mape']:.1%}), bias {figures['bias']:+.1%}, within 5 %: {figures['within_5_percent']:.0%}, "
+        f"within 10 %: {figures['within_10_percent']:.0%}, Spearman {figures['spearman']:.3f}"
+    )
+    if abs(figures["bias"]) > 0.03:
+        console.say(f"the table no longer holds: divide its times by {1 + figures['bias']:.3f}, or measure it again")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m nas.measure", description=__doc__.splitlines()[0])
+    parser.add_argument("--runtime", default="onnxruntime", metavar="NAME")
+    parser.add_argument("--threads", type=positive_int, default=1, metavar="N")
+    parser.add_argument(
+        "--space", nargs="+", default=["mobilenet_v3_large", "mobilenet_v3_small"], metavar="NAME", help="or paths"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--budget-ms", type=positive_float, metavar="MS", help="the scales that can hold its optimum")
+    what.add_argument("--all", action="store_true", help="every width and resolution")
+    what.add_argument(
+        "--check", action="store_true", help="measure random networks and write the errors into the table"
+    )
+    parser.add_argument("--networks", type=positive_int, default=100, metavar="N", help="of --check")
+    parser.add_argument("--out", metavar="FILE", help="the table (default: this device's in latency_tables/)")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)
