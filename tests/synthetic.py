@@ -1,0 +1,141 @@
+"""A machine whose times are known: its runs advance a clock of its own by a cost that is computed from the part.
+
+    machine = synthetic.install(monkeypatch, noise=0.05)
+
+makes the runtime "synthetic" known to the registry, and lets the timing read the machine's clock.
+"""
+
+import math
+import random
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+
+from nas.latency import timing
+from nas.latency.runtimes import Run
+from nas.latency.timing import Bench
+from nas.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart, parts_of
+from nas.registry import RUNTIMES
+from nas.spec import ArchSpec, halved
+
+MACS_PER_MS = 60e6
+LAYER_MS = 0.003  # of calling a layer at all
+HSWISH_MS, POOL_MS = 4e-8, 2e-8  # an element
+
+
+def stairs(channels: int) -> float:
+    """Channels as a vector unit of 16 sees them: padded, and a little dearer where the last step is half empty."""
+    padded = math.ceil(channels / 16) * 16
+    return padded if padded == channels else 1.04 * padded
+
+
+def _layers_ms(layers: Iterable) -> float:
+    return sum(
+        LAYER_MS
+        + stairs(layer.out_channels) * layer.in_channels / layer.groups * (layer.kernel * layer.out_size) ** 2
+        / MACS_PER_MS
+        for layer in layers
+    )  # fmt: skip
+
+
+def _pool_ms(channels: int, size: int) -> float:
+    return LAYER_MS + POOL_MS * channels * size**2
+
+
+def added_ms(part: StemPart | BlockPart | HeadPart) -> float:
+    """What a part takes inside a network."""
+    own = _layers_ms(part.layers())
+    if isinstance(part, BlockPart):
+        hswish = part.block.activation == "hswish"
+        return own + hswish * HSWISH_MS * part.block.expanded * part.in_size**2
+    return own
+
+
+def network_ms(spec: ArchSpec, num_classes: int = 1000) -> float:
+    """What a whole network takes: the sum over its parts."""
+    return sum(added_ms(part) for part in parts_of(spec, num_classes))
+
+
+def part_ms(part: Part) -> float:
+    """What a part takes in the graph in which it is timed, its context and its last pooling included."""
+    if isinstance(part, NetworkPart):
+        return network_ms(part.spec, part.num_classes)
+    if isinstance(part, StemPart):
+        return added_ms(part) + _pool_ms(part.stem.out, halved(part.resolution, 2))
+    context = part if isinstance(part, ContextPart) else ContextPart(part.in_channels, part.in_size)
+    if isinstance(part, ContextPart):
+        return _layers_ms(part.layers()) + _pool_ms(part.channels, part.size)
+    behind = _pool_ms(part.block.out, part.placed.out_size) if isinstance(part, BlockPart) else 0.0
+    return _layers_ms(context.layers()) + added_ms(part) + behind
+
+
+@dataclass
+class Machine:
+    """What disturbs the runs, and what was run.
+
+    `noise` is the standard deviation of a run's time, relative; a share of `outliers` runs takes five times as
+    long; `speed(now)` (seconds) divides every time; `whole(spec)` multiplies a whole network's, which the sum over
+    its parts knows nothing of.
+    """
+
+    noise: float = 0.0
+    outliers: float = 0.0
+    speed: Callable[[float], float] = lambda now: 1.0
+    whole: Callable[[ArchSpec], float] = lambda spec: 1.0
+    now: float = 0.0  # seconds
+    compiled: list[str] = field(default_factory=list)
+    ran: list[str] = field(default_factory=list)
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
+
+    def program(self, name: str, ms: float, noise: float = 0.0) -> Run:
+        """A run of `ms` milliseconds at speed 1."""
+
+        def run() -> None:
+            self.ran.append(name)
+            disturbed = abs(1 + self.rng.gauss(0, noise or self.noise))
+            if self.rng.random() < self.outliers:
+                disturbed *= 5
+            self.now += ms / 1000 * disturbed / self.speed(self.now)
+
+        return run
+
+
+class SyntheticRuntime:
+    """A `nas.latency.runtimes.Runtime` on a `Machine`."""
+
+    name = "synthetic"
+    version = "1.0"
+    precision = "float32"
+
+    def __init__(self, threads: int = 1, machine: Machine | None = None) -> None:
+        self.threads = threads
+        self.machine = machine or Machine()
+
+    def clock(self) -> float:
+        return self.machine.now
+
+    def compile(self, part: Part) -> Run:
+        self.machine.compiled.append(part.key)
+        extra = self.machine.whole(part.spec) if isinstance(part, NetworkPart) else 1.0
+        return self.machine.program(part.key, part_ms(part) * extra)
+
+
+def bench(machine: Machine, sentinel_ms: float = 2.0) -> Bench:
+    """For timing programs that are no parts; the sentinel runs as "sentinel"."""
+    return Bench(SyntheticRuntime(machine=machine), machine.program("sentinel", sentinel_ms), [])
+
+
+def install(monkeypatch: pytest.MonkeyPatch, machine: Machine | None = None) -> Machine:
+    """Makes `--runtime synthetic` run on the machine, for the time of a test."""
+    machine = machine or Machine()
+    monkeypatch.setitem(RUNTIMES, "synthetic", f"{__name__}:made_runtime")
+    monkeypatch.setattr(
+        sys.modules[__name__], "made_runtime", partial(SyntheticRuntime, machine=machine), raising=False
+    )
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: machine.now))
+    monkeypatch.setattr(timing, "allowed_cores", lambda: [])  # the tests share the cores
+    return machine
