@@ -230,7 +230,6 @@ def published_results() -> tuple[PublishedResult, ...]:
 
 # The data files ---------------------------------------------------------------------------------------
 
-_SCALING_RECIPES = {"torchvision": "torchvision", "timm": "timm"}
 _ACTIVATIONS = {"RE": "relu", "RE6": "relu6", "HS": "hswish"}
 
 
@@ -330,14 +329,14 @@ def _scaling_results() -> tuple[PublishedResult, ...]:
         for row in csv.DictReader(file):
             spec = _scaling_spec(row["network"], float(row["width"]), int(row["resolution"]))
             if spec is not None:
-                recipe = next((r for word, r in _SCALING_RECIPES.items() if row["network"].startswith(word)), "slim")
+                recipe = "torchvision" if row["network"].startswith("torchvision") else "slim"
                 results.append(PublishedResult(spec, float(row["top1"]), recipe, row["source"]))
     return tuple(results)
 
 
 def _scaling_spec(text: str, width: float, resolution: int) -> ArchSpec | None:
-    """The network of a row of mobilenet_scaling.csv; None for rows that timm_networks.jsonl repeats."""
-    if text.startswith("timm "):
+    """The network of a row of mobilenet_scaling.csv; None for rows that stand elsewhere too."""
+    if text.startswith("timm ") or "(as published)" in text:
         return None
     words = text.split()
     family = next(

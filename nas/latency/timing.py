@@ -31,14 +31,14 @@ from nas.spec import ArchSpec
 if TYPE_CHECKING:
     from nas.latency.table import LatencyTable
 
-SENTINEL_EVERY_MS = 12.0  # of other work
+SENTINEL_EVERY_MS = 25.0  # of other work
 SENTINEL_WINDOW = 9  # sentinel runs around a moment whose median is the machine's speed at that moment
 COLD_AFTER = 16  # different programs between two runs of one, so that the caches are as cold as in a network
 # Disturbances only ever add time, so the level lies below the median; lower quantiles are noisier.
 LEVEL_QUANTILE = 0.35
-MIN_ROUNDS, MAX_ROUNDS = 12, 32
+MIN_ROUNDS, MAX_ROUNDS = 8, 32
 RELATIVE_ERROR = 0.02  # of a row; that of a network, a sum of some 17 rows, is a quarter of it
-WARM_UP_RUNS = 2
+WARM_UP_RUNS = 1
 
 
 @dataclass(frozen=True, slots=True)
