@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -182,12 +183,15 @@ class LatencyTable:
     def save(self, path: str | Path | None = None) -> Path:
         """Writes the table, one line a row, whole or not at all."""
         self.path = Path(path or self.path or self.default_path())
+        # As it will be read, so that a search that goes on and one that is resumed price alike.
+        self.sentinel_ms = round(self.sentinel_ms, 6)
+        self._prices.clear()
         head = {
             "version": JSON_VERSION,
             "created": self.created,
             "device": self.device.to_dict(),
             "runtime": {f: getattr(self.runtime, f) for f in ("name", "version", "threads", "precision")},
-            "sentinel": {"network": SENTINEL, "spec_id": self.sentinel.spec.id, "ms": round(self.sentinel_ms, 6)},
+            "sentinel": {"network": SENTINEL, "spec_id": self.sentinel.spec.id, "ms": self.sentinel_ms},
             "num_classes": self.num_classes,
             "fidelity": self.fidelity,
             "hash": self._hash(),
@@ -220,11 +224,16 @@ class LatencyTable:
     def _from_dict(cls, data: Any, path: Path) -> LatencyTable:
         if not isinstance(data, dict):
             raise NasError("a latency table must be a JSON object")
-        if data.get("version") != JSON_VERSION:
-            raise NasError(f"version is {data.get('version')!r}; this program reads version {JSON_VERSION}")
+        version = data.get("version")
+        if isinstance(version, bool) or version != JSON_VERSION:
+            newer = isinstance(version, int) and version > JSON_VERSION
+            raise NasError(
+                f"version is {reprlib.repr(version)}; this program reads version {JSON_VERSION}"
+                + (": a newer program wrote it, upgrade this one" if newer else "")
+            )
         unknown, missing = sorted(set(data) - set(_KEYS)), [key for key in _KEYS if key not in data]
         if unknown:
-            raise NasError(f"unknown key {unknown[0]!r}; known: {', '.join(_KEYS)}")
+            raise NasError(f"unknown key {reprlib.repr(unknown[0])}; known: {', '.join(_KEYS)}")
         if missing:
             raise NasError(f"{missing[0]!r} is missing")
         try:
@@ -239,12 +248,15 @@ class LatencyTable:
                 fidelity=data["fidelity"],
                 path=path,
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            sentinel = data["sentinel"]["spec_id"]
+        except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
             if isinstance(error, NasError):
                 raise
             raise NasError(f"it is damaged ({type(error).__name__}: {error}); measure it again") from None
         if not (math.isfinite(table.sentinel_ms) and table.sentinel_ms > 0):
             raise NasError(f"the sentinel's time is {table.sentinel_ms} ms; measure the table again")
+        if sentinel != table.sentinel.spec.id:
+            raise NasError(f"its sentinel is another network than this program's {SENTINEL}; measure it again")
         if data["hash"] != table._hash():
             raise NasError("its rows do not fit its hash: it was edited or cut; measure it again, or restore the file")
         return table
@@ -278,6 +290,7 @@ def _row_json(row: Row) -> dict[str, Any]:
 def _row_of(key: str, data: Any) -> Row:
     row = Row(data["ratio"], (data["quartiles"][0], data["quartiles"][1]), data["count"], data["error"])
     for value in (row.ratio, *row.quartiles):
-        if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-            raise NasError(f"row {key!r} has the time {value!r}; a ratio must be a positive number")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf:
+            raise NasError(f"row {key!r} has the time {reprlib.repr(value)}; a ratio must be a positive number")
     return row
