@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from nas.errors import NasError
+from nas.models.mobilenet import build_model
+from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
+
+
+def contents(spec, **changes):
+    model = build_model(spec, 3)
+    return {"spec": spec.to_dict(), "classes": ["a", "b", "c"], "average": model.state_dict()} | changes
+
+
+def test_the_network_comes_back(tmp_path, tiny_spec):
+    saved = contents(tiny_spec)
+    save_checkpoint(tmp_path / "x.pt", saved)
+    model = load_model(tmp_path / "x.pt")
+    assert model.spec == tiny_spec
+    assert not model.training
+    assert all(torch.equal(value, saved["average"][name]) for name, value in model.state_dict().items())
+
+
+def test_files_that_are_no_checkpoints_are_refused(tmp_path, tiny_spec):
+    path = tmp_path / "x.pt"
+    with pytest.raises(NasError, match=r"x\.pt: no such file"):
+        load_checkpoint(path)
+    save_checkpoint(path, contents(tiny_spec))
+    whole = path.read_bytes()
+    for part in (b"", whole[:100], whole[: len(whole) // 2], whole[:-30], b"text" * 100):
+        path.write_bytes(part)
+        with pytest.raises(NasError, match=r"x\.pt: not a checkpoint"):
+            load_checkpoint(path)
+    torch.save([1, 2], path)
+    with pytest.raises(NasError, match=r"x\.pt: not a checkpoint of nas\.train"):
+        load_checkpoint(path)
+    torch.save({"version": 99}, path)
+    with pytest.raises(NasError, match="version is 99; this program reads version 1"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("change", [{"classes": ["a"]}, {"average": {}}, {"classes": None}])
+def test_checkpoints_that_do_not_fit_are_refused(tmp_path, tiny_spec, change):
+    save_checkpoint(tmp_path / "x.pt", contents(tiny_spec, **change))
+    with pytest.raises(NasError, match=r"x\.pt: not a checkpoint of nas\.train"):
+        load_model(tmp_path / "x.pt")
+
+
+class Hostile:
+    def __reduce__(self):
+        return print, ("this must not run",)
+
+
+def test_nothing_in_a_file_is_run(tmp_path, capsys):
+    torch.save({"version": 1, "spec": Hostile()}, tmp_path / "x.pt")
+    with pytest.raises(NasError, match=r"x\.pt: not a checkpoint"):
+        load_checkpoint(tmp_path / "x.pt")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    resource = pytest.importorskip("resource", reason="no limit on the size of files here")
+    path = tmp_path / "x.pt"
+    save_checkpoint(path, {"old": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(NasError, match=r"x\.pt: cannot be written \("):
+            save_checkpoint(path, {"weights": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert load_checkpoint(path) == {"version": 1, "old": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["x.pt"]
