@@ -34,6 +34,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EMBEDDED = "fashion-mnist-sample"
 EMBEDDED_RESOLUTION = 32  # five halvings of a 28-pixel image: 32 is the least that leaves a pixel
 FOLDER = "imagefolder:"
+ALONE = 1_000  # images that are read sooner than worker processes have started
 
 
 class Images(Protocol):
@@ -132,12 +133,16 @@ class DiskImages:
         # Seven eighths of the shorter side, as torchvision's and most others' validation.
         yield from self._loader([v2.Resize(round(resolution / 0.875)), v2.CenterCrop(resolution)], batch_size)
 
-    def _loader(self, transform: list[Callable[..., Any]], batch_size: int, **options: Any) -> DataLoader[Any]:
+    def _loader(
+        self, transform: list[Callable[..., Any]], batch_size: int, **options: Any
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         last = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-        workers = min(8, os.cpu_count() or 1) if len(self) > 1_000 else 0  # starting one takes seconds
-        return DataLoader(
-            _Transformed(self.images, v2.Compose([*transform, *last])), batch_size, num_workers=workers, **options
-        )
+        images = _Transformed(self.images, v2.Compose([*transform, *last]))
+        workers = min(8, os.cpu_count() or 1) if len(self) > ALONE else 0
+        try:
+            yield from DataLoader(images, batch_size, num_workers=workers, **options)
+        except NasError as error:  # a worker's comes with its traceback in front
+            raise NasError(str(error).splitlines()[-1].rpartition("NasError: ")[2]) from None
 
 
 class _Transformed(Dataset[Any]):

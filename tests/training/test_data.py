@@ -109,7 +109,7 @@ def test_crops_are_windows_of_the_padded_image():
 def save_images(folder, count: int, colour: int) -> None:
     folder.mkdir(parents=True)
     for i in range(count):
-        Image.new("RGB" if i else "L", (40, 50), (colour, 0, 0) if i else colour).save(folder / f"{i}.png")
+        Image.new("RGB" if i else "L", (40, 50), (colour, i, 0) if i else colour).save(folder / f"{i}.png")
 
 
 def test_image_folder(tmp_path):
@@ -126,6 +126,24 @@ def test_image_folder(tmp_path):
     ((images, labels),) = data.train.training_batches(PLAIN, 32, generator())
     assert images.shape == (4, 3, 32, 32)
     assert set(bytes_of(images)[:, 0, 0, 0].tolist()) <= {200, 20}
+
+
+def test_worker_processes_repeat_themselves_and_name_what_they_cannot_read(tmp_path, monkeypatch):
+    for part in ("train", "val"):
+        save_images(tmp_path / part / "cat", 6, 200)
+    monkeypatch.setattr("nas.training.data.ALONE", 0)
+    data = load_data(f"imagefolder:{tmp_path}")
+
+    def epoch(seed: int) -> torch.Tensor:
+        return torch.cat([images for images, _ in data.train.training_batches(PLAIN, 32, generator(seed))])
+
+    assert torch.equal(epoch(0), epoch(0))
+    assert not torch.equal(epoch(0), epoch(1))
+    (tmp_path / "val" / "cat" / "3.png").write_bytes(b"no image")
+    with pytest.raises(NasError) as error:
+        list(data.val.batches(2, 32))
+    assert str(error.value).startswith(str(tmp_path / "val" / "cat" / "3.png") + ": this image cannot be read (")
+    assert "\n" not in str(error.value)
 
 
 def test_image_folder_that_is_missing_or_uneven(tmp_path):
