@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -40,19 +41,25 @@ def solve(latency: BlockSums, score: BlockSums, budget_ms: float, scale: int) ->
         gain += [0.0] * len(stage.depths)
         cost += [0.0] * len(stage.depths)
     left = budget_ms - float(latency.constants[scale])
-    result = milp(
-        -np.array(gain),
-        integrality=np.ones(len(variables), int),
-        bounds=Bounds(0, 1),
-        constraints=[LinearConstraint(csr_array(np.array([cost])), -np.inf, left), _structure(space, variables)],
-        options={"mip_rel_gap": 1e-9},
-    )
-    if result.x is None:
-        return None
-    chosen = [variable for variable, x in zip(variables, result.x, strict=True) if x > 0.5]
-    row = _row(space, scale, chosen)
-    codes = np.array([row])
-    return Optimum(row, float(score(codes)[0]), float(latency(codes)[0]))
+    constraints = [LinearConstraint(csr_array(np.array([cost])), -np.inf, left), _structure(space, variables)]
+    while True:
+        result = milp(
+            -np.array(gain),
+            integrality=np.ones(len(variables), int),
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options={"mip_rel_gap": 1e-9},
+        )
+        if result.x is None:
+            return None
+        on = result.x > 0.5
+        row = _row(space, scale, list(itertools.compress(variables, on)))
+        codes = np.array([row])
+        optimum = Optimum(row, float(score(codes)[0]), float(latency(codes)[0]))
+        if optimum.latency_ms <= budget_ms:
+            return optimum
+        # Over the budget by less than the solver's tolerance: the best of all others.
+        constraints.append(LinearConstraint(csr_array([on.astype(float)]), -np.inf, on.sum() - 1))
 
 
 def _undominated(prices: np.ndarray, scores: np.ndarray) -> list[int]:

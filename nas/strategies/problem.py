@@ -11,9 +11,10 @@ import numpy as np
 
 from nas.additive import BlockSums
 from nas.errors import NasError
-from nas.space import SearchSpace
+from nas.space import SearchSpace, Slot
 
 Row = tuple[int, ...]  # the codes of one network, one a gene, -1 for a gene that does not exist
+_TRIES = 200  # at a network that is not seen yet
 
 
 @dataclass(frozen=True)
@@ -70,53 +71,85 @@ class Problem:
         """A network that fits, each gene of `row` drawn anew with probability `rate`."""
         return self.fitted(_row(self.space.redraw(np.array(row), rng, rate)), rng)
 
-    def unseen(self, row: Row, seen: Collection[Row], rng: random.Random, rate: float = 0.1) -> Row:
-        """`row`, or a neighbour of it that is not among `seen`; `row` after 50 tries in a space that is used up."""
+    def unseen(self, row: Row, seen: Collection[Row], rng: random.Random) -> Row:
+        """`row`, or a network near it that is not among `seen`; `row` where (almost) all that fit are seen."""
         candidate = row
-        for _ in range(50):
+        for attempt in range(_TRIES):
             if candidate not in seen:
                 return candidate
-            candidate = self.mutated(candidate, rng, rate)
+            candidate = self.mutated(candidate, rng, rate=min(1.0, 0.1 + attempt / 50))
         return row
 
     def fitted(self, row: Row, rng: random.Random) -> Row:
-        """`row` if it fits, else made cheaper one random step at a time until it does.
+        """`row` if it fits, else made cheaper one random step at a time until it does; in its canonical form.
 
-        A step takes a block to a cheaper choice that differs in one gene, or a stage's last block away; a scale
-        at which nothing fits is exchanged first.
+        A step takes a block to a cheaper choice that differs in one gene, or a stage to a smaller depth; where
+        no such step is left, a block to any cheaper choice. A scale at which nothing fits is exchanged first.
         """
-        if self.fits(row):
-            return row
         genes = list(row)
         if genes[0] not in self.fitting_scales:
             genes[0] = rng.choice(self.fitting_scales)
-        spent = self.latency_ms(tuple(genes))
-        while spent > self.budget_ms:
-            steps = self._cheaper(genes)
-            saved, columns = rng.choice(steps)
-            for column, code in columns:
+        while self._spent(genes) > self.budget_ms:
+            steps = self._steps(genes, genes_at_once=1) or self._steps(genes, genes_at_once=4)
+            for column, code in rng.choice(steps):
                 genes[column] = code
-            spent -= saved
-        return tuple(genes)
+        return self.canonical(tuple(genes))
 
-    def _cheaper(self, genes: list[int]) -> list[tuple[float, list[tuple[int, int]]]]:
-        """Single steps down from here: what each saves (ms), and the columns it changes with their new codes."""
-        steps: list[tuple[float, list[tuple[int, int]]]] = []
+    def canonical(self, row: Row) -> Row:
+        """The row that `space.encode` gives for the same network, so that no network has two rows."""
+        if row[0] not in self._ambiguous:
+            return row
+        return _row(self.space.encode(self.space.decode([np.array(row)]))[0])
+
+    @cached_property
+    def _ambiguous(self) -> set[int]:
+        """Scales at which several rows are one network: stages run together, or another width gives the same."""
+        space = self.space
+        shapes = [
+            (scale.resolution, *(space.stage_out(stage, scale.width) for stage in range(-1, len(space.stages))))
+            for scale in space.scales
+        ]
+        return {
+            code
+            for code, (_, first, *outs) in enumerate(shapes)
+            if shapes.count(shapes[code]) > 1
+            or any(
+                stage.stride == 1 and outs[index - 1] == outs[index]
+                for index, stage in enumerate(space.stages)
+                if index > 0
+            )
+        }
+
+    def _spent(self, genes: list[int]) -> float:
+        """`latency_ms`, to the last bit, many times faster."""
+        spent = float(self.latency.constants[genes[0]])
+        for column, sizes, values in self._lists[genes[0]]:
+            if genes[column] >= 0:
+                spent += values[_option(genes[column : column + 4], sizes)]
+        return spent
+
+    def _steps(self, genes: list[int], genes_at_once: int) -> list[list[tuple[int, int]]]:
+        """Single steps down from here: the columns that each changes, with their new codes."""
+        steps: list[list[tuple[int, int]]] = []
+        spent: dict[Slot, float] = {}
         for slot, (column, sizes, values) in zip(self.space.slots, self._lists[genes[0]], strict=True):
             codes = genes[column : column + 4]
             if codes[0] < 0:
                 continue
-            here = values[_option(codes, sizes)]
-            for gene in range(4):
-                for code in range(sizes[gene]):
-                    saved = here - values[_option([*codes[:gene], code, *codes[gene + 1 :]], sizes)]
-                    if saved > 0:
-                        steps.append((saved, [(column + gene, code)]))
-            depth_column = self.space.depth_column(slot.stage)
-            depths = self.space.stages[slot.stage].depths
-            if slot.position == depths[genes[depth_column]] - 1 and slot.position in depths and here > 0:
-                gone = [(column + gene, -1) for gene in range(4)]
-                steps.append((here, [(depth_column, depths.index(slot.position)), *gone]))
+            here = spent[slot] = values[_option(codes, sizes)]
+            for option, value in enumerate(values):
+                if value < here:
+                    new = _codes(option, sizes)
+                    if sum(one != other for one, other in zip(new, codes, strict=True)) <= genes_at_once:
+                        steps.append([(column + gene, code) for gene, code in enumerate(new)])
+        for index, stage in enumerate(self.space.stages):
+            depth_column = self.space.depth_column(index)
+            depth = stage.depths[genes[depth_column]]
+            for code, smaller in enumerate(stage.depths):
+                gone = [Slot(index, position) for position in range(smaller, depth)]
+                if gone and sum(spent[slot] for slot in gone) > 0:
+                    columns = [self.space.slot_column(slot) + gene for slot in gone for gene in range(4)]
+                    steps.append([(depth_column, code), *((column, -1) for column in columns)])
         return steps
 
     @cached_property
@@ -135,6 +168,15 @@ class Problem:
 
 def _option(codes: list[int], sizes: tuple[int, ...]) -> int:
     return ((codes[0] * sizes[1] + codes[1]) * sizes[2] + codes[2]) * sizes[3] + codes[3]
+
+
+def _codes(option: int, sizes: tuple[int, ...]) -> list[int]:
+    """Inverse of `_option`."""
+    codes = []
+    for size in reversed(sizes):
+        option, code = divmod(option, size)
+        codes.append(code)
+    return codes[::-1]
 
 
 def _row(codes: np.ndarray) -> Row:

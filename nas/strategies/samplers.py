@@ -24,6 +24,7 @@ from nas.strategies.problem import Problem, Row
 
 Params = dict[str, Any]
 SWEEP_STEP = 0.96  # between the budgets that the exact solver sweeps
+POPULATION = 50  # of NSGA-II
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
@@ -108,7 +109,15 @@ def tpe_sampler(problem: Problem, seed: int) -> BaseSampler:
 
 def nsga2_sampler(problem: Problem, seed: int) -> BaseSampler:
     """Optuna's NSGA-II on accuracy and latency, its proposals made to fit."""
-    return _optuna_sampler(problem, seed, lambda s: optuna.samplers.NSGAIISampler(seed=s))
+    return _optuna_sampler(problem, seed, lambda s: NSGAII(population_size=POPULATION, seed=s))
+
+
+class NSGAII(optuna.samplers.NSGAIISampler):
+    """Optuna's, with its parents in one order, whether they were just chosen or are remembered by the study."""
+
+    def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
+        super().get_parent_population(study, generation)
+        return super().get_parent_population(study, generation)
 
 
 def _optuna_sampler(problem: Problem, seed: int, make: Callable[[int], BaseSampler]) -> BaseSampler:
@@ -144,16 +153,25 @@ def exact_sampler(problem: Problem, seed: int) -> BaseSampler:
 
 
 class Strategy(NamedTuple):
-    """A way to search: its sampler, how many trials it is given, and whether latency is an objective too."""
+    """A way to search: its sampler, how many trials it is given, and whether latency is an objective too.
+
+    `notes` are what the sampler keeps with the trial of a number, without which it cannot go on from it.
+    """
 
     sampler: Callable[[Problem, int], BaseSampler]
     trials: int
     two_objectives: bool = False
+    notes: Callable[[int], Params] = lambda number: {}
 
 
 EXACT = Strategy(exact_sampler, trials=60)
 EVOLUTION = Strategy(evolution_sampler, trials=500)
-NSGA2 = Strategy(nsga2_sampler, trials=500, two_objectives=True)
+NSGA2 = Strategy(
+    nsga2_sampler,
+    trials=500,
+    two_objectives=True,
+    notes=lambda number: {"NSGAII:generation": number // POPULATION},
+)
 RANDOM = Strategy(random_sampler, trials=500)
 TPE = Strategy(tpe_sampler, trials=200)
 
@@ -162,6 +180,8 @@ def optimise(
     problem: Problem, strategy: Strategy, *, trials: int, seed: int, finished: Iterable[Row] = ()
 ) -> Iterator[Row]:
     """Evaluates networks until there are `trials`, each given out when it is known; `finished` come first, unsaid.
+
+    Ends early when the space has no other network that fits.
 
     An Optuna study in memory: asking and telling through a file costs more than evaluating does.
     """
@@ -176,11 +196,20 @@ def optimise(
         both = [float(problem.score(codes)[0]), float(problem.latency(codes)[0])]
         return both[: len(directions)]
 
-    for row in finished:
-        params = params_of(space, row)
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=genes, values=values(row)))
-    for _ in range(len(study.get_trials(deepcopy=False)), trials):
+    seen = set()
+    done = 0
+    for number, row in enumerate(finished):
+        params, notes = params_of(space, row), strategy.notes(number)
+        study.add_trial(
+            optuna.trial.create_trial(params=params, distributions=genes, values=values(row), system_attrs=notes)
+        )
+        seen.add(row)
+        done = number + 1
+    for _ in range(done, trials):
         trial = study.ask(genes)
         row = row_of(space, trial.params)
+        if row in seen:
+            return
         study.tell(trial, values(row))
+        seen.add(row)
         yield row

@@ -34,9 +34,14 @@ class Anchors(NamedTuple):
 
 def anchor_scales(space: SearchSpace) -> list[Scale]:
     """The scales whose anchors are measured: every width at up to three resolutions."""
-    resolutions = sorted({scale.resolution for scale in space.scales})
-    some = {resolutions[0], resolutions[len(resolutions) // 2], resolutions[-1]}
-    return [scale for scale in space.scales if scale.resolution in some]
+    by_width: dict[float, list[int]] = {}
+    for scale in space.scales:
+        by_width.setdefault(scale.width, []).append(scale.resolution)
+    ends_and_middle = {}
+    for width, resolutions in by_width.items():
+        resolutions.sort()
+        ends_and_middle[width] = {resolutions[0], resolutions[len(resolutions) // 2], resolutions[-1]}
+    return [scale for scale in space.scales if scale.resolution in ends_and_middle[scale.width]]
 
 
 def anchor_networks(space: SearchSpace, scales: Iterable[Scale]) -> list[ArchSpec]:
@@ -75,19 +80,16 @@ def choose_scales(problem: Problem) -> list[Candidate]:
 
 
 def rough_prices(space: SearchSpace, anchors: Mapping[Scale, Anchors]) -> BlockSums:
-    """Latency (ms) as `a * MACs + b * blocks`, with a and b of each scale from its anchors."""
+    """Latency (ms) as `base + a * MACs + b * blocks`, with coefficients of each scale that fit its anchors."""
     constants, rates = [], []
     for scale in space.scales:
         small, large = space.smallest(scale), space.largest(scale)
-        times = interpolated(anchors, scale)
         macs = np.array([count_cost(small).macs, count_cost(large).macs], float)
         blocks = np.array([len(small.blocks), len(large.blocks)], float)
-        per_mac, per_block = np.linalg.solve(np.stack([macs, blocks], axis=1), np.array(times))
-        if per_block < 0 or per_mac < 0:
-            per_mac, per_block = times.largest_ms / macs[1], 0.0
+        base, per_mac, per_block = _rates(macs, blocks, interpolated(anchors, scale))
         rates.append((per_mac, per_block))
         inside = sum(sum(layer.macs for layer in block_layers(placed)) for placed in list(small.walk())[1:])
-        constants.append(per_mac * (macs[0] - inside) + per_block)
+        constants.append(base + per_mac * (macs[0] - inside) + per_block)
     options = [
         np.array(
             [
@@ -101,3 +103,14 @@ def rough_prices(space: SearchSpace, anchors: Mapping[Scale, Anchors]) -> BlockS
         for slot in space.slots
     ]
     return BlockSums(space, np.array(constants), options)
+
+
+def _rates(macs: np.ndarray, blocks: np.ndarray, times: Anchors) -> tuple[float, float, float]:
+    """Constant, price of a multiply-accumulate, price of a block, from those of the smallest and largest network."""
+    if macs[0] * blocks[1] != macs[1] * blocks[0]:
+        per_mac, per_block = np.linalg.solve(np.stack([macs, blocks], axis=1), np.array(times))
+        if per_mac >= 0 and per_block >= 0:
+            return 0.0, float(per_mac), float(per_block)
+    # The largest is slower a multiply-accumulate than the smallest, or they do not differ.
+    per_mac = max(0.0, times.largest_ms - times.smallest_ms) / max(1.0, macs[1] - macs[0])
+    return times.smallest_ms - float(per_mac) * float(macs[0]), float(per_mac), 0.0

@@ -1,0 +1,100 @@
+"""The integer program against every network of small spaces."""
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+from problems import TINY, block_sums, every_row, latency, problem, score
+from synthetic import added_ms
+
+from nas.parts import BlockPart
+from nas.registry import load_space
+from nas.space import Stage
+from nas.strategies.exact import solve
+
+ROWS = every_row(TINY)
+WITHIN = 1e-6  # of the solver, in points of the score
+
+
+def test_every_row_is_meant() -> None:
+    assert len(ROWS) == TINY.size
+    assert len(np.unique(ROWS, axis=0)) == len(ROWS)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.25, 0.5, 0.9, 1.5])
+def test_finds_what_trying_every_network_finds(noise: float, share: float) -> None:
+    case = problem(TINY, share, noise)
+    times, scores = case.latency(ROWS), case.score(ROWS)
+    for scale in range(len(TINY.scales)):
+        fits = (ROWS[:, 0] == scale) & (times <= case.budget_ms)
+        optimum = solve(case.latency, score(TINY), case.budget_ms, scale)
+        assert (optimum is not None) == fits.any() == (scale in case.fitting_scales)
+        if optimum is not None:
+            assert optimum.score == pytest.approx(scores[fits].max(), abs=WITHIN)
+            assert optimum.latency_ms <= case.budget_ms
+            assert optimum.row[0] == scale
+            assert optimum.row in set(map(tuple, ROWS.tolist()))
+            assert optimum.latency_ms == case.latency_ms(optimum.row)
+
+
+@pytest.mark.parametrize("below", [0.0, 1e-12, 1e-9, 1e-7, 5e-7])
+def test_a_budget_is_hard_to_the_last_digit(below: float) -> None:
+    """A network a nanosecond over the budget is within the solver's tolerance, but not within the budget."""
+    prices, worth = latency(TINY), score(TINY)
+    times, scores = prices(ROWS), worth(ROWS)
+    for row in np.random.default_rng(0).choice(np.flatnonzero(ROWS[:, 0] == 1), 10):
+        best = solve(prices, worth, float(times[row]) + 0.01, 1)
+        assert best is not None
+        budget_ms = best.latency_ms - below
+        optimum = solve(prices, worth, budget_ms, 1)
+        assert optimum is not None
+        assert optimum.latency_ms <= budget_ms
+        fits = (ROWS[:, 0] == 1) & (times <= budget_ms)
+        assert optimum.score == pytest.approx(scores[fits].max(), abs=WITHIN)
+
+
+def test_a_scale_that_is_too_slow_has_no_answer() -> None:
+    case = problem(TINY, 0.0)
+    answers = [solve(case.latency, score(TINY), case.budget_ms, scale) for scale in range(3)]
+    assert [answer is not None for answer in answers] == [True, False, False]
+    assert solve(case.latency, score(TINY), 0.0, 0) is None
+
+
+def test_of_two_widths_the_faster_multiple_of_16_wins() -> None:
+    """184 channels cost more than 192, and are worth less: no interpolation can see that."""
+    stage = Stage(
+        out=8, stride=1, depths=(1,), kernels=(5,), expansions=(22, 23, 24), se=(False,), activations=("relu",)
+    )
+    space = dataclasses.replace(TINY, stages=(stage,)).at([(1.0, 64)])
+    prices = latency(space)
+    worth = block_sums(space, lambda placed: placed.block.expanded, [0.0])
+    codes = every_row(space)
+    channels = np.array([spec.blocks[1].expanded for spec in space.decode(codes)])
+    assert channels.tolist() == [176, 184, 192]
+    times = dict(zip(channels.tolist(), prices(codes), strict=True))
+    assert times[176] < times[192] < times[184]
+    optimum = solve(prices, worth, times[184], 0)
+    assert optimum is not None
+    assert space.decode([np.array(optimum.row)])[0].blocks[1].expanded == 192
+    optimum = solve(prices, worth, (times[192] + times[176]) / 2, 0)
+    assert optimum is not None
+    assert space.decode([np.array(optimum.row)])[0].blocks[1].expanded == 176
+
+
+def test_a_real_space_is_solved_whole() -> None:
+    """20 blocks of 36 choices: some 10^38 networks."""
+    space = load_space("mobilenet_v3_large").at([(1.0, 224)])
+    case = problem(space, 0.3)
+    optimum = solve(case.latency, score(space), case.budget_ms, 0)
+    assert optimum is not None
+    assert 0.99 * case.budget_ms < optimum.latency_ms <= case.budget_ms
+    (spec,) = space.decode([np.array(optimum.row)])
+    assert sum(added_ms(BlockPart(*placed)) for placed in spec.walk()) < optimum.latency_ms
+    # No single change that still fits makes it better.
+    rng = random.Random(0)
+    changed = np.array([space.redraw(np.array(optimum.row), rng, 0.02) for _ in range(2_000)])
+    fits = case.latency(changed) <= case.budget_ms
+    assert fits.sum() > 100
+    assert case.score(changed)[fits].max() <= optimum.score + WITHIN
