@@ -22,7 +22,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import datasets
 from torchvision.transforms import v2
 
@@ -139,22 +139,32 @@ class DiskImages:
         last = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
         images = _Transformed(self.images, v2.Compose([*transform, *last]))
         workers = min(8, os.cpu_count() or 1) if len(self) > ALONE else 0
-        try:
-            yield from DataLoader(images, batch_size, num_workers=workers, **options)
-        except NasError as error:  # a worker's comes with its traceback in front
-            raise NasError(str(error).splitlines()[-1].rpartition("NasError: ")[2]) from None
+        for batch in DataLoader(images, batch_size, num_workers=workers, collate_fn=_collated, **options):
+            if isinstance(batch, NasError):
+                raise batch
+            yield batch
 
 
 class _Transformed(Dataset[Any]):
+    """Gives an error as a value: raised in a worker process it would come with the worker's traceback."""
+
     def __init__(self, images: Dataset[Any], transform: Callable[..., Tensor]) -> None:
         self.images, self.transform = images, transform
 
     def __len__(self) -> int:
         return len(self.images)  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, label = self.images[index]
+    def __getitem__(self, index: int) -> tuple[Tensor, int] | NasError:
+        try:
+            image, label = self.images[index]
+        except NasError as error:
+            return NasError(str(error))
         return self.transform(image), label
+
+
+def _collated(samples: list[tuple[Tensor, int] | NasError]) -> Any:
+    errors = [sample for sample in samples if isinstance(sample, NasError)]
+    return errors[0] if errors else default_collate(samples)
 
 
 # Sources ------------------------------------------------------------------------------------------------
