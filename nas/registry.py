@@ -107,6 +107,10 @@ def load_spec(
     return spec if resolution is None else spec.replace(resolution=resolution)
 
 
-def load_estimator(name: str) -> Any:
-    """An accuracy estimator by name. Raises NasError listing the known ones."""
-    return resolve("estimator", name, ESTIMATORS)()
+def load_estimator(name: str, recipe_level: str | None = None) -> Any:
+    """An accuracy estimator by name, for a level of training effort (its own default by default).
+
+    Raises NasError listing the known names or levels.
+    """
+    estimator = resolve("estimator", name, ESTIMATORS)
+    return estimator() if recipe_level is None else estimator(recipe_level)

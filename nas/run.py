@@ -115,7 +115,6 @@ class RunFolder:
             self._studies[role] = optuna.create_study(
                 storage=self._storage, study_name=role, directions=directions, load_if_exists=True
             )
-            self._studies[role].set_metric_names(["top1", "latency_ms"])
         return self._studies[role]
 
     def log(

@@ -9,6 +9,7 @@ what is new. What is found is measured on the device and lies, with a report, in
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--table", metavar="FILE", help="latency table (default: this device's in latency_tables/)")
     parser.add_argument("--runtime", default="onnxruntime", metavar="NAME")
     parser.add_argument("--estimator", default="imagenet-prior", metavar="NAME")
+    parser.add_argument(
+        "--recipe-level", metavar="NAME", help="training effort that estimates speak for (default: mobilenet-v3)"
+    )
     parser.add_argument("--strategy", default="exact", metavar="NAME")
     parser.add_argument("--trials", type=positive_int, metavar="N", help="networks a role that the strategy proposes")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
@@ -76,6 +80,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         table=arguments.table,
         runtime=arguments.runtime,
         estimator=arguments.estimator,
+        recipe_level=arguments.recipe_level,
         strategy=arguments.strategy,
         trials=arguments.trials,
         seed=arguments.seed,
@@ -97,10 +102,11 @@ class RichConsole:
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(highlight=False)
+        # Into a file or a pipe goes every column whole; a terminal is as wide as it is.
+        self._console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
@@ -114,42 +120,44 @@ class RichConsole:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self._console, transient=True) as bar:
+        terminal = self._console.is_terminal
+        with Progress(*columns, console=self._console, transient=True, disable=not terminal) as bar:
             task = bar.add_task(title, total=1.0, note="")
             yield lambda share, note: bar.update(task, completed=share, note=note)
 
     def show(self, manifest: dict[str, Any]) -> None:
         """The found networks beside the published ones that were measured in the same rounds."""
+        from rich import box
         from rich.table import Table
 
-        table = Table(title=f"measured here: {manifest['machine']['cpu']}, {manifest['table']['runtime']}")
-        for heading in ("network", "px", "ms", "budget", "MACs M", "params M", "top-1 %", ""):
-            table.add_column(heading, justify="left" if heading in ("network", "") else "right")
-        for network in manifest["networks"]:
-            if network["raw_ms"] is None:
-                continue
-            budget = f"{manifest['roles'][network['role']]['budget_ms']:.3g}" if network["role"] else ""
-            std = "" if network["top1_std"] is None else f" ± {network['top1_std']:.1f}"
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+        table.add_column("", no_wrap=True)
+        for heading in ("px", "ms", "MACs M", "params M", "top-1 % est.", "published"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        shown = [network for network in manifest["networks"] if network["raw_ms"] is not None]
+        for network in shown:
+            published = network["kind"] == "published"
             table.add_row(
                 network["name"],
                 str(network["spec"]["resolution"]),
                 f"{network['measured_ms']:.2f}",
-                budget,
                 f"{network['macs'] / 1e6:.0f}",
                 f"{network['params'] / 1e6:.2f}",
-                f"{network['top1']:.1f}{std}",
-                network["top1_source"] + (", extrapolated" if network["extrapolated"] and std else ""),
-                style="bold" if network["kind"] == "found" else "",
+                f"{network['estimated_top1']:.1f} ± {network['estimated_std']:.1f}"
+                + ("*" if network["extrapolated"] else ""),
+                f"{network['top1']:.1f}" if published else "",
+                style="" if published else "bold",
             )
+        self.say("")
         self._console.print(table)
-        self._console.print(f"estimates: {manifest['estimator']['effort']}", markup=False)
+        self.say(f"ms: measured whole on {manifest['machine']['cpu']}, {manifest['table']['runtime']}, normalised")
+        self.say(f"est.: {manifest['estimator']['name']}: {manifest['estimator']['effort']}")
+        if any(network["extrapolated"] for network in shown):
+            self.say("*: outside the range that the estimator was fitted to, its uncertainty doubled")
         for role, entry in manifest["roles"].items():
-            found = next(n for n in manifest["networks"] if n["role"] == role)
-            if entry["binds"]:
-                slack = 100 * (1 - found["measured_ms"] / entry["budget_ms"])
-                self._console.print(f"{role}: {slack:.1f} % of the budget unused", markup=False)
-            else:
-                self._console.print(f"{role}: the budget does not bind; this is the space's most accurate network")
+            found = next(network for network in shown if network["role"] == role)
+            text = f"{role}: {found['measured_ms']:.2f} of {entry['budget_ms']:.3g} ms"
+            self.say(text + ("" if entry["binds"] else "; the budget does not bind, this is the space's most accurate"))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from nas.space import Scale, SearchSpace
 from nas.spec import ArchSpec
 
 NETWORKS = 100
-_ROUNDS = (16, 40)
 
 
 def covered_scales(table: LatencyTable, space: SearchSpace) -> list[Scale]:
@@ -55,7 +54,6 @@ def check(
             specs,
             table=table,
             rng=rng,
-            rounds=_ROUNDS,
             on_progress=lambda share, number=number: on_progress((number + share) / 2),  # type: ignore[misc]
         )
         sessions.append(np.array([m.normalised_ms for m in measured]))

@@ -1,8 +1,10 @@
 """How a time is taken: single runs in randomly interleaved rounds, each compared with a sentinel nearby.
 
-On a shared machine absolute times drift by 20-30 % from minute to minute; ratios to a reference network that
-runs in between do not. So everything here is a ratio to the sentinel (published MobileNetV3-Large), and
-becomes milliseconds by the sentinel's undisturbed time, which the table stores.
+On a shared machine absolute times drift by 20-50 % within a second (a neighbour on the same core's other
+thread is enough); ratios to a reference network that runs in between do not. So everything here is a ratio to the
+sentinel (published MobileNetV3-Large), and becomes milliseconds by the sentinel's undisturbed time, which the table
+stores. And because a disturbance slows different work by different shares, only those runs count that stand
+between two sentinel runs at nearly full speed; what was disturbed is run again.
 
 Every run is the first after many others, because in a network a block's weights are not in the first caches
 either: timed in a loop, a block looks several percent faster than it is.
@@ -13,6 +15,7 @@ other processes in the middle of a run is not the network's.
 
 from __future__ import annotations
 
+import bisect
 import gc
 import random
 import time
@@ -31,25 +34,28 @@ from nas.spec import ArchSpec
 if TYPE_CHECKING:
     from nas.latency.table import LatencyTable
 
-SENTINEL_EVERY_MS = 25.0  # of other work
-SENTINEL_WINDOW = 9  # sentinel runs around a moment whose median is the machine's speed at that moment
+SENTINEL_EVERY_MS = 20.0  # of other work
 COLD_AFTER = 16  # different programs between two runs of one, so that the caches are as cold as in a network
-# Disturbances only ever add time, so the level lies below the median; lower quantiles are noisier.
-LEVEL_QUANTILE = 0.35
-MIN_ROUNDS, MAX_ROUNDS = 8, 32
+# Full speed is the fastest tenth of the sentinel's runs; a sentinel this much slower is disturbed. Chosen by how
+# well two halves of a session agree: at 3 % too few runs are left, at 20 % disturbed ones get in.
+FULL_SPEED_QUANTILE = 0.1
+DISTURBED = 1.08
+PATIENCE = 4  # sentinel runs that a disturbance is waited for before work goes on all the same
+GOOD_RUNS = 6  # undisturbed runs that a program gets at least
+MIN_GOOD = 3  # below it, disturbed runs count too
+MAX_ROUNDS = 24
 RELATIVE_ERROR = 0.02  # of a row; that of a network, a sum of some 17 rows, is a quarter of it
-WARM_UP_RUNS = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Ratios of a program's time to the sentinel's: level, quartiles, and how well the level is known."""
+    """Ratios of a program's undisturbed times to the sentinel's: median, quartiles, how well it is known."""
 
     ratio: float
     quartiles: tuple[float, float]
-    count: int
-    error: float  # standard error of the level, relative
-    median_ms: float  # raw, by the wall clock, undisturbed or not
+    count: int  # undisturbed runs
+    error: float  # standard error of `ratio`, relative
+    median_ms: float  # raw, by the wall clock, disturbed or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class Session:
     """Timings of programs in the order given, and the sentinel's undisturbed time while they were taken."""
 
     timings: tuple[Timing, ...]
-    sentinel_ms: float  # lower quartile
+    sentinel_ms: float
     rounds: int
 
 
@@ -80,52 +86,92 @@ def time_interleaved(
     *,
     rng: random.Random,
     relative_error: float = RELATIVE_ERROR,
-    rounds: tuple[int, int] = (MIN_ROUNDS, MAX_ROUNDS),
+    good_runs: int = GOOD_RUNS,
+    max_rounds: int = MAX_ROUNDS,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> Session:
-    """Times each program once a round, in a new random order each round, until its level is known.
+    """Times each program once a round, in a new random order each round, until its ratio is known.
 
-    A program is dropped from further rounds once the relative standard error of its level is at most
-    `relative_error` or the second of `rounds` is reached. `on_progress` gets the share of work done.
+    A program is left out of further rounds once it has `good_runs` undisturbed runs and the relative standard
+    error of their median is at most `relative_error`, or after `max_rounds`. `on_progress` gets the share done.
     """
+    record = _Record(bench)
     samples: list[list[_Sample]] = [[] for _ in programs]
-    beats: list[_Sample] = []
     active = list(range(len(programs)))
-
-    def sample(program: Run) -> _Sample:
-        moment, start = time.perf_counter(), bench.runtime.clock()
-        program()
-        return _Sample(moment, bench.runtime.clock() - start, time.perf_counter() - moment)
-
+    done = 0
     with pinned(bench.cores), _no_collection():
-        for _ in range(WARM_UP_RUNS):
-            for program in (bench.sentinel, *programs):
-                program()
-        done = 0
-        while active and done < rounds[1]:
+        for program in programs:
+            program()
+        while active and done < max_rounds:
             rng.shuffle(active)
-            beats.append(sample(bench.sentinel))
-            since = 0.0
+            since = 2 * SENTINEL_EVERY_MS
             for index in active:
-                if len(active) < COLD_AFTER or since > SENTINEL_EVERY_MS / 1000:
-                    beats.append(sample(bench.sentinel))
+                if len(active) < COLD_AFTER or since > SENTINEL_EVERY_MS:
+                    record.beat()
                     since = 0.0
-                samples[index].append(sample(programs[index]))
-                since += samples[index][-1].seconds
+                samples[index].append(record.sample(programs[index]))
+                since += 1000 * samples[index][-1].seconds
             done += 1
-            if done >= rounds[0]:
-                speed = _Speed(beats)
-                active = [i for i in active if _timing(samples[i], speed).error > relative_error]
-            on_progress(max(done / rounds[1], 1 - len(active) / max(1, len(programs)) if done >= rounds[0] else 0.0))
-    speed = _Speed(beats)
-    timings = tuple(_timing(rows, speed) for rows in samples)
-    return Session(timings, 1000 * float(np.quantile([beat.seconds for beat in beats], 0.25)), done)
+            record.beat(patience=0)
+            if done >= good_runs:
+                timings = [record.timing(samples[index]) for index in active]
+                pairs = zip(active, timings, strict=True)
+                active = [i for i, t in pairs if t.count < good_runs or t.error > relative_error]
+            finished = 1 - len(active) / max(1, len(programs)) if done >= good_runs else 0.0
+            on_progress(max(done / max_rounds, finished))
+    return Session(tuple(map(record.timing, samples)), 1000 * record.undisturbed_seconds(), done)
 
 
 class _Sample(NamedTuple):
-    moment: float
+    before: int  # index of the sentinel run before it; the next one is after it
     seconds: float  # by the runtime's clock
     wall: float
+
+
+class _Record:
+    """The sentinel's runs of a session, and what other runs are worth beside them."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._beats: list[float] = []
+        self._sorted: list[float] = []
+
+    def sample(self, program: Run) -> _Sample:
+        wall, start = time.perf_counter(), self._bench.runtime.clock()
+        program()
+        seconds = self._bench.runtime.clock() - start
+        return _Sample(len(self._beats) - 1, seconds, time.perf_counter() - wall)
+
+    def beat(self, patience: int = PATIENCE) -> None:
+        """Runs the sentinel, again while it is disturbed."""
+        for _ in range(1 + patience):
+            seconds = self.sample(self._bench.sentinel).seconds
+            self._beats.append(seconds)
+            bisect.insort(self._sorted, seconds)
+            if seconds <= DISTURBED * self._full_speed():
+                return
+
+    def _full_speed(self) -> float:
+        return self._sorted[int(FULL_SPEED_QUANTILE * len(self._sorted))]
+
+    def undisturbed_seconds(self) -> float:
+        """The sentinel's time: the median of its undisturbed runs."""
+        return self._sorted[bisect.bisect_right(self._sorted, DISTURBED * self._full_speed()) // 2]
+
+    def timing(self, samples: Sequence[_Sample]) -> Timing:
+        before, seconds, wall = np.array(samples).T
+        beats = np.array(self._beats)
+        around = np.stack([beats[before.astype(int)], beats[before.astype(int) + 1]])
+        ratios = seconds / around.mean(axis=0)
+        good = around.max(axis=0) <= DISTURBED * self._full_speed()
+        count = int(good.sum())
+        if count < MIN_GOOD:
+            # Nothing but disturbed runs: the least disturbed are the best there is, and the error says so.
+            good = np.argsort(around.max(axis=0)).argsort() < MIN_GOOD
+        q1, level, q3 = np.quantile(ratios[good], (0.25, 0.5, 0.75))
+        sigma = (q3 - q1) / 1.35  # of a normal distribution
+        error = 1.25 * sigma / good.sum() ** 0.5 / level
+        return Timing(float(level), (float(q1), float(q3)), count, float(error), 1000 * float(np.median(wall)))
 
 
 @contextmanager
@@ -138,29 +184,6 @@ def _no_collection() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-
-
-class _Speed:
-    """The sentinel's time around a moment: the median of the runs next to it."""
-
-    def __init__(self, beats: Sequence[_Sample]) -> None:
-        self._moments, seconds, _ = np.array(beats).T
-        window = min(SENTINEL_WINDOW, len(seconds))
-        padded = np.pad(seconds, (window // 2, (window - 1) // 2), mode="reflect" if len(seconds) > window else "edge")
-        self._levels = np.median(np.lib.stride_tricks.sliding_window_view(padded, window), axis=1)
-
-    def at(self, moments: np.ndarray) -> np.ndarray:
-        return np.interp(moments, self._moments, self._levels)
-
-
-def _timing(rows: Sequence[_Sample], speed: _Speed) -> Timing:
-    moments, seconds, wall = np.array(rows).T
-    ratios = seconds / speed.at(moments)
-    level, q1, q3 = np.quantile(ratios, (LEVEL_QUANTILE, 0.25, 0.75))
-    # The spread of the undisturbed half says how well the level is known: 1.35 sigma between quartiles.
-    sigma = (np.median(ratios) - q1) / 0.674
-    error = 1.25 * sigma / len(ratios) ** 0.5 / level
-    return Timing(float(level), (float(q1), float(q3)), len(ratios), float(error), 1000 * float(np.median(wall)))
 
 
 def fastest_cores(runtime: Runtime, sentinel: Run) -> list[int]:
@@ -198,7 +221,8 @@ def measure_latency(
     *,
     table: LatencyTable,
     rng: random.Random | None = None,
-    rounds: tuple[int, int] = (24, 60),
+    good_runs: int = 16,
+    max_rounds: int = 60,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> list[Measured]:
     """Measures whole networks on this machine, interleaved with the table's sentinel.
@@ -209,7 +233,13 @@ def measure_latency(
     bench = table.bench
     programs = [bench.runtime.compile(NetworkPart(spec, table.num_classes)) for spec in specs]
     session = time_interleaved(
-        programs, bench, rng=rng or random.Random(0), rounds=rounds, relative_error=0.003, on_progress=on_progress
+        programs,
+        bench,
+        rng=rng or random.Random(0),
+        relative_error=0.005,
+        good_runs=good_runs,
+        max_rounds=max_rounds,
+        on_progress=on_progress,
     )
     scale = table.sentinel_ms
     return [

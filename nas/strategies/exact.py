@@ -48,7 +48,8 @@ def solve(latency: BlockSums, score: BlockSums, budget_ms: float, scale: int) ->
             integrality=np.ones(len(variables), int),
             bounds=Bounds(0, 1),
             constraints=constraints,
-            options={"mip_rel_gap": 1e-9},
+            # HiGHS's presolve saves a quarter of the time here, but prints lines of its own to stdout.
+        options={"mip_rel_gap": 1e-9, "presolve": False},
         )
         if result.x is None:
             return None
