@@ -122,11 +122,14 @@ class NSGAII(optuna.samplers.NSGAIISampler):
 
 def _optuna_sampler(problem: Problem, seed: int, make: Callable[[int], BaseSampler]) -> BaseSampler:
     space = problem.space
+    genes = distributions(space)
+    # Every trial has every gene, so that nobody need compare all trials to find what they have in common.
+    relative = {name: distribution for name, distribution in genes.items() if not distribution.single()}
 
     def propose(study: Study, trial: FrozenTrial, rng: random.Random) -> Row:
         sampler = make(rng.getrandbits(31))
-        params = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
-        for name, distribution in distributions(space).items():
+        params = sampler.sample_relative(study, trial, relative)
+        for name, distribution in genes.items():
             if name not in params:
                 params[name] = sampler.sample_independent(study, trial, name, distribution)
         return row_of(space, params)
