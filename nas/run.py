@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import platform
 import sys
 import time
@@ -70,17 +71,18 @@ class RunFolder:
 
     def __init__(self, path: Path, arguments: Mapping[str, Any], *, resume: bool) -> None:
         self.path = path
-        manifest = path / MANIFEST
+        manifest, log = path / MANIFEST, path / LOG
         arguments = json.loads(json.dumps(dict(arguments)))  # as they are read back
-        if manifest.exists() and not resume:
+        if _holds_run(path) and not resume:
             raise NasError(f"{path} already holds a run; continue it with --resume, or name another folder with --out")
-        if resume and not manifest.exists():
+        if resume and not _holds_run(path):
             raise NasError(f"{path} holds no run to resume; leave --resume out to start one there")
         if resume:
             self.manifest = _load_manifest(manifest)
             _check_same(self.manifest["arguments"], arguments, path)
         else:
             make_folder(path)
+            log.unlink(missing_ok=True)  # of a run whose manifest somebody removed
             self.manifest = {
                 "version": JSON_VERSION,
                 "command": " ".join(["python -m nas.search", *sys.argv[1:]]),
@@ -93,9 +95,8 @@ class RunFolder:
                 "networks": [],
             }
             self.save()
-        storage = JournalStorage(JournalFileBackend(str(path / LOG), lock_obj=JournalFileOpenLock(str(path / LOG))))
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._storage = storage
+        self._storage = _open_log(log)
         self._studies: dict[str, optuna.Study] = {}
 
     def save(self) -> None:
@@ -160,7 +161,7 @@ class RunFolder:
 def unused_folder(path: Path) -> Path:
     """`path`, or `path-2`, `path-3`, … if runs are there."""
     candidate, number = path, 1
-    while (candidate / MANIFEST).exists():
+    while _holds_run(candidate):
         number += 1
         candidate = path.with_name(f"{path.name}-{number}")
     return candidate
@@ -169,8 +170,8 @@ def unused_folder(path: Path) -> Path:
 def last_folder(path: Path) -> Path:
     """The last of `path`, `path-2`, … that holds a run; `path` if none does."""
     candidate, number = path, 2
-    while (following := path.with_name(f"{path.name}-{number}") / MANIFEST).exists():
-        candidate, number = following.parent, number + 1
+    while _holds_run(following := path.with_name(f"{path.name}-{number}")):
+        candidate, number = following, number + 1
     return candidate
 
 
@@ -190,20 +191,45 @@ def now() -> str:
 
 
 def _load_manifest(path: Path) -> dict[str, Any]:
+    text = read_text(path)
     try:
-        manifest = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        manifest = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise NasError(f"{path}: not JSON ({error}); start a new run with another --out") from None
     if not isinstance(manifest, dict) or manifest.get("version") != JSON_VERSION or "arguments" not in manifest:
         raise NasError(f"{path}: not the file of a run of this version; start a new run with another --out")
     return manifest
 
 
+def _holds_run(path: Path) -> bool:
+    return os.path.exists(path / MANIFEST)  # unlike Path's, no error for a name that is too long or not to be read
+
+
+def _open_log(path: Path) -> JournalStorage:
+    """The log, less the half line that a killed process may have left. Raises NasError if it is damaged."""
+    try:
+        if path.exists():
+            with path.open("rb+") as file:
+                file.truncate(file.read().rfind(b"\n") + 1)
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+    except OSError as error:
+        raise NasError(f"{path}: cannot be written ({error.strerror})") from None
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError):  # all are seen
+        raise NasError(f"{path}: the log of the run is damaged; start a new run with another --out") from None
+
+
 def _check_same(before: Mapping[str, Any], arguments: Mapping[str, Any], path: Path) -> None:
-    for key in {*before, *arguments}:
+    for key in sorted({*before, *arguments}):
         if before.get(key) != arguments.get(key):
             flag = "--" + key.replace("_", "-")
             raise NasError(
-                f"{path} was begun with {flag} {before.get(key)}, not {arguments.get(key)}; "
+                f"{path} was begun {_said(flag, before.get(key))}, not {_said(flag, arguments.get(key))}; "
                 "resume it with the same arguments, or start another with --out"
             )
+
+
+def _said(flag: str, value: Any) -> str:
+    """How an argument would be given on the command line."""
+    if value is None or value == []:
+        return f"without {flag}"
+    return " ".join(map(str, [f"with {flag}", *value] if isinstance(value, list) else [f"with {flag}", value]))
