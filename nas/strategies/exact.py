@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -43,14 +48,14 @@ def solve(latency: BlockSums, score: BlockSums, budget_ms: float, scale: int) ->
     left = budget_ms - float(latency.constants[scale])
     constraints = [LinearConstraint(csr_array(np.array([cost])), -np.inf, left), _structure(space, variables)]
     while True:
-        result = milp(
-            -np.array(gain),
-            integrality=np.ones(len(variables), int),
-            bounds=Bounds(0, 1),
-            constraints=constraints,
-            # HiGHS's presolve saves a quarter of the time here, but prints lines of its own to stdout.
-        options={"mip_rel_gap": 1e-9, "presolve": False},
-        )
+        with _nothing_printed():
+            result = milp(
+                -np.array(gain),
+                integrality=np.ones(len(variables), int),
+                bounds=Bounds(0, 1),
+                constraints=constraints,
+                options={"mip_rel_gap": 1e-9},
+            )
         if result.x is None:
             return None
         on = result.x > 0.5
@@ -61,6 +66,22 @@ def solve(latency: BlockSums, score: BlockSums, budget_ms: float, scale: int) ->
             return optimum
         # Over the budget by less than the solver's tolerance: the best of all others.
         constraints.append(LinearConstraint(csr_array([on.astype(float)]), -np.inf, on.sum() - 1))
+
+
+@contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """HiGHS 1.12 prints a line of its debugging now and then, past Python and whatever it is told."""
+    library = ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
+    library.fflush(None)
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 1)
+        yield
+    finally:
+        library.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _undominated(prices: np.ndarray, scores: np.ndarray) -> list[int]:

@@ -98,3 +98,13 @@ def test_a_real_space_is_solved_whole() -> None:
     fits = case.latency(changed) <= case.budget_ms
     assert fits.sum() > 100
     assert case.score(changed)[fits].max() <= optimum.score + WITHIN
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """HiGHS leaves lines of its own on standard output in one of some twenty solves, among a command's own."""
+    prices, worth = latency(TINY), score(TINY)
+    times = prices(ROWS[ROWS[:, 0] == 1])
+    for budget_ms in np.sort(times)[:: len(times) // 40]:
+        solve(prices, worth, budget_ms, 1)
+    print("and what Python prints comes through")
+    assert capfd.readouterr().out == "and what Python prints comes through\n"
