@@ -366,4 +366,6 @@ def test_measured_latency_is_normalised_and_raw(table: LatencyTable, machine: Ma
     assert after.normalised_ms == pytest.approx(before.normalised_ms) == pytest.approx(network_ms(spec))
     assert after.median_ms == pytest.approx(2 * before.median_ms) == pytest.approx(2 * network_ms(spec))
     assert after.quartiles_ms == pytest.approx((network_ms(spec), network_ms(spec)))
-    assert after.count >= 8
+    assert before.count >= 8
+    assert not before.disturbed
+    assert after.disturbed, "nobody is told that the machine never was at its speed"

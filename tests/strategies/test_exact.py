@@ -1,7 +1,9 @@
 """The integer program against every network of small spaces."""
 
+import ctypes
 import dataclasses
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -106,5 +108,6 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     times = prices(ROWS[ROWS[:, 0] == 1])
     for budget_ms in np.sort(times)[:: len(times) // 40]:
         solve(prices, worth, budget_ms, 1)
+    ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None).fflush(None)
     print("and what Python prints comes through")
     assert capfd.readouterr().out == "and what Python prints comes through\n"
