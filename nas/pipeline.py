@@ -5,6 +5,7 @@ table → where things stand → scales → rows → trials → trimming → fin
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nas.additive import BlockSums
 from nas.cost import count_cost
 from nas.errors import NasError
 from nas.front import front_indices
@@ -28,7 +30,7 @@ from nas.run import COLUMNS, LoggedTrial, RunFolder, now
 from nas.space import Scale, SearchSpace
 from nas.spec import ArchSpec
 from nas.strategies.netadapt import netadapt
-from nas.strategies.problem import Problem
+from nas.strategies.problem import Problem, fastest_ms
 from nas.strategies.samplers import distributions, optimise, params_of, row_of
 from nas.strategies.scales import Anchors, anchor_networks, anchor_scales, choose_scales, interpolated, rough_prices
 
@@ -104,6 +106,9 @@ class Request:
 
     def check(self) -> None:
         """Raises NasError for the first name or number that is wrong, before anything is measured."""
+        for name, value in (("budget", self.budget_ms), ("budget of Small", self.small_budget_ms)):
+            if value is not None and not 0 < value < math.inf:
+                raise NasError(f"the {name} is {value:g} ms; it must be a finite number above 0")
         for kind, name, known in (
             ("runtime", self.runtime, RUNTIMES),
             ("estimator", self.estimator, ESTIMATORS),
@@ -128,9 +133,13 @@ class Prices:
         """Fills the table's rows for `parts`."""
         if self.table.missing(parts):
             with self.console.progress(title) as progress:
-                rng = random.Random(self.seed)
-                self.rows_measured += measure_missing(self.table, parts, rng=rng, on_progress=progress)
-            self.table.save()
+                rng, before = random.Random(self.seed), len(self.table.rows)
+                try:
+                    measure_missing(self.table, parts, rng=rng, on_progress=progress)
+                finally:  # what was measured by then is kept when the rest is interrupted
+                    if len(self.table.rows) > before:
+                        self.rows_measured += len(self.table.rows) - before
+                        self.table.save()
 
     def predicted_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         self.measure([part for spec in specs for part in parts_of(spec)], "measuring")
@@ -198,13 +207,15 @@ class Search:
         the real one. Raises NasError if nothing ever fits.
         """
         budget = (1 - NOISE) * self.request.budget(role)
+        prices = self.table.compile(space)
         entry = self.run.manifest["roles"][role]
         corrections: list[float] = entry.setdefault("corrections", [])
         fitting: dict[str, tuple[ArchSpec, Measured]] = {}
         for attempt in range(ATTEMPTS):
-            limit = budget / (corrections[attempt - 1] if attempt else 1.0)
-            self.explore(role, space, limit, attempt)
-            finalists = [trial.spec for trial in self.candidates(role, limit)[:FINALISTS]]
+            # At least the fastest: what is predicted a little over the budget may be within it when measured.
+            limit = max(budget / (corrections[attempt - 1] if attempt else 1.0), fastest_ms(prices))
+            self.explore(role, prices, limit, attempt)
+            finalists = [trial.spec for trial in self.candidates(role, limit, attempt)[:FINALISTS]]
             measured = self.measured(role, finalists)
             fitting |= {s.id: (s, m) for s, m in zip(finalists, measured, strict=True) if m.normalised_ms <= budget}
             ratios = np.array([m.normalised_ms for m in measured]) / self.table.predict_ms(finalists)
@@ -219,18 +230,18 @@ class Search:
             fitting = {spec.id: (spec, self.measured(role, [spec])[0])}
         return max(fitting.values(), key=lambda pair: self.top1([pair[0]])[0])
 
-    def explore(self, role: str, space: SearchSpace, limit_ms: float, attempt: int) -> None:
+    def explore(self, role: str, prices: BlockSums, limit_ms: float, attempt: int) -> None:
         """The study: networks predicted within the limit, others a little above it, and those trimmed down to it."""
-        compiled, terms = self.estimator.compile(space), self.estimator.terms(space)
-        problem = Problem(space, self.table.compile(space), compiled, limit_ms, terms)
+        space = prices.space
+        problem = Problem(space, prices, self.estimator.compile(space), limit_ms, self.estimator.terms(space))
         strategy = resolve("strategy", self.request.strategy, STRATEGIES)
         trials = self.request.trials or strategy.trials
-        suffix = f" {attempt + 1}" if attempt else ""
-        stages = [(self.request.strategy + suffix, problem, trials)]
+        proposing, seeding, trimming = self.stages(attempt)
+        stages = [(proposing, problem, trials)]
         if self.run.manifest["roles"][role]["binds"]:
-            stages.append(("seed" + suffix, replace(problem, budget_ms=SEED_LIMIT * limit_ms), max(1, trials // 4)))
+            stages.append((seeding, replace(problem, budget_ms=SEED_LIMIT * limit_ms), max(1, trials // 4)))
         genes = distributions(space)
-        with self.console.progress(f"searching {role}{suffix}") as progress:
+        with self.console.progress(f"searching {role}, attempt {attempt + 1}") as progress:
             for index, (stage, limited, number) in enumerate(stages):
                 finished = [row_of(space, trial.params) for trial in self.run.trials(role, stage)]
                 rows = optimise(limited, strategy, trials=number, seed=self.request.seed, finished=finished)
@@ -241,25 +252,35 @@ class Search:
                     values = (latency_ms, float(estimate.top1[0]), float(estimate.std[0]))
                     self.run.log(role, stage, spec, *values, params_of(space, row), genes)
                     progress((index + done / number) / len(stages), f"{done} trials")
-        seeds = {trial.spec.id: trial for trial in self.run.trials(role, "seed" + suffix)}
+        seeds = {trial.spec.id: trial for trial in self.run.trials(role, seeding)}
         over = [trial for trial in seeds.values() if trial.latency_ms > limit_ms]
         for trial in sorted(over, key=lambda trial: -trial.top1)[:SEEDS]:
-            self.trim(role, trial.spec, limit_ms)
+            self.trim(role, trial.spec, limit_ms, trimming)
 
-    def trim(self, role: str, seed: ArchSpec, target_ms: float) -> ArchSpec | None:
+    def stages(self, attempt: int) -> tuple[str, str, str]:
+        """What an attempt's trials are logged as: the strategy's, seeds for trimming, what was trimmed."""
+        suffix = f" {attempt + 1}" if attempt else ""
+        return self.request.strategy + suffix, "seed" + suffix, "netadapt" + suffix
+
+    def trim(self, role: str, seed: ArchSpec, target_ms: float, stage: str) -> ArchSpec | None:
         """NetAdapt from `seed` down to a predicted `target_ms`, each step logged; None if it cannot get there."""
-        known = {trial.spec.id for trial in self.run.trials(role, "netadapt")}
+        known = {trial.spec.id for trial in self.run.trials(role) if not trial.params}
         last = None
         for last in netadapt(seed, target_ms, price=self.prices.predicted_ms, estimate=self.top1):
             if last.cut and last.spec.id not in known:
                 spec = last.spec.replace(name=f"{role}-trimmed")
                 std = float(self.estimator.estimate([spec]).std[0])
-                self.run.log(role, "netadapt", spec, last.latency_ms, last.top1, std)
+                self.run.log(role, stage, spec, last.latency_ms, last.top1, std)
         return last.spec if last is not None and last.latency_ms <= target_ms else None
 
-    def candidates(self, role: str, limit_ms: float) -> list[LoggedTrial]:
-        """Logged networks predicted within the limit, the most accurate first, each once."""
-        fitting = {trial.spec.id: trial for trial in self.run.trials(role) if trial.latency_ms <= limit_ms}
+    def candidates(self, role: str, limit_ms: float, attempt: int) -> list[LoggedTrial]:
+        """Networks predicted within the limit that were logged by then, the most accurate first, each once.
+
+        What a run that was stopped had logged beyond that does not count yet, so that it goes on alike.
+        """
+        stages = {stage for earlier in range(attempt + 1) for stage in self.stages(earlier)}
+        trials = [trial for trial in self.run.trials(role) if trial.stage in stages]
+        fitting = {trial.spec.id: trial for trial in trials if trial.latency_ms <= limit_ms}
         return sorted(fitting.values(), key=lambda trial: (-trial.top1, trial.latency_ms))
 
     def measured(self, role: str, specs: Sequence[ArchSpec]) -> list[Measured]:
@@ -278,7 +299,7 @@ class Search:
         """`spec` trimmed by what it exceeds the budget until its measurement keeps it; NasError if none does."""
         for _ in range(TRIM_ROUNDS):
             predicted = float(self.prices.predicted_ms([spec])[0])
-            smaller = self.trim(role, spec, predicted * budget / measured.normalised_ms * 0.995)
+            smaller = self.trim(role, spec, predicted * budget / measured.normalised_ms * 0.995, "finalist")
             if smaller is None:
                 break
             spec, measured = smaller, self.measured(role, [smaller])[0]
@@ -335,7 +356,12 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
     published = published_networks()
     prices.whole_ms([result.spec for result in published], "published networks")
     spaces = {role: request.space(role) for role in request.roles}
-    _say_where_things_stand(state, spaces)
+    try:
+        _say_where_things_stand(state, spaces)
+    except NasError:
+        if not resume:
+            run.discard()  # the same command with a budget that can be kept finds its folder free
+        raise
     for role, space in spaces.items():
         spaces[role] = at = space.at(state.scales(role, space))
         prices.measure(list(space_parts(at)), f"latency table of {role}, {len(at.scales)} scales")
@@ -361,12 +387,12 @@ def _say_where_things_stand(state: Search, spaces: Mapping[str, SearchSpace]) ->
         budget = request.budget(role)
         low, high = feasible_ms(state.prices.anchors(space))
         say(f"{role}: {space.name} spans {low:.2f} to {high:.2f} ms on this device; budget {budget:.3g} ms")
-        if budget < low:
+        if (1 - NOISE) * budget < low:
             flag = "--small-budget-ms" if role == "small" and request.only is None else "--budget-ms"
             hint = "" if flag == "--budget-ms" else " (or search Large alone with --only large)"
             raise NasError(
                 f"no network of {space.name} is as fast as {budget:.3g} ms on this device; the smallest feasible "
-                f"budget is {flag} {_rounded_up(low)}{hint}"
+                f"budget is {flag} {_rounded_up(low / (1 - NOISE))}{hint}"
             )
         if budget >= high:
             say(f"{role}: the budget does not bind; the most accurate network of the space is looked for")

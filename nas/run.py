@@ -10,6 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -103,6 +104,13 @@ class RunFolder:
         write_text(
             self.path / MANIFEST, json.dumps(self.manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         )
+
+    def discard(self) -> None:
+        """Takes away what makes the folder a run's, for a run that cannot be."""
+        for name in (MANIFEST, LOG):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # there is more in it
+            self.path.rmdir()
 
     def add_seconds(self, what: str, begun: float) -> None:
         """Adds the time since `begun` (of time.monotonic) to what a stage took, resumed runs included."""

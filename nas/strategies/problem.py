@@ -42,12 +42,8 @@ class Problem:
 
     @cached_property
     def _fastest(self) -> np.ndarray:
-        """The latency of the fastest network of each scale: the cheapest option wherever a block must be."""
-        totals = self.latency.constants.copy()
-        for slot, values in zip(self.space.slots, self.latency.options, strict=True):
-            if slot.position < min(self.space.stages[slot.stage].depths):
-                totals += values.min(axis=1)
-        return totals
+        """The latency of the fastest network of each scale."""
+        return _fastest(self.latency)
 
     def with_budget(self, budget_ms: float) -> Problem:
         return replace(self, budget_ms=budget_ms)
@@ -164,6 +160,20 @@ class Problem:
             [(*shape, values[scale].tolist()) for shape, values in zip(shapes, self.latency.options, strict=True)]
             for scale in range(len(space.scales))
         ]
+
+
+def fastest_ms(latency: BlockSums) -> float:
+    """The latency (ms) of the fastest network of a space."""
+    return float(_fastest(latency).min())
+
+
+def _fastest(latency: BlockSums) -> np.ndarray:
+    """The same for each scale: the cheapest option wherever a block must be."""
+    space, totals = latency.space, latency.constants.copy()
+    for slot, values in zip(space.slots, latency.options, strict=True):
+        if slot.position < min(space.stages[slot.stage].depths):
+            totals += values.min(axis=1)
+    return totals
 
 
 def _option(codes: list[int], sizes: tuple[int, ...]) -> int:
