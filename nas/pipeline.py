@@ -433,6 +433,11 @@ def _measured_together(
         by_id = dict(zip([spec.id for spec in specs], measured, strict=True))
         budgets = {role: state.request.budget(role) for role in found}
         over = [role for role, spec in found.items() if by_id[spec.id].normalised_ms > budgets[role]]
+        if any(m.disturbed for m in measured):
+            state.console.say(
+                "warning: other work slowed this machine all the while; times can be a tenth off, and the networks "
+                "smaller than need be. Search again when it is quiet"
+            )
         if not over:
             return by_id
         for role in over:

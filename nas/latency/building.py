@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+
 from nas.latency.device import Device
 from nas.latency.runtimes import Runtime
 from nas.latency.table import LatencyTable, RuntimeId
@@ -53,7 +55,10 @@ def _measure_batch(
     for index, part in enumerate(batch):
         programs.append(bench.runtime.compile(part))
         report(0.4 * index / len(batch))
-    session = time_interleaved(programs, bench, rng=rng, on_progress=lambda share: report(0.4 + 0.6 * share))
+    known_ms = table.sentinel_ms if np.isfinite(table.sentinel_ms) else None
+    session = time_interleaved(
+        programs, bench, rng=rng, undisturbed_ms=known_ms, on_progress=lambda share: report(0.4 + 0.6 * share)
+    )
     if table.path is None:
         table.sentinel_ms = min(table.sentinel_ms, session.sentinel_ms)
     for part, timing in zip(batch, session.timings, strict=True):

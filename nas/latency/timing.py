@@ -6,8 +6,10 @@ sentinel (published MobileNetV3-Large), and becomes milliseconds by the sentinel
 stores. And because a disturbance slows different work by different shares, only those runs count that stand
 between two sentinel runs at nearly full speed; what was disturbed is run again.
 
-Every run is the first after many others, because in a network a block's weights are not in the first caches
-either: timed in a loop, a block looks several percent faster than it is.
+Every timed run follows an untimed one of the same program and then a walk over a buffer larger than the cache of
+the core: its weights are where a network that runs again and again has them, in the last cache, and not nearer.
+Timed in a loop a block looks several percent faster than in a network; timed among hundreds of other programs,
+whose weights drive its own out to memory, slower, and the sentinel with it.
 
 Where a runtime works in the calling thread, its time is that thread's processor time: what the system gave to
 other processes in the middle of a run is not the network's.
@@ -35,11 +37,11 @@ if TYPE_CHECKING:
     from nas.latency.table import LatencyTable
 
 SENTINEL_EVERY_MS = 20.0  # of other work
-COLD_AFTER = 16  # different programs between two runs of one, so that the caches are as cold as in a network
 # Full speed is the fastest tenth of the sentinel's runs; a sentinel this much slower is disturbed. Chosen by how
 # well two halves of a session agree: at 3 % too few runs are left, at 20 % disturbed ones get in.
 FULL_SPEED_QUANTILE = 0.1
 DISTURBED = 1.08
+BUFFER_BYTES = 4 << 20  # twice the second cache of today's server cores
 PATIENCE = 4  # sentinel runs that a disturbance is waited for before work goes on all the same
 GOOD_RUNS = 6  # undisturbed runs that a program gets at least
 MIN_GOOD = 3  # below it, disturbed runs count too
@@ -85,6 +87,7 @@ def time_interleaved(
     bench: Bench,
     *,
     rng: random.Random,
+    undisturbed_ms: float | None = None,
     relative_error: float = RELATIVE_ERROR,
     good_runs: int = GOOD_RUNS,
     max_rounds: int = MAX_ROUNDS,
@@ -93,9 +96,10 @@ def time_interleaved(
     """Times each program once a round, in a new random order each round, until its ratio is known.
 
     A program is left out of further rounds once it has `good_runs` undisturbed runs and the relative standard
-    error of their median is at most `relative_error`, or after `max_rounds`. `on_progress` gets the share done.
+    error of their median is at most `relative_error`, or after `max_rounds`. `undisturbed_ms` is the sentinel's
+    time at full speed, where it is known from before. `on_progress` gets the share done.
     """
-    record = _Record(bench)
+    record = _Record(bench, np.inf if undisturbed_ms is None else undisturbed_ms / 1000)
     samples: list[list[_Sample]] = [[] for _ in programs]
     active = list(range(len(programs)))
     done = 0
@@ -106,7 +110,7 @@ def time_interleaved(
             rng.shuffle(active)
             since = 2 * SENTINEL_EVERY_MS
             for index in active:
-                if len(active) < COLD_AFTER or since > SENTINEL_EVERY_MS:
+                if since > SENTINEL_EVERY_MS:
                     record.beat()
                     since = 0.0
                 samples[index].append(record.sample(programs[index]))
@@ -131,12 +135,16 @@ class _Sample(NamedTuple):
 class _Record:
     """The sentinel's runs of a session, and what other runs are worth beside them."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, known_seconds: float) -> None:
         self._bench = bench
+        self._known_seconds = known_seconds
+        self._buffer = np.ones(BUFFER_BYTES // 4, np.float32)
         self._beats: list[float] = []
         self._sorted: list[float] = []
 
     def sample(self, program: Run) -> _Sample:
+        program()
+        self._buffer.sum()
         wall, start = time.perf_counter(), self._bench.runtime.clock()
         program()
         seconds = self._bench.runtime.clock() - start
@@ -152,7 +160,7 @@ class _Record:
                 return
 
     def _full_speed(self) -> float:
-        return self._sorted[int(FULL_SPEED_QUANTILE * len(self._sorted))]
+        return min(self._sorted[int(FULL_SPEED_QUANTILE * len(self._sorted))], self._known_seconds)
 
     def undisturbed_seconds(self) -> float:
         """The sentinel's time: the median of its undisturbed runs."""
@@ -166,8 +174,8 @@ class _Record:
         good = around.max(axis=0) <= DISTURBED * self._full_speed()
         count = int(good.sum())
         if count < MIN_GOOD:
-            # Nothing but disturbed runs: the least disturbed are the best there is, and the error says so.
-            good = np.argsort(around.max(axis=0)).argsort() < MIN_GOOD
+            # Nothing but disturbed runs: the least disturbed are the best there is, and the count says so.
+            good = np.argsort(around.max(axis=0)).argsort() < GOOD_RUNS
         q1, level, q3 = np.quantile(ratios[good], (0.25, 0.5, 0.75))
         sigma = (q3 - q1) / 1.35  # of a normal distribution
         error = 1.25 * sigma / good.sum() ** 0.5 / level
@@ -213,7 +221,12 @@ class Measured:
     median_ms: float
     normalised_ms: float
     quartiles_ms: tuple[float, float]  # normalised
-    count: int
+    count: int  # undisturbed runs
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the machine never ran at the speed of its table: the figure can be a tenth off."""
+        return self.count < MIN_GOOD
 
 
 def measure_latency(
@@ -236,6 +249,7 @@ def measure_latency(
         programs,
         bench,
         rng=rng or random.Random(0),
+        undisturbed_ms=table.sentinel_ms,
         relative_error=0.005,
         good_runs=good_runs,
         max_rounds=max_rounds,
