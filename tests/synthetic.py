@@ -138,4 +138,5 @@ def install(monkeypatch: pytest.MonkeyPatch, machine: Machine | None = None) -> 
     )
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: machine.now))
     monkeypatch.setattr(timing, "allowed_cores", lambda: [])  # the tests share the cores
+    monkeypatch.setattr(timing, "BUFFER_BYTES", 8, raising=False)  # there is no cache to be emptied
     return machine

@@ -1,6 +1,7 @@
 """How a time is taken, on a machine whose clock moves by known amounts."""
 
 import gc
+import itertools
 import math
 import random
 from typing import Any
@@ -42,9 +43,10 @@ def errors(session: Session, times_ms: list[float] = TIMES_MS) -> np.ndarray:
     return np.array([t.ratio * SENTINEL_MS / ms - 1 for t, ms in zip(session.timings, times_ms, strict=True)])
 
 
-def after_warm_up(machine: Machine, programs: int) -> list[str]:
-    """The names of what ran, less each program's first run."""
-    return machine.ran[programs:]
+def visits(machine: Machine) -> list[str]:
+    """The names of what ran from the first sentinel on, runs of one program right after another as one."""
+    names = [name for name, _ in itertools.groupby(machine.ran)]
+    return names[names.index("sentinel") :]
 
 
 # Ratios -----------------------------------------------------------------------------------------------
@@ -143,7 +145,7 @@ def test_quiet_programs_are_dropped_and_noisy_ones_kept_to_the_limit(machine: Ma
     assert session.rounds == MAX_ROUNDS
     for name, result in zip(names, session.timings, strict=True):
         assert result.count == (MAX_ROUNDS if name in noisy else GOOD_RUNS)
-        assert after_warm_up(machine, len(names)).count(name) == result.count
+        assert visits(machine).count(name) == result.count
 
 
 def test_rounds_bound_the_work(machine: Machine) -> None:
@@ -158,7 +160,7 @@ def test_rounds_bound_the_work(machine: Machine) -> None:
 def test_each_round_has_every_program_once_in_an_order_of_its_own(machine: Machine) -> None:
     timed(machine, good_runs=12)
     names = [f"{ms} ms" for ms in TIMES_MS]
-    runs = [name for name in after_warm_up(machine, len(names)) if name != "sentinel"]
+    runs = [name for name in visits(machine) if name != "sentinel"]
     rounds = [runs[start : start + len(names)] for start in range(0, len(runs), len(names))]
     assert len(rounds) == 12
     assert all(sorted(order) == sorted(names) for order in rounds)
@@ -179,7 +181,7 @@ def test_the_seed_decides_the_order(machine: Machine) -> None:
 def test_the_sentinel_runs_in_between(machine: Machine, count: int) -> None:
     """Never more than its interval of other work (and the run that ends it) without it; it is the first and last."""
     timed(machine, [3.0] * count)
-    runs = after_warm_up(machine, count)
+    runs = visits(machine)
     work = 0.0
     for name in runs:
         work = 0.0 if name == "sentinel" else work + 3.0

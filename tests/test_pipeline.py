@@ -1,0 +1,505 @@
+"""Whole searches on a machine that is known, in a space of few choices: a second each."""
+
+import csv
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+from synthetic import Machine, network_ms
+
+from nas import pipeline
+from nas.errors import NasError
+from nas.estimators.imagenet_prior import ImageNetPrior
+from nas.latency import building
+from nas.latency.table import LatencyTable
+from nas.parts import NetworkPart
+from nas.pipeline import NOISE, SMALL_SHARE, Progress, Request, Silent, open_table, published_networks, search
+from nas.published import published_spec
+from nas.registry import load_space
+from nas.run import RunFolder
+from nas.spec import ArchSpec, load_results
+
+SPACE = """
+from nas.space import SearchSpace, Stage
+from nas.spec import BlockSpec, HeadSpec, StemSpec
+
+few = dict(depths=(1, 2), kernels=(3, 5), expansions=(3, 4), se=(False, True), activations=("relu",))
+SPACE = SearchSpace(
+    name="few",
+    stem=StemSpec(out=16),
+    first=BlockSpec(op="sepconv", kernel=3, expanded=16, out=16),
+    stages=(
+        Stage(out=24, stride=2, **few),
+        Stage(out=40, stride=2, **few),
+        Stage(out=80, stride=2, **few),
+        Stage(out=160, stride=2, **few),
+    ),
+    head=HeadSpec(conv=960, hidden=256),
+    widths=(0.75, 1.0),
+    resolutions=(96, 128),
+)
+"""
+BUDGET_MS = 0.7
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    """In an empty folder with the space of few choices. Whole networks take a percent or two more or less than
+    their parts, each its own."""
+    (tmp_path / "few.py").write_text(SPACE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    sentinel = published_spec("mobilenet_v3_large").id
+
+    def whole(spec: ArchSpec) -> float:
+        return 1.0 if spec.id == sentinel else random.Random(spec.id).uniform(0.99, 1.03)
+
+    some = [r for r in published_networks() if r.spec.name in ("mobilenet_v3_large", "mobilenet_v3_small")]
+    some += [r for r in published_networks() if r.spec.name.startswith("ofa_")][:3]
+    monkeypatch.setattr(pipeline, "published_networks", lambda: some)  # for speed
+    return synthetic.install(monkeypatch, Machine(whole=whole))
+
+
+def request(**changes: Any) -> Request:
+    plain: dict[str, Any] = {
+        "budget_ms": BUDGET_MS,
+        "large_space": "few.py",
+        "small_space": "few.py",
+        "small_budget_ms": 0.5,
+        "runtime": "synthetic",
+        "trials": 6,
+        "strategy": "random",
+    }
+    return Request(**plain | changes)
+
+
+def whole_ms(machine: Machine, spec: ArchSpec) -> float:
+    return network_ms(spec) * machine.whole(spec)
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return data
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def found(folder: Path) -> dict[str, ArchSpec]:
+    return {role: ArchSpec.load(folder / f"{role}.json") for role in manifest(folder)["roles"]}
+
+
+class Told(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+# What is left behind ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["exact", "random"])
+def test_a_run_is_whole_and_agrees_with_itself(machine: Machine, strategy: str) -> None:
+    out = Path("reports/run")
+    run = search(request(strategy=strategy), out)
+    assert run.path == out
+    names = {path.name for path in out.iterdir()}
+    assert names == {"run.json", "study.log", "large.json", "small.json", "trials.csv", "front.csv", "table_rows.csv"}
+    data = manifest(out)
+    assert data == json.loads(json.dumps(run.manifest))
+    assert data["finished"] >= data["created"]
+    assert set(data["roles"]) == {"large", "small"}
+    table = LatencyTable.load(data["table"]["file"])
+    assert data["table"]["rows"] == len(table.rows)
+    assert data["table"]["sentinel_ms"] == pytest.approx(network_ms(published_spec("mobilenet_v3_large")), rel=1e-4)
+    networks = {network["name"]: network for network in data["networks"]}
+    assert {"found large", "found small", "mobilenet_v3_large", "mobilenet_v3_small"} <= set(networks)
+    trials = rows(out / "trials.csv")
+    for role, budget_ms in (("large", BUDGET_MS), ("small", 0.5)):
+        spec, network, results = found(out)[role], networks[f"found {role}"], load_results(out / f"{role}.json")
+        assert ArchSpec.from_dict(network["spec"]) == spec
+        assert network["measured_ms"] == results["latency"]["measured_ms"]
+        assert network["measured_ms"] == pytest.approx(whole_ms(machine, spec), rel=1e-3)
+        assert network["predicted_ms"] == pytest.approx(network_ms(spec), rel=1e-3)
+        assert sum(ms for _, ms in network["breakdown"]) == pytest.approx(network["predicted_ms"], abs=1e-3)
+        assert network["top1"] == pytest.approx(ImageNetPrior().estimate([spec]).top1[0], abs=1e-3)
+        assert (network["top1_source"], results["accuracy"]["source"]) == ("estimated", "estimated")
+        assert network["measured_ms"] <= budget_ms == results["budget_ms"]
+        assert load_space("few.py").fine_view.contains(spec)
+        own = [row for row in trials if row["role"] == role]
+        assert spec.id in {row["spec_id"] for row in own}
+        assert [int(row["number"]) for row in own] == list(range(len(own)))
+        front = [row for row in rows(out / "front.csv") if row["role"] == role]
+        assert {row["spec_id"] for row in front} <= {row["spec_id"] for row in own}
+        best = max(own, key=lambda row: float(row["top1"]))
+        assert best["top1"] in {row["top1"] for row in front}
+        assert sum(row["stage"] == strategy for row in own) == 6
+    keys = {row["key"] for row in rows(out / "table_rows.csv")}
+    assert keys <= set(table.rows)
+    assert {row["op"] for row in rows(out / "table_rows.csv")} == {"stem", "sepconv", "mbconv", "head"}
+
+
+def test_published_networks_stand_beside_what_was_found(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "published_networks", published_networks)
+    search(request(only="large"), Path("run"))
+    networks = manifest(Path("run"))["networks"]
+    published = [network for network in networks if network["kind"] == "published"]
+    assert len(published) > 40
+    assert len({network["name"] for network in published}) == len(published)
+    by_name = {network["name"]: network for network in published}
+    large = by_name["mobilenet_v3_large"]
+    assert (large["top1"], large["top1_source"], large["top1_std"]) == (75.2, "published", None)
+    assert large["raw_ms"] is not None, "measured in the same rounds"
+    assert any(n["raw_ms"] is not None for n in published if n["name"].startswith("ofa_"))
+    for network in published:
+        spec = ArchSpec.from_dict(network["spec"])
+        assert network["measured_ms"] == pytest.approx(whole_ms(machine, spec), rel=1e-3)
+
+
+def test_exact_finds_more_than_chance_and_both_keep_the_budget(machine: Machine) -> None:
+    top1 = {}
+    for strategy in ("exact", "random"):
+        search(request(strategy=strategy, only="large"), Path(strategy))
+        spec = found(Path(strategy))["large"]
+        assert whole_ms(machine, spec) <= BUDGET_MS
+        top1[strategy] = ImageNetPrior().estimate([spec]).top1[0]
+    assert top1["exact"] >= top1["random"]
+
+
+@pytest.mark.parametrize("budget_ms", [0.4, 0.7])
+@pytest.mark.parametrize("bias", [0.93, 1.0, 1.08])
+def test_budgets_are_kept_and_used_whatever_the_table_is_off_by(
+    machine: Machine, budget_ms: float, bias: float
+) -> None:
+    spread, sentinel = machine.whole, published_spec("mobilenet_v3_large").id
+    machine.whole = lambda spec: 1.0 if spec.id == sentinel else bias * spread(spec)
+    search(request(budget_ms=budget_ms, only="large", strategy="exact"), Path("run"))
+    spec = found(Path("run"))["large"]
+    assert 0.93 * budget_ms < whole_ms(machine, spec) <= budget_ms
+
+
+def test_noise_does_not_break_the_budget(machine: Machine) -> None:
+    machine.noise = 0.03
+    search(request(only="large", strategy="exact"), Path("run"))
+    spec = found(Path("run"))["large"]
+    assert 0.9 * BUDGET_MS < whole_ms(machine, spec) <= 1.015 * BUDGET_MS
+    assert manifest(Path("run"))["networks"][0]["measured_ms"] <= BUDGET_MS
+
+
+def test_a_second_search_measures_only_what_is_new(machine: Machine) -> None:
+    search(request(only="large"), Path("one"))
+    rows_before = set(LatencyTable.load(manifest(Path("one"))["table"]["file"]).rows)
+    machine.compiled.clear()
+    search(request(only="large", budget_ms=0.75), Path("two"))
+    measured = set(machine.compiled)
+    for key in (key for key in measured if not key.startswith("network")):
+        assert key not in rows_before
+    machine.compiled.clear()
+    search(request(only="large", budget_ms=0.75), Path("three"))
+    assert all(key.startswith("network") for key in machine.compiled), "nothing but what is to be proven again"
+    assert found(Path("three")) == found(Path("two"))
+
+
+# Budgets ----------------------------------------------------------------------------------------------
+
+
+def ends_ms(machine: Machine) -> tuple[float, float]:
+    space = load_space("few.py")
+    return (
+        min(whole_ms(machine, space.smallest(scale)) for scale in space.scales),
+        max(whole_ms(machine, space.largest(scale)) for scale in space.scales),
+    )
+
+
+def test_a_budget_below_the_range_names_the_smallest_feasible_one(machine: Machine) -> None:
+    low, _ = ends_ms(machine)
+    with pytest.raises(NasError, match=r"few is as fast as 0\.1 ms .*smallest feasible budget is --budget-ms") as error:
+        search(request(budget_ms=0.1), Path("run"))
+    named = float(str(error.value).partition("--budget-ms ")[2].split()[0])
+    assert low <= named < 1.1 * low
+    assert "\n" not in str(error.value)
+
+
+def test_the_smallest_feasible_budget_is_feasible(machine: Machine) -> None:
+    with pytest.raises(NasError) as error:
+        search(request(budget_ms=0.1, only="large"), Path("run"))
+    named = float(str(error.value).partition("--budget-ms ")[2].split()[0])
+    low, _ = ends_ms(machine)
+    assert named >= low / (1 - NOISE)
+    for number, budget_ms in enumerate((named, 1.0001 * low / (1 - NOISE))):
+        out = Path(f"run{number}")
+        search(request(budget_ms=budget_ms, only="large"), out)
+        assert whole_ms(machine, found(out)["large"]) <= budget_ms
+
+
+def test_smalls_budget_below_the_range_names_its_own_flag(machine: Machine) -> None:
+    with pytest.raises(NasError, match=r"--small-budget-ms \d.*--only large"):
+        search(request(small_budget_ms=0.1), Path("run"))
+    with pytest.raises(NasError, match=r"smallest feasible budget is --budget-ms"):
+        search(request(budget_ms=0.1, small_budget_ms=None, only="small"), Path("run2"))
+
+
+def test_after_a_budget_that_cannot_be_kept_the_folder_is_free(machine: Machine) -> None:
+    """So that the same command with the budget that was named works."""
+    with pytest.raises(NasError, match="smallest feasible"):
+        search(request(budget_ms=0.1, only="large"), Path("run"))
+    search(request(only="large"), Path("run"))
+
+
+def test_a_budget_above_the_range_gives_the_best_network_and_says_so(machine: Machine) -> None:
+    told = Told()
+    search(request(budget_ms=50.0, only="large", strategy="exact"), Path("run"), console=told)
+    assert any("does not bind" in line for line in told.lines)
+    data = manifest(Path("run"))
+    assert data["roles"]["large"]["binds"] is False
+    space, prior = load_space("few.py"), ImageNetPrior()
+    best = max(prior.estimate([space.sample(random.Random(seed)) for seed in range(300)]).top1)
+    assert prior.estimate([found(Path("run"))["large"]]).top1[0] >= best
+    assert not any(row["stage"] == "seed" for row in rows(Path("run/trials.csv")))
+
+
+def test_the_range_is_said_before_the_search(machine: Machine) -> None:
+    told = Told()
+    search(request(only="large"), Path("run"), console=told)
+    low, high = ends_ms(machine)
+    text = "\n".join(told.lines)
+    assert f"spans {low:.2f} to {high:.2f} ms" in text
+    assert f"published mobilenet_v3_large: {network_ms(published_spec('mobilenet_v3_large')):.2f} ms" in text
+    assert manifest(Path("run"))["roles"]["large"]["feasible_ms"] == pytest.approx([low, high], rel=1e-5)
+
+
+def test_smalls_budget_is_its_share_of_larges() -> None:
+    assert Request(budget_ms=10.0).budget("small") == pytest.approx(10 * 15.8 / 51) == 10 * SMALL_SHARE
+    assert Request(budget_ms=10.0, small_budget_ms=4.0).budget("small") == 4.0
+    assert Request(budget_ms=10.0).budget("large") == 10.0
+    assert Request(budget_ms=10.0, only="small").budget("small") == 10.0
+
+
+@pytest.mark.parametrize("role", ["large", "small"])
+def test_one_role_alone(machine: Machine, role: str) -> None:
+    search(request(only=role, small_budget_ms=None), Path("run"))
+    assert set(manifest(Path("run"))["roles"]) == {role}
+    assert sorted(path.name for path in Path("run").glob("[ls]*.json")) == [f"{role}.json"]
+    assert {row["role"] for row in rows(Path("run/trials.csv"))} == {role}
+
+
+def test_widths_and_resolutions_can_be_asked_for(machine: Machine) -> None:
+    search(request(only="large", budget_ms=0.5, width=(0.75,), resolution=(96, 128)), Path("run"))
+    assert {tuple(scale) for scale in manifest(Path("run"))["roles"]["large"]["scales"]} <= {(0.75, 96), (0.75, 128)}
+    for changes, message in (
+        ({"width": (0.9,)}, r"no width 0\.9; it has 0\.75, 1"),
+        ({"resolution": (100,)}, "no resolution 100; it has 96, 128"),
+    ):
+        with pytest.raises(NasError, match=message):
+            search(request(**changes), Path("other"))
+    assert not Path("other").exists()
+
+
+@pytest.mark.parametrize("budget", [0.0, -1.0, float("nan"), float("inf")])
+def test_budgets_that_are_no_budgets(machine: Machine, budget: float) -> None:
+    for changes in ({"budget_ms": budget}, {"small_budget_ms": budget}):
+        with pytest.raises(NasError, match="budget"):
+            search(request(**changes), Path("run"))
+    assert not Path("run").exists()
+    assert not machine.ran
+
+
+# Tables -----------------------------------------------------------------------------------------------
+
+
+def test_the_table_that_is_named_is_used_and_filled(machine: Machine) -> None:
+    search(request(only="large"), Path("one"))
+    Path("latency_tables").rename("tables")
+    (file,) = Path("tables").iterdir()
+    search(request(only="large", table=str(file)), Path("two"))
+    assert not Path("latency_tables").exists()
+    assert manifest(Path("two"))["table"]["file"] == str(file)
+    with pytest.raises(NasError, match="no such file"):
+        search(request(table="tables/none.json"), Path("three"))
+
+
+def test_other_tables_are_refused(machine: Machine) -> None:
+    search(request(only="large"), Path("one"))
+    (file,) = Path("latency_tables").iterdir()
+    table = LatencyTable.load(file)
+    replace(table, device=replace(table.device, cpu="Another CPU")).save("other.json")
+    with pytest.raises(NasError, match="of another device: Another CPU"):
+        search(request(table="other.json"), Path("two"))
+    with pytest.raises(NasError, match=r"of synthetic, not onnxruntime; .*--runtime"):
+        open_table(str(file), "onnxruntime")
+    told = Told()
+    replace(table, runtime=replace(table.runtime, version="0.9")).save("old.json")
+    open_table("old.json", "synthetic", console=told)
+    assert "synthetic 0.9, here is 1.0" in told.lines[0]
+    assert not Path("two").exists()
+
+
+# Stopped and resumed ----------------------------------------------------------------------------------
+
+
+class Stopping(Silent):
+    """Ctrl-C at the n-th sign of life."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+        self.seen = 0
+
+    def _live(self) -> None:
+        self.seen += 1
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+    def say(self, text: str) -> None:
+        self._live()
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        yield lambda share, text: self._live()
+
+
+def outcome(folder: Path) -> tuple[dict[str, ArchSpec], list[str], dict[str, Any]]:
+    networks = manifest(folder)["networks"]
+    figures = {n["name"]: (n["measured_ms"], n["predicted_ms"], n["top1"]) for n in networks}
+    return found(folder), [row["spec_id"] for row in rows(folder / "trials.csv")], figures
+
+
+@pytest.mark.parametrize(
+    ("changes", "shares"),
+    [({}, [0.02, 0.35, 0.7, 0.95]), ({"strategy": "exact", "only": "large"}, [0.5, 0.75, 0.9])],
+    ids=["both roles", "exact"],
+)
+def test_a_run_that_was_stopped_ends_as_if_it_never_was(
+    machine: Machine, changes: dict[str, Any], shares: list[float]
+) -> None:
+    """Stopped at some moments, each in a run of its own that begins without a table; then in one run over and over."""
+    console = Stopping(-1)
+    search(request(**changes), Path("whole"), console=console)
+    wanted = outcome(Path("whole"))
+    for share in shares:
+        _without_table()
+        out = Path(f"stopped{share}")
+        with pytest.raises(KeyboardInterrupt):
+            search(request(**changes), out, console=Stopping(max(1, int(share * console.seen))))
+        search(request(**changes), out, resume=True)
+        assert outcome(out) == wanted, f"stopped at {share:.0%}"
+    _without_table()
+    stops, out = 0, Path("often")
+    while stops < 50:
+        try:
+            search(request(**changes), out, resume=stops > 0, console=Stopping(30 + 10 * stops))
+        except KeyboardInterrupt:
+            stops += 1
+        else:
+            break
+    assert stops > 2
+    assert outcome(out) == wanted
+
+
+def _without_table() -> None:
+    for file in Path("latency_tables").iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_process_that_dies_while_it_logs_loses_nothing(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    search(request(only="large"), Path("whole"))
+    wanted = outcome(Path("whole"))
+    original, calls = RunFolder.log, [0]
+
+    def dying(self: RunFolder, *values: Any) -> None:
+        calls[0] += 1
+        if before and calls[0] % 7 == 0:
+            raise KeyboardInterrupt
+        original(self, *values)
+        if calls[0] % 7 == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "log", dying)
+    resume = False
+    for _ in range(20):
+        try:
+            search(request(only="large"), Path("run"), resume=resume)
+        except KeyboardInterrupt:
+            resume = True
+        else:
+            break
+    assert resume
+    assert outcome(Path("run")) == wanted
+
+
+def test_a_finished_run_can_be_resumed_to_the_same_end(machine: Machine) -> None:
+    search(request(), Path("run"))
+    wanted = outcome(Path("run"))
+    search(request(), Path("run"), resume=True)
+    assert outcome(Path("run")) == wanted
+
+
+def test_a_run_is_not_overwritten(machine: Machine) -> None:
+    search(request(only="large"), Path("run"))
+    before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
+    with pytest.raises(NasError, match="already holds a run"):
+        search(request(only="large"), Path("run"))
+    with pytest.raises(NasError, match=r"begun with --budget-ms 0\.7, not with --budget-ms 0\.8"):
+        search(request(only="large", budget_ms=0.8), Path("run"), resume=True)
+    assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
+
+
+def test_what_was_measured_before_a_stop_is_kept(machine: Machine) -> None:
+    """The rows of a table cost minutes on a real device."""
+    with pytest.raises(KeyboardInterrupt):
+        search(request(only="large"), Path("run"), console=_StopsAt("latency table"))
+    machine.compiled.clear()
+    search(request(only="large"), Path("run"), resume=True)
+    ofa = {NetworkPart(r.spec).key for r in published_networks() if r.spec.name.startswith("ofa_")}
+    assert len(ofa & set(machine.compiled)) <= 1, "the published networks were measured again"
+
+
+def test_rows_of_a_table_that_was_stopped_halfway_are_kept(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "BATCH", 20)
+    with pytest.raises(KeyboardInterrupt):
+        search(request(only="large"), Path("run"), console=_StopsAt("latency table", 0.6))
+    (file,) = Path("latency_tables").iterdir()
+    kept = [key for key in LatencyTable.load(file).rows if key.startswith("mbconv")]
+    assert len(kept) >= 20
+    machine.compiled.clear()
+    search(request(only="large"), Path("run"), resume=True)
+    assert not set(kept) & set(machine.compiled)
+
+
+class _StopsAt(Silent):
+    def __init__(self, title: str, share: float = 0.0) -> None:
+        self._title = title
+        self._share = share
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        def report(share: float, text: str) -> None:
+            if title.startswith(self._title) and share >= self._share:
+                raise KeyboardInterrupt
+
+        yield report
+
+
+# Strategies -------------------------------------------------------------------------------------------
+
+
+def test_the_seed_decides_and_nothing_else(machine: Machine) -> None:
+    ids = []
+    for number, seed in enumerate((1, 1, 2)):
+        search(request(only="large", seed=seed), Path(f"run{number}"))
+        ids.append([row["spec_id"] for row in rows(Path(f"run{number}/trials.csv")) if row["stage"] == "random"])
+    assert ids[0] == ids[1] != ids[2]
