@@ -1,0 +1,381 @@
+"""Mistakes on the command line and in users' files: status 2, one clear line on stderr, nothing written or lost."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import synthetic
+from synthetic import Machine
+
+from nas import measure, search, train
+from nas.cli import run
+from nas.latency.building import new_table
+from nas.latency.table import LatencyTable
+from nas.pipeline import Request
+from nas.published import published_spec
+from nas.registry import ESTIMATORS, RUNTIMES, STRATEGIES, space_names
+from nas.run import RunFolder
+
+SPACE = """
+from nas.space import SearchSpace, Stage
+from nas.spec import BlockSpec, HeadSpec, StemSpec
+
+SPACE = SearchSpace(
+    name="few",
+    stem=StemSpec(out=16),
+    first=BlockSpec(op="sepconv", kernel=3, expanded=16, out=16),
+    stages=(Stage(out=24, stride=2), Stage(out=40, stride=2)),
+    head=HeadSpec(conv=240),
+)
+"""
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    """An empty folder, where nothing is measured for real."""
+    (tmp_path / "few.py").write_text(SPACE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return synthetic.install(monkeypatch)
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], machine: Machine) -> Refused:
+    """Runs a command as its user does; what it writes on stderr, its last line where argparse shows the usage first."""
+
+    def call(command: ModuleType, *arguments: str, measured: bool = False) -> str:
+        monkeypatch.setattr(sys, "argv", [str(command.__file__), *arguments])
+        before = listing()
+        with pytest.raises(SystemExit) as end:
+            run(command.main)
+        assert end.value.code == 2
+        errors = capsys.readouterr().err
+        name = f"nas.{Path(str(command.__file__)).stem}"
+        if errors.startswith("usage: "):
+            *usage, line, empty = errors.split("\n")
+            assert usage[0].startswith(f"usage: python -m {name} ")
+            assert line.startswith(f"python -m {name}: error: ")
+        else:
+            line, empty = errors.split("\n")
+            assert line.startswith(f"{name}: error: ")
+        assert empty == ""
+        assert len(line) < 800
+        if not measured:
+            assert listing() == before, "something was written"
+            assert not machine.ran, "something was measured first"
+        return line.partition("error: ")[2]
+
+    return call
+
+
+def listing() -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(Path().rglob("*"))}
+
+
+def searched(*arguments: str) -> tuple[str, ...]:
+    """Arguments of a search that nothing is wrong with, and then these."""
+    few = ("--large-space", "few.py", "--small-space", "few.py")
+    return ("--budget-ms", "1", *few, "--runtime", "synthetic", *arguments)
+
+
+# nas.search -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "-0.0", "nan", "inf", "1e999", "fast", "", "20ms", "2,5"])
+@pytest.mark.parametrize("flag", ["--budget-ms", "--small-budget-ms", "--width"])
+def test_numbers_that_are_no_milliseconds(refused: Refused, flag: str, value: str) -> None:
+    line = refused(search, *searched(flag, value))
+    assert line == f"argument {flag}: {value!r} is not a finite number above 0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trials", "0"], "argument --trials: '0' is not a whole number of at least 1"),
+        (["--trials", "many"], "argument --trials: 'many' is not a whole number of at least 1"),
+        (["--resolution", "0"], "argument --resolution: '0' is not a whole number of at least 1"),
+        (["--seed", "x"], "argument --seed: "),
+        (["--only", "medium"], "argument --only: invalid choice: 'medium'"),
+        (["--colour"], "unrecognized arguments: --colour"),
+        (["--budget-ms"], "argument --budget-ms: expected one argument"),
+    ],
+)
+def test_arguments_that_are_none(refused: Refused, arguments: list[str], message: str) -> None:
+    assert refused(search, *searched(*arguments)).startswith(message)
+
+
+def test_no_budget(refused: Refused) -> None:
+    assert refused(search) == "the following arguments are required: --budget-ms"
+
+
+@pytest.mark.parametrize(
+    ("flag", "known"),
+    [
+        ("--large-space", space_names()),
+        ("--small-space", space_names()),
+        ("--runtime", RUNTIMES),
+        ("--estimator", ESTIMATORS),
+        ("--strategy", STRATEGIES),
+        ("--recipe-level", ["mobilenet-v3", "torchvision"]),
+    ],
+)
+def test_unknown_names_list_the_known_ones(refused: Refused, flag: str, known: list[str]) -> None:
+    for name in ("nonesuch", "", "../nonesuch"):
+        line = refused(search, *searched(flag, name))
+        assert repr(name) in line
+        assert all(other in line for other in known)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "broken.py: this search space does not load"),
+        ("SPACE = (", "broken.py: this search space does not load (SyntaxError: "),
+        ("1 / 0", "broken.py: this search space does not load (ZeroDivisionError: "),
+        ("import nonesuch", "broken.py: this search space does not load (ModuleNotFoundError: "),
+        ("SPACE = 1", "broken.py: the file must set SPACE to a nas.SearchSpace"),
+        ("", "broken.py: the file must set SPACE to a nas.SearchSpace"),
+        (SPACE.replace("out=24", "out=0"), "broken.py: this search space does not load (NasError: "),
+    ],
+)
+def test_spaces_that_do_not_load(refused: Refused, text: str | None, message: str) -> None:
+    if text is not None:
+        Path("broken.py").write_text(text, encoding="utf-8")
+    assert refused(search, *searched("--large-space", "broken.py")).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--width", "0.9"], "space few has no width 0.9; it has 0.35, 0.5, 0.75, 1, 1.25, 1.4"),
+        (["--resolution", "100"], "space few has no resolution 100; it has 96, 128"),
+    ],
+)
+def test_scales_that_a_space_lacks(refused: Refused, arguments: list[str], message: str) -> None:
+    assert refused(search, *searched(*arguments)).startswith(message)
+
+
+# Tables -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table() -> dict[str, Any]:
+    """A table of this machine, as its file has it."""
+    made = new_table(synthetic.made_runtime())
+    made.sentinel_ms = 4.0
+    made.save("table.json")
+    data: dict[str, Any] = json.loads(Path("table.json").read_text(encoding="utf-8"))
+    LatencyTable.load("table.json").check_device()
+    return data
+
+
+TABLES: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
+    "not JSON": (lambda table: "rows: many", "not JSON"),
+    "empty": (lambda table: "", "not JSON"),
+    "truncated": (lambda table: json.dumps(table)[:-9], "not JSON"),
+    "a list": (lambda table: "[]", "must be a JSON object"),
+    "newer": (lambda table: json.dumps(table | {"version": 2}), "a newer program wrote it"),
+    "unknown key": (lambda table: json.dumps(table | {"colour": 1}), "unknown key 'colour'; known: "),
+    "edited": (lambda table: json.dumps(table | {"sentinel": table["sentinel"] | {"ms": 5.0}}), "hash"),
+    "NaN": (
+        lambda table: json.dumps(
+            table | {"rows": {"a": {"ratio": float("nan"), "quartiles": [1, 1], "count": 9, "error": 0}}}
+        ),
+        "row 'a' has the time nan",
+    ),
+    "another device": (
+        lambda table: json.dumps(table | {"device": table["device"] | {"cpu": "Another CPU"}}),
+        "of another device: Another CPU",
+    ),
+    "another runtime": (
+        lambda table: json.dumps(table | {"runtime": table["runtime"] | {"name": "onnxruntime"}}),
+        "of onnxruntime, not synthetic",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", [search, measure], ids=["search", "measure"])
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_that_cannot_be_used(refused: Refused, table: dict[str, Any], name: str, command: ModuleType) -> None:
+    broken, message = TABLES[name]
+    Path("table.json").write_text(broken(table), encoding="utf-8")
+    if command is search:
+        line = refused(search, *searched("--table", "table.json"))
+    else:
+        line = refused(measure, "--space", "few.py", "--runtime", "synthetic", "--out", "table.json")
+    assert line.startswith("table.json")
+    assert message in line
+
+
+@pytest.mark.parametrize("path", ["none.json", "folder", "few.py/table.json"])
+def test_tables_that_are_no_files(refused: Refused, path: str) -> None:
+    Path("folder").mkdir()
+    assert refused(search, *searched("--table", path)).startswith(f"{path}: ")
+
+
+def test_this_devices_own_broken_table(refused: Refused, table: dict[str, Any]) -> None:
+    """Found without being named: the line says where it is."""
+    own = new_table(synthetic.made_runtime()).default_path()
+    own.parent.mkdir()
+    own.write_text("{", encoding="utf-8")
+    assert refused(search, *searched()).startswith(f"{own}: not JSON")
+
+
+# Folders ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("out", ["few.py", "few.py/run", "x" * 300, "/proc/run", "/dev/null/run"])
+def test_folders_that_cannot_be_made(refused: Refused, out: str) -> None:
+    line = refused(search, *searched("--out", out))
+    assert line.startswith(f"{out}: this folder cannot be")
+
+
+def begun(path: Path, **changes: Any) -> None:
+    """A run that was begun with the arguments of `searched()`."""
+    few = {"large_space": "few.py", "small_space": "few.py", "runtime": "synthetic"}
+    RunFolder(path, asdict(Request(**{"budget_ms": 1.0, **few, **changes})), resume=False)
+
+
+def test_a_folder_that_holds_a_run(refused: Refused) -> None:
+    begun(Path("run"))
+    line = refused(search, *searched("--out", "run"))
+    assert line == "run already holds a run; continue it with --resume, or name another folder with --out"
+    line = refused(search, *searched("--out", "run", "--strategy", "tpe", "--resume"))
+    assert line.startswith("run was begun with --strategy exact, not with --strategy tpe; ")
+    line = refused(search, *searched("--out", "run", "--budget-ms", "2", "--resume"))
+    assert line.startswith("run was begun with --budget-ms 1.0, not with --budget-ms 2.0; ")
+
+
+def test_nothing_to_resume(refused: Refused) -> None:
+    assert refused(search, *searched("--out", "run", "--resume")).startswith("run holds no run to resume")
+    assert refused(search, *searched("--resume")).startswith("reports/1ms holds no run to resume")
+
+
+def test_a_run_whose_files_are_broken(refused: Refused) -> None:
+    begun(Path("run"))
+    Path("run/run.json").write_text("{", encoding="utf-8")
+    assert refused(search, *searched("--out", "run", "--resume")).startswith("run/run.json: not JSON")
+
+
+def test_a_budget_that_cannot_be_kept(refused: Refused) -> None:
+    line = refused(search, *searched("--budget-ms", "0.001", "--out", "run"), measured=True)
+    assert line.startswith("no network of few is as fast as 0.001 ms on this device; the smallest feasible budget is")
+    assert not Path("run/run.json").exists()
+
+
+# nas.measure ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--space", "nonesuch"], "unknown search space 'nonesuch'; known: mobilenet_v3_large"),
+        (["--runtime", "abacus"], "unknown runtime 'abacus'; known: "),
+        (["--threads", "0"], "argument --threads: '0' is not a whole number of at least 1"),
+        (["--budget-ms", "nan"], "argument --budget-ms: 'nan' is not a finite number above 0"),
+        (["--networks", "-5"], "argument --networks: '-5' is not a whole number of at least 1"),
+        (["--all", "--check"], "argument --check: not allowed with argument --all"),
+        (["--check"], "there is no table of this device yet; `python -m nas.measure` makes one"),
+    ],
+)
+def test_measuring_what_cannot_be_measured(refused: Refused, arguments: list[str], message: str) -> None:
+    assert refused(measure, "--space", "few.py", "--runtime", "synthetic", *arguments).startswith(message)
+
+
+# nas.train --------------------------------------------------------------------------------------------
+
+
+def change_block(data: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    blocks = list(data["blocks"])
+    blocks[3] = blocks[3] | fields
+    return data | {"blocks": blocks}
+
+
+SPECS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any] | str], str]] = {
+    "not JSON": (lambda spec: "{", "not JSON"),
+    "a list": (lambda spec: "[]", "a spec must be a JSON object"),
+    "newer": (lambda spec: spec | {"version": 2}, "a newer program wrote it"),
+    "unknown key": (lambda spec: spec | {"colour": 1}, "unknown key 'colour'"),
+    "unknown key of a block": (lambda spec: change_block(spec, colour=1), "block 3: unknown key 'colour'"),
+    "no channels": (lambda spec: change_block(spec, out=0), "block 3: out is 0; it must be a whole number from 1"),
+    "negative channels": (lambda spec: change_block(spec, expanded=-8), "block 3: expanded is -8"),
+    "half channels": (lambda spec: change_block(spec, expanded=8.5), "block 3: expanded is 8.5"),
+    "even kernel": (lambda spec: change_block(spec, kernel=4), "block 3: kernel is 4; it must be odd"),
+    "low resolution": (lambda spec: spec | {"resolution": 31}, "resolution is 31; it must be a whole number from 32"),
+    "no blocks": (lambda spec: spec | {"blocks": []}, "there are 0 blocks"),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_specs_that_cannot_be_built(refused: Refused, name: str) -> None:
+    broken, message = SPECS[name]
+    data = broken(published_spec("mobilenet_v3_small").to_dict())
+    Path("spec.json").write_text(data if isinstance(data, str) else json.dumps(data), encoding="utf-8")
+    line = refused(train, "spec.json")
+    assert line.startswith("spec.json: ")
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.json"], "none.json: no such file"),
+        (["nonesuch"], "unknown network 'nonesuch'; known: "),
+        (["mobilenet_v3_small", "--data", "nonesuch"], "unknown data source 'nonesuch'; known: fashion-mnist-sample, "),
+        (["mobilenet_v3_small", "--data", "imagefolder:none"], "imagefolder:none: there are no images in none/train"),
+        (["mobilenet_v3_small", "--recipe", "nonesuch"], "unknown recipe 'nonesuch'; known: "),
+        (["mobilenet_v3_small", "--epochs", "0"], "argument --epochs: '0' is not a whole number of at least 1"),
+        (["mobilenet_v3_small", "--resolution", "31"], "argument --resolution: 31 pixels; it must be from 32"),
+        (["mobilenet_v3_small", "--seed", "-1"], "argument --seed: '-1' is not a whole number of at least 0"),
+        (["mobilenet_v3_small", "--out", "few.py"], "few.py: this folder cannot be made"),
+        (["mobilenet_v3_small", "--out", "run", "--resume"], "run: there is no training to resume here"),
+        ([], "the following arguments are required: SPEC"),
+    ],
+)
+def test_trainings_that_cannot_be(refused: Refused, arguments: list[str], message: str) -> None:
+    assert refused(train, *arguments).startswith(message)
+
+
+# How commands end -------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_with_one_line_and_status_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", [str(search.__file__), *searched("--out", "run")])
+    monkeypatch.setattr("nas.pipeline.measure_missing", interrupted)
+    with pytest.raises(SystemExit) as end:
+        run(search.main)
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "nas.search: interrupted; what was finished is kept\n"
+    assert Path("run/run.json").exists(), "there is nothing to resume"
+
+
+def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sys, "argv", [str(search.__file__), *searched()])
+    monkeypatch.setattr("nas.pipeline.measure_missing", broken)
+    with pytest.raises(ZeroDivisionError):
+        run(search.main)
+
+
+def test_as_a_process() -> None:
+    """As a shell sees it."""
+    command = [sys.executable, "-m", "nas.search", "--budget-ms", "1", "--large-space", "nonesuch"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("nas.search: error: unknown search space 'nonesuch'; known: mobilenet_v3_large, ")
+    assert done.stderr.count("\n") == 1
