@@ -10,8 +10,8 @@ import numpy as np
 from nas.latency.device import Device
 from nas.latency.runtimes import Runtime
 from nas.latency.table import LatencyTable, RuntimeId
-from nas.latency.timing import time_interleaved
-from nas.parts import Part
+from nas.latency.timing import GOOD_RUNS, MAX_ROUNDS, time_interleaved
+from nas.parts import NetworkPart, Part
 
 BATCH = 500  # programs in memory at once
 Progress = Callable[[float, str], None]  # share done, what is being done
@@ -55,9 +55,16 @@ def _measure_batch(
     for index, part in enumerate(batch):
         programs.append(bench.runtime.compile(part))
         report(0.4 * index / len(batch))
-    known_ms = table.sentinel_ms if np.isfinite(table.sentinel_ms) else None
+    # Whole networks in a table are landmarks, no sums rest on them: a few runs of each do.
+    landmarks = all(isinstance(part, NetworkPart) for part in batch)
     session = time_interleaved(
-        programs, bench, rng=rng, undisturbed_ms=known_ms, on_progress=lambda share: report(0.4 + 0.6 * share)
+        programs,
+        bench,
+        rng=rng,
+        undisturbed_ms=table.sentinel_ms if np.isfinite(table.sentinel_ms) else None,
+        good_runs=3 if landmarks else GOOD_RUNS,
+        max_rounds=5 if landmarks else MAX_ROUNDS,
+        on_progress=lambda share: report(0.4 + 0.6 * share),
     )
     if table.path is None:
         table.sentinel_ms = min(table.sentinel_ms, session.sentinel_ms)

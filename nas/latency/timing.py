@@ -36,17 +36,17 @@ from nas.spec import ArchSpec
 if TYPE_CHECKING:
     from nas.latency.table import LatencyTable
 
-SENTINEL_EVERY_MS = 20.0  # of other work
+SENTINEL_EVERY_MS = 25.0  # of other work
 # Full speed is the fastest tenth of the sentinel's runs; a sentinel this much slower is disturbed. Chosen by how
 # well two halves of a session agree: at 3 % too few runs are left, at 20 % disturbed ones get in.
 FULL_SPEED_QUANTILE = 0.1
 DISTURBED = 1.08
 BUFFER_BYTES = 4 << 20  # twice the second cache of today's server cores
-PATIENCE = 4  # sentinel runs that a disturbance is waited for before work goes on all the same
-GOOD_RUNS = 6  # undisturbed runs that a program gets at least
+PATIENCE = 1  # sentinel runs that a disturbance is waited for before work goes on all the same
+GOOD_RUNS = 5  # undisturbed runs that a program gets at least
 MIN_GOOD = 3  # below it, disturbed runs count too
-MAX_ROUNDS = 24
-RELATIVE_ERROR = 0.02  # of a row; that of a network, a sum of some 17 rows, is a quarter of it
+MAX_ROUNDS = 12
+RELATIVE_ERROR = 0.03  # of a row; that of a network, a sum of some 17 rows, is a quarter of it
 
 
 @dataclass(frozen=True, slots=True)
