@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import platform
@@ -159,11 +157,10 @@ class RunFolder:
         return logged
 
     def write_csv(self, name: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.path / name, text.getvalue())
+        import pandas as pd  # a second that no command's --help should take
+
+        frame = pd.DataFrame.from_records(list(rows), columns=list(columns)).convert_dtypes()
+        write_text(self.path / name, frame.to_csv(index=False, lineterminator="\n"))
 
 
 def unused_folder(path: Path) -> Path:

@@ -234,8 +234,8 @@ def measure_latency(
     *,
     table: LatencyTable,
     rng: random.Random | None = None,
-    good_runs: int = 16,
-    max_rounds: int = 60,
+    good_runs: int = 12,
+    max_rounds: int = 30,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> list[Measured]:
     """Measures whole networks on this machine, interleaved with the table's sentinel.

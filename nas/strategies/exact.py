@@ -25,8 +25,10 @@ class Optimum(NamedTuple):
     latency_ms: float
 
 
-def solve(latency: BlockSums, score: BlockSums, budget_ms: float, scale: int) -> Optimum | None:
+def solve(latency: BlockSums, score: BlockSums, budget_ms: float, scale: int, gap: float = 1e-9) -> Optimum | None:
     """The network of one scale (its code) with the highest score within the budget; None if none fits.
+
+    The score is proven to be the highest within a relative `gap`.
 
     One binary variable for each option of each slot and each depth of each stage: a slot has exactly one option
     if its stage is that deep, else none.
@@ -54,7 +56,7 @@ def solve(latency: BlockSums, score: BlockSums, budget_ms: float, scale: int) ->
                 integrality=np.ones(len(variables), int),
                 bounds=Bounds(0, 1),
                 constraints=constraints,
-                options={"mip_rel_gap": 1e-9},
+                options={"mip_rel_gap": gap},
             )
         if result.x is None:
             return None
