@@ -17,9 +17,21 @@ from nas import pipeline
 from nas.errors import NasError
 from nas.estimators.imagenet_prior import ImageNetPrior
 from nas.latency import building
+from nas.latency.building import new_table
 from nas.latency.table import LatencyTable
 from nas.parts import NetworkPart
-from nas.pipeline import NOISE, SMALL_SHARE, Progress, Request, Silent, open_table, published_networks, search
+from nas.pipeline import (
+    NOISE,
+    SMALL_SHARE,
+    Prices,
+    Progress,
+    Request,
+    Search,
+    Silent,
+    open_table,
+    published_networks,
+    search,
+)
 from nas.published import published_spec
 from nas.registry import load_space
 from nas.run import RunFolder
@@ -405,6 +417,24 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_was(
             break
     assert stops > 2
     assert outcome(out) == wanted
+
+
+def test_what_was_logged_after_an_attempt_is_no_candidate_of_it(machine: Machine) -> None:
+    """Or a resumed run would choose among more than the uninterrupted one did."""
+    run = RunFolder(Path("run"), {}, resume=False)
+    table = new_table(synthetic.made_runtime())
+    found = Search(request(), Prices(table, Silent()), ImageNetPrior(), run, Silent())
+    space = load_space("few.py")
+    stages = [*found.stages(0), *found.stages(1), "finalist"]
+    specs = [space.sample(random.Random(seed)) for seed in range(len(stages) + 1)]
+    for index, (stage, spec) in enumerate(zip([*stages, stages[0]], specs, strict=True)):
+        run.log("large", stage, spec, 1.0 if index < len(stages) else 9.0, 70.0 + index, 1.0)
+    run.log("small", stages[0], specs[0], 1.0, 99.0, 1.0)
+    for attempt in (0, 1):
+        wanted = specs[: 3 * (attempt + 1)][::-1]
+        assert [trial.spec for trial in found.candidates("large", 1.0, attempt)] == wanted
+    assert found.candidates("large", 0.9, 1) == []
+    assert found.candidates("large", 9.0, 0)[0].spec == specs[-1]
 
 
 def _without_table() -> None:
