@@ -31,14 +31,17 @@ from nas.reporting.figures import (
     FrontFigure,
     Point,
     TableFigure,
+    budget_text,
 )
 from nas.reporting.labels import Label, box_around, place_labels, text_size
 
 DPI = 144
+SVG_DPI = 100  # of the images in it, which are most of its bytes
 WIDTH_INCHES = 12.0
 # Okabe and Ito's palette, which keeps its differences for colour-blind eyes.
 BLUE, VERMILION, SKY, ORANGE, PURPLE, GREEN = "#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#CC79A7", "#009E73"
 INK, GREY, PALE = "#222222", "#6b6b6b", "#eef0f3"
+LIGHT = "#a7adb5"  # of a family's many networks
 ROLE_COLORS = {"large": BLUE, "small": VERMILION}
 KERNEL_COLORS = {3: SKY, 5: ORANGE, 7: PURPLE}
 OTHER_KERNEL, NO_KERNEL = GREEN, "#b9bec6"
@@ -80,7 +83,7 @@ def draw(figure: figures.Figure, stem: Path) -> None:
             drawn.savefig(side, format="png", metadata={"Software": None})
         with replacing(stem.with_suffix(".svg")) as side:
             nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-            drawn.savefig(side, format="svg", dpi=DPI, metadata=nothing)
+            drawn.savefig(side, format="svg", dpi=SVG_DPI, metadata=nothing)
 
 
 @contextmanager
@@ -122,7 +125,7 @@ def _say_nothing_here(axes: Axes, text: str) -> None:
 
 
 def draw_front(data: FrontFigure) -> Figure:
-    figure = _figure(7.2)
+    figure = _figure(8.2)
     axes = figure.add_subplot()
     _title(axes, data.title, data.subtitle)
     axes.set_xlabel("latency, ms (found and published networks: measured whole; trials: the table's prediction)")
@@ -144,29 +147,57 @@ def draw_front(data: FrontFigure) -> Figure:
         )
         axes.step(trials.front_latency_ms, trials.front_top1, where="post", color=color, lw=1.8, zorder=3)
     for point in data.points:
-        color = _point_color(point)
-        if point.top1_std is not None:
-            axes.errorbar(
-                point.latency_ms, point.top1, point.top1_std, color=color, capsize=4, lw=1.4, zorder=5, ls="none"
-            )
         if point.role:
-            axes.plot(point.latency_ms, point.top1, "*", ms=19, color=color, mec="white", mew=1, zorder=6)
-        elif point.estimated:
-            axes.plot(point.latency_ms, point.top1, "o", ms=7, color=color, zorder=5)
+            _draw_found(axes, point)
         else:
-            axes.plot(point.latency_ms, point.top1, "D", ms=7, mfc="white", mec=color, mew=1.5, zorder=5)
-    legend = axes.legend(handles=_front_legend(data), loc="lower right", frameon=True, framealpha=0.95, edgecolor=PALE)
-    legend.set_zorder(9)
+            _draw_published(axes, point)
+    # Below the axes, where it covers nothing.
+    figure.legend(handles=_front_legend(data), loc="outside lower left", ncols=2, frameon=False)
 
     figure.draw_without_rendering()  # the layout must be final before texts are measured
     _draw_budgets(axes, data)
-    _label_front(axes, data, legend.get_window_extent())
+    _label_front(axes, data)
     figure.set_layout_engine("none")
     return figure
 
 
+def _draw_found(axes: Axes, point: Point) -> None:
+    color, x, y = _point_color(point), point.latency_ms, point.estimated_top1
+    axes.errorbar(x, y, point.estimated_std, color=color, capsize=4, lw=1.4, zorder=7, ls="none")
+    axes.plot(x, y, "*", ms=19, color=color, mec="white", mew=1, zorder=8)
+
+
+def _draw_published(axes: Axes, point: Point) -> None:
+    """A diamond as published, a dot as estimated, and a line between the two of a network that has a name."""
+    x, y = point.latency_ms, point.estimated_top1
+    size, order = (3.5, 4) if point.of_family else (5.5, 6.5)  # seen in its own diamond too
+    axes.plot(x, y, "o", ms=size, color=GREY, mec="white", mew=0.4, zorder=order)
+    if point.published_top1 is None:
+        return
+    if point.label:
+        axes.plot([x, x], [y, point.published_top1], color=GREY, lw=0.9, zorder=3.5)
+    style = _FAMILY_DIAMOND if point.of_family else _DIAMOND
+    axes.plot(x, point.published_top1, zorder=5 if point.of_family else 6, **style)
+
+
+_DIAMOND: Any = {"marker": "D", "ls": "none", "ms": 7, "mfc": "white", "mec": INK, "mew": 1.5}
+_FAMILY_DIAMOND: Any = {**_DIAMOND, "ms": 5, "mec": LIGHT, "mew": 1.2}
+
+
 def _point_color(point: Point) -> str:
     return ROLE_COLORS.get(point.role or "", INK)
+
+
+def _label_top1(point: Point) -> float:
+    """Where a point's name points to."""
+    return point.estimated_top1 if point.published_top1 is None else point.published_top1
+
+
+def _reach(point: Point) -> tuple[float, float]:
+    """Lowest and highest top-1 of what is drawn of a point."""
+    std = point.estimated_std if point.role else 0.0
+    low, high = point.estimated_top1 - std, point.estimated_top1 + std
+    return min(low, _label_top1(point)), max(high, _label_top1(point))
 
 
 def _frame(data: FrontFigure) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -175,8 +206,8 @@ def _frame(data: FrontFigure) -> tuple[tuple[float, float], tuple[float, float]]
     right = max(latency)
     # A budget far beyond everything would squeeze all else into a corner: it is named at the edge instead.
     right = max([right, *(b.latency_ms for b in data.budgets if b.latency_ms <= 2 * right)])
-    low = min(point.top1 - (point.top1_std or 0) for point in data.points)
-    high = max(point.top1 + (point.top1_std or 0) for point in data.points)
+    low = min(_reach(point)[0] for point in data.points)
+    high = max(_reach(point)[1] for point in data.points)
     for trials in data.trials:
         high = max(
             [high, *(a for ms, a in zip(trials.front_latency_ms, trials.front_top1, strict=True) if ms <= right)]
@@ -189,22 +220,16 @@ def _front_legend(data: FrontFigure) -> list[Line2D]:
     found = Line2D(
         [], [], marker="*", ls="none", ms=15, color=GREY, label="found: measured, accuracy estimated (± std)"
     )
-    published = Line2D(
-        [],
-        [],
-        marker="D",
-        ls="none",
-        ms=7,
-        mfc="white",
-        mec=INK,
-        mew=1.5,
-        label="published: measured, accuracy published",
-    )
-    handles = [found, published]
-    if any(point.estimated and not point.role for point in data.points):
-        handles.append(
-            Line2D([], [], marker="o", ls="none", ms=7, color=INK, label="published: measured, accuracy estimated")
-        )
+    handles = [found]
+    published = [point for point in data.points if not point.role]
+    family = sum(point.of_family for point in published)
+    if len(published) > family:
+        handles.append(Line2D([], [], **_DIAMOND, label="published: measured, accuracy as published"))
+    if family:
+        handles.append(Line2D([], [], **_FAMILY_DIAMOND, label=f"Once-for-All, {family} networks"))
+    if published:
+        name = "same network estimated at the run's training effort: compare stars with this"
+        handles.append(Line2D([], [], marker="o", ls="none", ms=5.5, color=GREY, label=name))
     for trials in data.trials:
         if trials.latency_ms:
             count = f"{len(trials.latency_ms):,}"
@@ -223,7 +248,7 @@ def _draw_budgets(axes: Axes, data: FrontFigure) -> None:
     texts = []
     for budget in budgets:
         beyond = budget.latency_ms > right
-        name = f"budget of {ROLE_NAMES[budget.role]}: {budget.latency_ms:g} ms" + (" →" if beyond else "")
+        name = f"budget of {ROLE_NAMES[budget.role]}: {budget_text(budget.latency_ms)} ms" + (" →" if beyond else "")
         x = min(budget.latency_ms, right)
         if not beyond:
             axes.axvline(x, color=ROLE_COLORS[budget.role], lw=1.4, ls=(0, (6, 3)), zorder=1.5)
@@ -243,24 +268,29 @@ def _draw_budgets(axes: Axes, data: FrontFigure) -> None:
         axes.text(x, 1.012, name, transform=axes.transAxes, color=color, fontsize=10, va="bottom")
 
 
-def _label_front(axes: Axes, data: FrontFigure, legend: Bbox) -> None:
-    taken = [legend]
-    points = sorted(data.points, key=lambda point: point.role is None)  # the found ones choose first
-    for point in points:
-        taken.append(box_around(axes, point.latency_ms, point.top1, 9 if point.role else 6))
-        if point.top1_std is not None:
-            bottom, top = (
-                axes.transData.transform((point.latency_ms, point.top1 + sign * point.top1_std)) for sign in (-1, 1)
-            )
+def _label_front(axes: Axes, data: FrontFigure) -> None:
+    taken = []
+    for point in data.points:
+        x = point.latency_ms
+        if point.role:
+            bottom, top = (axes.transData.transform((x, y)) for y in _reach(point))
             taken.append(Bbox.from_extents(bottom[0] - 8, bottom[1] - 2, top[0] + 8, top[1] + 2))
+        taken.append(box_around(axes, x, point.estimated_top1, 9 if point.role else 3))
+        if point.published_top1 is not None:
+            taken.append(box_around(axes, x, point.published_top1, 4 if point.of_family else 6))
     lines = [
         _dense(axes, np.repeat(trials.front_latency_ms, 2)[1:], np.repeat(trials.front_top1, 2)[:-1])
         for trials in data.trials
         if trials.front_latency_ms
     ]
     lines += [_dense(axes, [b.latency_ms] * 2, axes.get_ylim()) for b in data.budgets]
+    lines += [_dense(axes, [p.latency_ms] * 2, _reach(p)) for p in data.points if p.label and not p.role]
+    # The found ones choose first, a family's last.
+    points = sorted(data.points, key=lambda point: (point.role is None, point.of_family))
     labels = [
-        Label(point.latency_ms, point.top1, point.label, _point_color(point), bold=bool(point.role)) for point in points
+        Label(p.latency_ms, _label_top1(p), p.label, _point_color(p), bold=bool(p.role), optional=p.of_family)
+        for p in points
+        if p.label
     ]
     place_labels(axes, labels, taken=taken, lines=np.concatenate(lines), size=10)
 
@@ -304,7 +334,7 @@ def draw_table(data: TableFigure) -> Figure:
 
     kernels = sorted({row.kernel for row in data.rows if row.op not in ("stem", "head")})
     handles = []
-    # Large kernels first, so that the many cheap rows of small ones stay in sight.
+    # Large kernels first, so that the many cheap rows of small ones stay in sight. All are an image in the SVG too.
     for kernel in reversed(kernels):
         for se, marker in ((False, "o"), (True, "^")):
             chosen = [
@@ -312,7 +342,7 @@ def draw_table(data: TableFigure) -> Figure:
             ]
             axes.scatter(
                 macs[chosen], ms[chosen], s=26, marker=marker, color=_kernel_color(kernel), alpha=0.65,
-                edgecolors="white", linewidths=0.4, zorder=3,
+                edgecolors="white", linewidths=0.4, zorder=3, rasterized=True,
             )  # fmt: skip
     for kernel in kernels:
         label = f"{kernel}×{kernel} kernel"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from nas.cost import count_cost
 from nas.errors import NasError
+from nas.front import front_indices
 from nas.reporting.run_folder import Network, Run, TableRow
 from nas.spec import ArchSpec, halved
 
 ROLE_NAMES = {"large": "Large", "small": "Small"}
+NAMED_OF_FAMILY = 5  # of the Once-for-All networks in the figure
 _FAMILY_NAMES = {
     "mobilenet_v1": "MobileNetV1",
     "mobilenet_v2": "MobileNetV2",
@@ -28,9 +32,21 @@ def display_name(network: Network) -> str:
     family, _, width = network.name.partition("@")
     if family in _FAMILY_NAMES:
         return _FAMILY_NAMES[family] + (f" ×{width}" if width else "")
-    if family.startswith("ofa_"):
+    if family.startswith("hardcorenas_"):
+        return "HardCoRe-NAS " + network.name.removeprefix("hardcorenas_").upper()
+    if _is_once_for_all(network):
         return "OFA " + network.name.removeprefix("ofa_").replace("_lat-", " ").replace("_", " ")
     return network.name
+
+
+def _is_once_for_all(network: Network) -> bool:
+    return not network.found and network.name.startswith("ofa_")
+
+
+def budget_text(budget_ms: float) -> str:
+    """A budget for people, to hundredths of a millisecond at most: "6", "1.86", "1,000"."""
+    text = f"{budget_ms:,.2f}".rstrip("0").rstrip(".")
+    return text if text != "0" else f"{budget_ms:.1g}"
 
 
 # Accuracy against latency -----------------------------------------------------------------------------
@@ -49,14 +65,18 @@ class Trials:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A network measured here."""
+    """A network measured here; accuracies in percent, the estimated one at the run's training effort.
 
-    label: str
+    One of a family of many is drawn lightly, and named only if it has a label and there is room for it.
+    """
+
+    label: str | None
     latency_ms: float
-    top1: float
-    top1_std: float | None
-    estimated: bool
-    role: str | None  # of a found network
+    estimated_top1: float
+    estimated_std: float
+    published_top1: float | None
+    role: str | None = None  # of a found network
+    of_family: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +96,36 @@ class FrontFigure:
 
 def front_figure(run: Run) -> FrontFigure:
     """Accuracy against latency: everything that was tried, found and published."""
+    named = _named_of_family(run.networks)
     return FrontFigure(
         title="ImageNet accuracy against latency on this device",
         subtitle=where(run),
         trials=tuple(_trials(run, role) for role in run.roles),
         points=tuple(
             Point(
-                display_name(network),
+                display_name(network) if not _is_once_for_all(network) or network.name in named else None,
                 network.measured_ms,
-                network.top1,
-                network.top1_std,
-                network.estimated,
+                network.estimated_top1,
+                network.estimated_std,
+                network.published_top1,
                 network.role if network.found else None,
+                _is_once_for_all(network),
             )
             for network in run.networks
         ),
         budgets=tuple(Budget(role, limits.budget_ms) for role, limits in run.roles.items()),
     )
+
+
+def _named_of_family(networks: Iterable[Network]) -> set[str]:
+    """Names of a few Once-for-All networks, spread over the front of their published accuracies."""
+    family = [(n.name, n.measured_ms, n.published_top1) for n in networks if _is_once_for_all(n) and n.published_top1]
+    if not family:
+        return set()
+    names, latency_ms, top1 = zip(*family, strict=True)
+    front = front_indices(latency_ms, top1)
+    spread = np.linspace(0, len(front) - 1, min(NAMED_OF_FAMILY, len(front))).round().astype(int)
+    return {names[front[place]] for place in spread}
 
 
 def _trials(run: Run, role: str) -> Trials:
@@ -225,10 +258,9 @@ def diagram_figure(run: Run, role: str) -> DiagramFigure:
     """The network found for a role, block by block."""
     network, spec = run.found(role), run.roles[role].spec
     cost = count_cost(spec)
-    std = f" ± {network.top1_std:.1f}" if network.top1_std is not None else ""
     subtitle = (
-        f"{network.measured_ms:.2f} ms measured · {network.top1:.1f}{std} % top-1 "
-        f"{'estimated' if network.estimated else 'published'} · {cost.macs / 1e6:.0f} M MACs · "
+        f"{network.measured_ms:.2f} ms measured · {network.estimated_top1:.1f} ± {network.estimated_std:.1f} % top-1 "
+        f"{'extrapolated' if network.extrapolated else 'estimated'} · {cost.macs / 1e6:.0f} M MACs · "
         f"{cost.params / 1e6:.2f} M parameters · {spec.resolution}×{spec.resolution} px"
     )
     rows = [ms for name, ms in network.breakdown if name.startswith("block")]

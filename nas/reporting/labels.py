@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
-HALO = withStroke(linewidth=3, foreground="white")
+# A halo around the letters would write each label's outlines twice into an SVG, ten times its bytes.
+_GROUND = {"boxstyle": "square,pad=0.08", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
 # Where a label may stand, seen from its point, best first: beside, above and below, then the corners.
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-_DISTANCES = (9, 16, 27, 42, 60)  # points
+_DISTANCES = (9, 16, 27, 42, 60, 84, 115)  # points
+_TOUCHING = 300  # what it costs to touch something, more than all that is merely ugly
+_TOO_UGLY = 100  # for an optional label
 _LINE_FROM = 16  # labels this far away get a line to their point
 _ALIGN = {1: "left", 0: "center", -1: "right"}
 _ALIGN_VERTICAL = {1: "bottom", 0: "center", -1: "top"}
@@ -27,6 +29,7 @@ class Label:
     text: str
     color: str = "black"
     bold: bool = False
+    optional: bool = False  # left out where no place near its point is free
 
 
 def box_around(axes: Axes, x: float, y: float, points: float) -> Bbox:
@@ -40,10 +43,11 @@ def place_labels(axes: Axes, labels: Sequence[Label], *, taken: Iterable[Bbox], 
     """Writes each label at the place near its point that costs least; the first ones choose first.
 
     `taken` are boxes (pixels) that labels must not touch, `lines` points (pixels, shape (n, 2)) that they had
-    better not cover. The axes' limits must be final.
+    better not cover, as the lines from far labels to their points are. The axes' limits must be final.
     """
     frame = axes.get_window_extent()
     occupied = list(taken)
+    written: list[Bbox] = []
     for label in labels:
         width, height = text_size(axes, label.text, size, label.bold)
         best, offset, direction, least = Bbox.null(), (0.0, 0.0), (1, 0), np.inf
@@ -53,9 +57,13 @@ def place_labels(axes: Axes, labels: Sequence[Label], *, taken: Iterable[Bbox], 
                 move = (right * reach, up * reach)
                 box = _box(axes, label, move, (right, up), width, height)
                 cost = _cost(box, frame, occupied, lines) + distance + 0.1 * preference
+                if written and _is_far(move):
+                    cost += 100 * any(_crosses(_leader(axes, label, move), other) for other in written)
                 if cost < least:
                     best, offset, direction, least = box, move, (right, up), cost
-        far = max(abs(offset[0]), abs(offset[1])) >= 0.75 * _LINE_FROM
+        if label.optional and least >= _TOO_UGLY:
+            continue
+        far = _is_far(offset)
         axes.annotate(
             label.text,
             (label.x, label.y),
@@ -66,13 +74,30 @@ def place_labels(axes: Axes, labels: Sequence[Label], *, taken: Iterable[Bbox], 
             color=label.color,
             fontsize=size,
             fontweight="bold" if label.bold else "normal",
-            path_effects=[HALO],
+            bbox=_GROUND,
             zorder=10,
             arrowprops={"arrowstyle": "-", "color": label.color, "lw": 0.7, "shrinkA": 1, "shrinkB": 5}
             if far
             else None,
         )
         occupied.append(best)
+        written.append(best)
+        if far:
+            lines = np.concatenate([lines, _leader(axes, label, offset)])
+
+
+def _is_far(offset: tuple[float, float]) -> bool:
+    return max(abs(offset[0]), abs(offset[1])) >= 0.75 * _LINE_FROM
+
+
+def _leader(axes: Axes, label: Label, offset: tuple[float, float]) -> np.ndarray:
+    """Pixels along the line from a point to its label, shape (n, 2)."""
+    start = axes.transData.transform((label.x, label.y))
+    return start + np.linspace(0, 1, 40)[:, None] * np.array(offset) * _figure(axes).dpi / 72
+
+
+def _crosses(line: np.ndarray, box: Bbox) -> bool:
+    return bool(np.all((line > box.min) & (line < box.max), axis=1).any())
 
 
 def text_size(axes: Axes, text: str, size: float, bold: bool = False) -> tuple[float, float]:
@@ -102,4 +127,4 @@ def _cost(box: Bbox, frame: Bbox, occupied: list[Bbox], lines: np.ndarray) -> fl
     outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1
     touching = box.count_overlaps(occupied)
     crossed = np.all((lines > box.min) & (lines < box.max), axis=1).sum()
-    return 1000 * outside + 300 * touching + min(4 * crossed, 80)
+    return 1000 * outside + _TOUCHING * touching + min(4 * crossed, 80)

@@ -9,14 +9,15 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from nas.reporting.figures import ROLE_NAMES, display_name, where
-from nas.reporting.run_folder import Network, Run
+from nas.reporting.figures import ROLE_NAMES, budget_text, display_name, where
+from nas.reporting.run_folder import Fidelity, Network, Run
 
 _CAPTIONS = {
     "front": (
         "Accuracy against latency",
         "Up and to the left is better: each point is a network, each line the best of what a search tried; what lies "
-        "far below the networks named here is cut off.",
+        "far below the networks named here is cut off. Compare the stars with the grey dots, not with the diamonds: "
+        "the diamonds' trainings differ, and many are longer than the one that the estimates are for.",
     ),
     "latency_table": (
         "The latency table",
@@ -25,7 +26,8 @@ _CAPTIONS = {
     ),
     "breakdown": (
         "Where the milliseconds go",
-        "The table's rows added up by stage, for the networks found and the published ones of the same size.",
+        "The table's rows added up by stage, for the networks found and, where the table has all their rows, the "
+        "published ones of the same size.",
     ),
     "large": ("Found Large, block by block", ""),
     "small": ("Found Small, block by block", ""),
@@ -53,6 +55,7 @@ th { font-weight: 600; }
 thead th { color: var(--soft); font-size: .875rem; }
 .number { text-align: right; white-space: nowrap; }
 tr.found { background: var(--card); font-weight: 600; }
+summary { cursor: pointer; }
 small { font-weight: normal; color: var(--soft); }
 figure { margin: .75rem 0 0; }
 figure img { display: block; width: 100%; height: auto; background: white; padding: .75rem; border-radius: .5rem;
@@ -82,6 +85,7 @@ def render_page(run: Run, figures: Mapping[str, str]) -> str:
             *(f"<p>{_result(run, network)}</p>" for network in found),
             _comparison(run.networks),
             f'<p class="soft">{_reading(run)}</p>',
+            *([f'<p class="soft">{_fidelity(run.fidelity)}</p>'] if run.fidelity else []),
             *(_figure(name, svg) for name, svg in figures.items()),
             _making(run),
             _going_on(run),
@@ -95,25 +99,24 @@ def render_page(run: Run, figures: Mapping[str, str]) -> str:
 def _result(run: Run, network: Network) -> str:
     """What was found for a role, in a sentence or two."""
     role = run.roles[network.role or ""]
-    slack_ms = role.budget_ms - network.measured_ms
-    if slack_ms >= 0:
-        held = (
-            f"within its budget of {role.budget_ms:g} ms "
-            f"({slack_ms:.2f} ms, {100 * slack_ms / role.budget_ms:.1f} %, unused)"
-        )
-    else:
-        held = f"<strong>{-slack_ms:.2f} ms over its budget</strong> of {role.budget_ms:g} ms"
     text = (
-        f"<strong>Found {ROLE_NAMES[network.role or '']}</strong> takes {network.measured_ms:.2f} ms, {held}, "
-        f"at {'an estimated' if network.estimated else 'a published'} <strong>{_top1(network)} % top-1</strong> on "
-        f"ImageNet."
+        f"<strong>Found {ROLE_NAMES[network.role or '']}</strong> takes {network.measured_ms:.2f} ms at an estimated "
+        f"<strong>{_estimate(network)} % top-1</strong> on ImageNet"
     )
     published = next((n for n in run.networks if not n.found and n.name == f"mobilenet_v3_{network.role}"), None)
     if published:
         text += (
-            f" {escape(display_name(published))} takes {published.measured_ms:.2f} ms here, with "
-            f"{_top1(published)} % {_source_word(published)}."
+            f"; {escape(display_name(published))} takes {published.measured_ms:.2f} ms at {_estimate(published)} %, "
+            f"estimated for the same training effort"
         )
+        if published.published_top1 is not None:
+            text += f" (published: {published.published_top1:.1f} %)"
+    budget, slack_ms = budget_text(role.budget_ms), role.budget_ms - network.measured_ms
+    if slack_ms >= 0:
+        share = 100 * slack_ms / role.budget_ms
+        text += f". The budget of {budget} ms is kept, with {slack_ms:.2f} ms ({share:.1f} %) unused."
+    else:
+        text += f". That is <strong>{-slack_ms:.2f} ms over the budget</strong> of {budget} ms."
     if not role.binds:
         text += (
             f" The budget does not bind: the slowest network of {escape(role.space)} takes {role.feasible_ms[1]:.2f} "
@@ -123,6 +126,24 @@ def _result(run: Run, network: Network) -> str:
 
 
 def _comparison(networks: Iterable[Network]) -> str:
+    """What was measured together in one table, all else folded in a second one, fastest first."""
+    networks = list(networks)
+    others = [network for network in networks if network.raw_ms is None]
+    parts = [_table(network for network in networks if network.raw_ms is not None)]
+    if others:
+        plural = "s" if len(others) > 1 else ""
+        parts.append(
+            f"<details><summary>{len(others)} more network{plural}, measured at another time</summary>\n"
+            f"{_table(sorted(others, key=lambda network: network.measured_ms))}</details>"
+        )
+    if any(network.extrapolated for network in networks):
+        parts.append(
+            '<p class="soft">* Outside what the estimator was fitted to: its uncertainty is doubled there.</p>'
+        )
+    return "\n".join(parts)
+
+
+def _table(networks: Iterable[Network]) -> str:
     rows = []
     for network in networks:
         quartiles = network.quartiles_ms
@@ -135,22 +156,18 @@ def _comparison(networks: Iterable[Network]) -> str:
             _number("–" if network.raw_ms is None else f"{network.raw_ms:.2f}"),
             _number(f"{network.macs / 1e6:,.0f}"),
             _number(f"{network.params / 1e6:.2f}"),
-            _number(_top1(network)),
-            f"<td>{_source_word(network)} <br><small>{escape(network.source)}</small></td>",
+            _number(_estimate(network)),
+            _number("–" if network.published_top1 is None else f"{network.published_top1:.1f}"),
+            f"<td><small>{'–' if network.published_top1 is None else escape(network.source)}</small></td>",
         ]
         rows.append(('<tr class="found">' if network.found else "<tr>") + "".join(cells) + "</tr>")
-    heads = (
-        "<th>network</th>"
-        + "".join(
-            f'<th class="number">{name}</th>'
-            for name in (
-                "pixels", "measured, ms", "predicted, ms", "raw, ms", "M MACs", "M parameters", "top-1, %",
-            )
-        )
-        + "<th>top-1 is</th>"
+    names = (
+        "pixels", "measured, ms", "predicted, ms", "raw, ms", "M MACs", "M parameters", "top-1 estimated, %",
+        "top-1 published, %",
     )  # fmt: skip
+    heads = "".join(f'<th class="number">{name}</th>' for name in names)
     return (
-        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>\n<tbody>\n'
+        f'<div class="scroll"><table><thead><tr><th>network</th>{heads}<th>published in</th></tr></thead>\n<tbody>\n'
         + "\n".join(rows)
         + "\n</tbody></table></div>"
     )
@@ -162,8 +179,18 @@ def _reading(run: Run) -> str:
     return (
         f"Measured: the whole network on this device, median and quartiles, in milliseconds as at the device's "
         f"undisturbed speed (normalised by {sentinel}, timed in the same rounds). Raw: as the clock showed. "
-        f"Predicted: the latency table's sum. Estimated accuracies come from {escape(run.estimator['name'])} and speak "
-        f"for this training: {escape(run.estimator['effort'])}; published ones were reached with each network's own."
+        f"Predicted: the latency table's sum. Estimated accuracies come from {escape(run.estimator['name'])} and all "
+        f"speak for one training: {escape(run.estimator['effort'])}. Compare what was found with the others' "
+        f"estimates, not with what they published, for the trainings behind that differ and many are longer."
+    )
+
+
+def _fidelity(fidelity: Fidelity) -> str:
+    """How far the latency table is to be trusted."""
+    return (
+        f"The latency table against {fidelity.networks} random networks, measured whole on {escape(fidelity.date)}: "
+        f"mean error {100 * fidelity.mape:.1f} %, {100 * fidelity.within_5_percent:.0f} % of them within 5 % and "
+        f"{100 * fidelity.within_10_percent:.0f} % within 10 %, Spearman's rank correlation {fidelity.spearman:.3f}."
     )
 
 
@@ -181,7 +208,8 @@ def _making(run: Run) -> str:
     roles = {
         f"search for {ROLE_NAMES[role]}": (
             f"space {limits.space}, feasible from {limits.feasible_ms[0]:.2f} to {limits.feasible_ms[1]:.2f} ms, "
-            f"width@pixels {', '.join(limits.scales)}, {tried[role]:,} networks looked at"
+            f"width@pixels {', '.join(f'{width:g}@{pixels:g}' for width, pixels in limits.scales)}, "
+            f"{tried[role]:,} networks looked at"
         )
         for role, limits in run.roles.items()
     }
@@ -218,12 +246,9 @@ def _going_on(run: Run) -> str:
     )
 
 
-def _top1(network: Network) -> str:
-    return f"{network.top1:.1f}" + (f" ± {network.top1_std:.1f}" if network.top1_std is not None else "")
-
-
-def _source_word(network: Network) -> str:
-    return "estimated" if network.estimated else "published"
+def _estimate(network: Network) -> str:
+    """Estimated top-1 in percent, starred where it is extrapolated."""
+    return f"{network.estimated_top1:.1f} ± {network.estimated_std:.1f}{'*' if network.extrapolated else ''}"
 
 
 def _number(text: str) -> str:

@@ -28,28 +28,33 @@ class Role:
     budget_ms: float
     feasible_ms: tuple[float, float]
     binds: bool  # whether the budget keeps any network of the space out
-    scales: tuple[str, ...]  # "width@resolution"
+    scales: tuple[tuple[float, float], ...]  # width, pixels
     spec: ArchSpec  # what was found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A network of the comparison. Times are normalised milliseconds, except `raw_ms`."""
+    """A network of the comparison. Times are normalised milliseconds, except `raw_ms`; accuracies are percent.
+
+    `estimated_top1` speaks for the run's training effort, the same for all networks; `published_top1` for whatever
+    training its authors gave a network.
+    """
 
     name: str
     found: bool
     role: str | None
     spec: ArchSpec
     measured_ms: float
-    raw_ms: float | None
+    raw_ms: float | None  # None for one that was not measured together with what was found
     quartiles_ms: tuple[float, float] | None
     predicted_ms: float | None
     macs: int
     params: int
-    top1: float  # percent
-    top1_std: float | None
-    estimated: bool  # whether `top1` is an estimate; else it was published
-    source: str
+    estimated_top1: float
+    estimated_std: float
+    extrapolated: bool  # whether the estimator was fitted to nothing like it
+    published_top1: float | None
+    source: str  # of the published accuracy, or else of the estimate
     breakdown: tuple[tuple[str, float], ...]  # the table's row and its ms; empty where the table lacks rows
 
 
@@ -60,6 +65,18 @@ class Trial:
     role: str
     latency_ms: float
     top1: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fidelity:
+    """How well the latency table predicts random networks, measured whole; errors and shares between 0 and 1."""
+
+    networks: int
+    date: str
+    mape: float
+    within_5_percent: float
+    within_10_percent: float
+    spearman: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +94,8 @@ class TableRow:
 class Run:
     """A run folder. `table` and `estimator` are run.json's objects of these names.
 
-    `front` are the best of `trials`; these two and `table_rows` may be empty.
+    `fidelity` is None where the table was not checked. `front` are the best of `trials`; these two and `table_rows`
+    may be empty.
     """
 
     path: Path
@@ -89,6 +107,7 @@ class Run:
     machine: Mapping[str, Any]
     seconds: Mapping[str, Any]
     table: Mapping[str, Any]
+    fidelity: Fidelity | None
     estimator: Mapping[str, Any]
     roles: Mapping[str, Role]
     networks: tuple[Network, ...]
@@ -137,6 +156,7 @@ def _run(path: Path, fields: _Fields) -> Run:
         machine=fields.get("machine", dict),
         seconds=fields.get("seconds", dict),
         table=table.data,
+        fidelity=_fidelity(table.object("fidelity")) if table.data.get("fidelity") is not None else None,
         estimator=estimator.data,
         roles={role: _role(roles.object(role), path / f"{role}.json") for role in ROLES if role in roles.data},
         networks=tuple(_network(network) for network in fields.objects("networks")),
@@ -159,8 +179,19 @@ def _role(fields: _Fields, spec_file: Path) -> Role:
         budget_ms=fields.number("budget_ms"),
         feasible_ms=(low, high),
         binds=fields.get("binds", bool),
-        scales=tuple(str(scale) for scale in fields.get("scales", list)),
+        scales=tuple(fields.pairs("scales")),
         spec=ArchSpec.load(spec_file),
+    )
+
+
+def _fidelity(fields: _Fields) -> Fidelity:
+    return Fidelity(
+        networks=fields.get("networks", int),
+        date=fields.get("date", str),
+        mape=fields.number("mape"),
+        within_5_percent=fields.number("within_5_percent"),
+        within_10_percent=fields.number("within_10_percent"),
+        spearman=fields.number("spearman"),
     )
 
 
@@ -173,6 +204,7 @@ def _network(fields: _Fields) -> Network:
     for row in breakdown:
         if not (isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and _is_number(row[1])):
             raise NasError(f"{fields.where}: breakdown has {row!r}; each row must be a name and its milliseconds")
+    is_published = fields.one_of("top1_source", ("estimated", "published")) == "published"
     return Network(
         name=fields.get("name", str),
         found=fields.one_of("kind", ("found", "published")) == "found",
@@ -184,9 +216,10 @@ def _network(fields: _Fields) -> Network:
         predicted_ms=fields.optional_number("predicted_ms"),
         macs=fields.get("macs", int),
         params=fields.get("params", int),
-        top1=fields.number("top1"),
-        top1_std=fields.optional_number("top1_std"),
-        estimated=fields.one_of("top1_source", ("estimated", "published")) == "estimated",
+        estimated_top1=fields.number("estimated_top1"),
+        estimated_std=fields.number("estimated_std"),
+        extrapolated=fields.get("extrapolated", bool),
+        published_top1=fields.number("top1") if is_published else None,
         source=fields.get("source", str),
         breakdown=tuple((name, float(ms)) for name, ms in breakdown),
     )
@@ -223,9 +256,14 @@ class _Fields:
         return None if self.data.get(key) is None else self.number(key)
 
     def pair(self, key: str) -> tuple[float, float]:
-        value = self.get(key, list)
-        if len(value) != 2 or not all(_is_number(number) for number in value):
-            raise NasError(f"{self.where}: {key} is {_short(value)}; it must be two numbers")
+        return self._pair(key, self.get(key, list))
+
+    def pairs(self, key: str) -> list[tuple[float, float]]:
+        return [self._pair(f"{key}, number {n}", item) for n, item in enumerate(self.get(key, list), 1)]
+
+    def _pair(self, name: str, value: Any) -> tuple[float, float]:
+        if not (isinstance(value, list) and len(value) == 2 and all(_is_number(number) for number in value)):
+            raise NasError(f"{self.where}: {name} is {_short(value)}; it must be two numbers")
         return float(value[0]), float(value[1])
 
     def one_of(self, key: str, known: tuple[str, ...]) -> str:

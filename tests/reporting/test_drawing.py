@@ -99,8 +99,64 @@ def test_budgets_are_named_wherever_they_stand(run, budgets_ms):
 
 
 def test_a_front_of_one_point_and_no_trials(run):
-    point = Point("found Small", 1.0, 60.0, None, True, "small")
+    point = Point("found Small", 1.0, 60.0, 0.7, None, "small")
     check_texts(drawing.draw_front(FrontFigure("title", "device", (), (point,), (Budget("small", 1.0),))))
+
+
+def test_the_found_are_named_in_full_above_all_else(run):
+    figure = drawing.draw_front(front_figure(run))
+    (axes,) = figure.axes
+    names = [text for text in axes.texts if text.get_text().startswith("found")]
+    assert [text.get_text() for text in names] == ["found Large", "found Small"]
+    check_texts(figure)  # nothing written touches them
+    others = [artist for artist in axes.get_children() if artist not in axes.texts]
+    assert min(text.get_zorder() for text in names) > max(artist.get_zorder() for artist in others)
+
+
+def test_a_family_is_drawn_lightly_and_never_at_the_cost_of_others(run):
+    data = front_figure(run)
+    labels = {text.get_text() for text in drawing.draw_front(data).axes[0].texts}
+    needed = {point.label for point in data.points if not point.of_family}
+    assert needed <= labels
+    # Thirty at one place: the first finds room, the rest stay without a name.
+    crowd = tuple(Point(f"OFA {n}", 5.0, 75.0, 0.5, 76.0, None, True) for n in range(30))
+    figure = drawing.draw_front(dataclasses.replace(data, points=data.points[:2] + crowd))
+    check_texts(figure)
+    written = [text.get_text() for text in figure.axes[0].texts if text.get_text().startswith("OFA")]
+    assert 1 <= len(written) < 30
+    (legend,) = figure.legends
+    texts = [text.get_text() for text in legend.texts]
+    assert "Once-for-All, 30 networks" in texts
+    assert not any(text.startswith("published") for text in texts)
+
+
+def test_estimates_hang_at_the_published_points_that_have_names(run):
+    points = (
+        Point("MobileNetV3-Large", 5.0, 74.0, 0.4, 75.2),
+        Point(None, 6.0, 73.5, 0.4, 75.0, None, True),
+        Point("found Large", 4.0, 74.5, 0.5, None, "large"),
+    )
+    (axes,) = drawing.draw_front(FrontFigure("title", "device", (), points, ())).axes
+    drawn = [(line.get_marker(), *line.get_xydata().tolist()) for line in axes.lines]
+    assert ("o", [5.0, 74.0]) in drawn
+    assert ("D", [5.0, 75.2]) in drawn
+    assert ("None", [5.0, 74.0], [5.0, 75.2]) in drawn
+    assert ("o", [6.0, 73.5]) in drawn
+    assert not any(marker == "None" and start[0] == 6 for marker, start, *_ in drawn)
+    low, high = axes.get_ylim()
+    assert low < 73.5 < 75.2 < high
+
+
+def test_thousands_of_points_are_an_image(run, tmp_path):
+    drawing.draw(front_figure(run), tmp_path / "front")
+    trials = dataclasses.replace(
+        front_figure(run).trials[0], latency_ms=tuple(np.geomspace(1, 9, 5000)), top1=(74.0,) * 5000
+    )
+    drawing.draw(dataclasses.replace(front_figure(run), trials=(trials,)), tmp_path / "many")
+    few, many = ((tmp_path / f"{name}.svg").stat().st_size for name in ("front", "many"))
+    assert many < few + 50_000
+    drawing.draw(dataclasses.replace(table_figure(run), rows=10 * table_figure(run).rows), tmp_path / "table")
+    assert (tmp_path / "table.svg").read_text().count("<use") < 2000
 
 
 def test_empty_table_and_breakdown_are_drawn():

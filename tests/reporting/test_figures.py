@@ -5,6 +5,7 @@ import pytest
 from nas.errors import NasError
 from nas.reporting.figures import (
     breakdown_figure,
+    budget_text,
     diagram_figure,
     display_name,
     front_figure,
@@ -28,7 +29,13 @@ def test_names_are_those_that_readers_know(run):
     assert named(published, "mobilenet_v3_large") == "MobileNetV3-Large"
     assert named(published, "mobilenet_v2@0.75") == "MobileNetV2 ×0.75"
     assert named(published, "ofa_cpu_lat-10ms") == "OFA cpu 10ms"
-    assert named(published, "hardcorenas_a") == "hardcorenas_a"
+    assert named(published, "hardcorenas_a") == "HardCoRe-NAS A"
+    assert named(published, "my_net") == "my_net"
+
+
+def test_budgets_are_rounded_for_people():
+    budgets_ms = (1.8588235294, 6.0, 20, 0.5, 1e6, 0.001)
+    assert [budget_text(ms) for ms in budgets_ms] == ["1.86", "6", "20", "0.5", "1,000,000", "0.001"]
 
 
 def test_front_shows_trials_points_and_budgets(run):
@@ -40,10 +47,26 @@ def test_front_shows_trials_points_and_budgets(run):
     assert max(large.front_top1) == max(large.top1)
     assert [(budget.role, budget.latency_ms) for budget in figure.budgets] == [("large", 4.0), ("small", 1.2)]
     found, published = figure.points[0], figure.points[2]
-    assert (found.role, found.estimated, found.top1_std) == ("large", True, 0.7)
-    assert (published.role, published.estimated, published.top1_std, published.top1) == (None, False, None, 75.2)
+    assert (found.role, found.published_top1, found.estimated_std) == ("large", None, 0.7)
+    assert found.estimated_top1 == run.found("large").estimated_top1
+    assert (published.role, published.published_top1) == (None, 75.2)
+    assert published.estimated_top1 == run.networks[2].estimated_top1 != 75.2
     assert found.latency_ms == run.found("large").measured_ms
     assert figure.subtitle == "Example CPU 3.0, onnxruntime 1.31.1, 1 thread"
+
+
+def test_a_few_of_the_once_for_all_networks_have_names(run):
+    points = front_figure(run).points
+    family = [point for point in points if point.of_family]
+    assert len(family) == 38
+    assert all(point.label for point in points if not point.of_family)
+    named = [point for point in family if point.label]
+    assert len(named) == 5
+    assert min(family, key=lambda point: point.latency_ms) in named
+    assert max(family, key=lambda point: point.published_top1) in named
+    for point in named:  # none of the family is faster and better
+        assert not any(o.latency_ms < point.latency_ms and o.published_top1 > point.published_top1 for o in family)
+    assert not any(p.of_family for p in front_figure(dataclasses.replace(run, networks=run.networks[:4])).points)
 
 
 def test_table_keeps_kinds_of_rows_and_drops_what_a_logarithm_cannot_show(run):
@@ -85,7 +108,7 @@ def test_diagram_has_a_box_for_every_layer_of_the_skeleton(run):
     assert sum(box.stride == 2 for box in figure.boxes) == 5
     assert blocks[-1].size == spec.resolution // 32
     assert sum(box.ms for box in figure.boxes if box.ms is not None) == pytest.approx(network.predicted_ms)
-    assert f"{network.top1:.1f} ± 0.7 % top-1 estimated" in figure.subtitle
+    assert f"{network.estimated_top1:.1f} ± 0.7 % top-1 estimated" in figure.subtitle
 
 
 def test_diagram_without_a_breakdown_has_no_times(run):

@@ -14,6 +14,11 @@ def test_a_run_is_read_whole(finished_run):
     assert run.roles["large"].budget_ms == 4
     assert run.found("small").spec == run.roles["small"].spec
     assert run.found("large").measured_ms < 4
+    assert run.roles["large"].scales == ((1.0, 192.0), (1.0, 224.0), (1.25, 224.0))
+    assert run.found("large").published_top1 is None
+    assert run.networks[2].published_top1 == 75.2
+    assert run.fidelity is not None
+    assert (run.fidelity.mape, run.fidelity.networks) == (0.0187, 100)
     assert [network.name for network in run.networks[:4]] == [
         "found large",
         "found small",
@@ -53,7 +58,12 @@ def test_a_run_without_rows_is_read(edit_run, run_dir):
             lambda data: data["roles"]["small"].update(budget_ms="1 ms"),
             "small: budget_ms is '1 ms'; it must be a number",
         ),
-        (lambda data: data["networks"][1].update(top1=float("nan")), "networks, number 2: top1 is nan"),
+        (lambda data: data["networks"][2].update(top1=float("nan")), "networks, number 3: top1 is nan"),
+        (lambda data: data["networks"][1].pop("estimated_top1"), "number 2: 'estimated_top1' is missing"),
+        (lambda data: data["networks"][1].update(estimated_std=None), "estimated_std is None; it must be a number"),
+        (lambda data: data["networks"][1].update(extrapolated=0), "extrapolated is 0; it must be true or false"),
+        (lambda data: data["roles"]["large"].update(scales=["1@224"]), "large: scales, number 1 is '1@224'; it must"),
+        (lambda data: data["table"]["fidelity"].pop("mape"), "run.json: table: fidelity: 'mape' is missing"),
         (lambda data: data["networks"][0].update(kind="lost"), "number 1: kind is 'lost'; it must be one of found"),
         (lambda data: data["networks"][0]["spec"].update(resolution=8), "number 1: spec: resolution is 8"),
         (lambda data: data["networks"][2].update(breakdown=[["stem"]]), "number 3: breakdown has ['stem']"),
