@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.cli import positive_float, positive_int, run
@@ -25,19 +26,23 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
+    from nas.latency.building import new_table
     from nas.latency.table import space_parts
     from nas.pipeline import SMALL_SHARE, Prices, open_table, pick_scales
-    from nas.registry import load_estimator, load_space
+    from nas.registry import RUNTIMES, load_estimator, load_space, resolve
     from nas.search import RichConsole
 
     console = RichConsole()
     spaces = [load_space(name) for name in arguments.space]
-    table = open_table(arguments.out, arguments.runtime, arguments.threads, console)
+    if arguments.out and not Path(arguments.out).exists():
+        table = new_table(resolve("runtime", arguments.runtime, RUNTIMES)(threads=arguments.threads))
+    else:
+        table = open_table(arguments.out, arguments.runtime, arguments.threads, console)
     console.say(f"device: {table.device.cpu}, {table.runtime}")
     if arguments.check:
         _check(table, spaces, arguments.networks, console)
         return
-    prices = Prices(table, console)
+    prices = Prices(table, console, file=arguments.out)
     before = len(table.rows)
     for space in spaces:
         if arguments.all:

@@ -128,6 +128,7 @@ class Prices:
     console: Console
     seed: int = 0
     rows_measured: int = 0
+    file: str | None = None  # of a table that was never saved; its device's own by default
 
     def measure(self, parts: Sequence[Part], title: str) -> None:
         """Fills the table's rows for `parts`."""
@@ -139,7 +140,7 @@ class Prices:
                 finally:  # what was measured by then is kept when the rest is interrupted
                     if len(self.table.rows) > before:
                         self.rows_measured += len(self.table.rows) - before
-                        self.table.save()
+                        self.table.save(self.table.path or self.file)
 
     def predicted_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         self.measure([part for spec in specs for part in parts_of(spec)], "measuring")

@@ -11,16 +11,40 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from nas import pipeline
 from nas.latency import timing
 from nas.latency.runtimes import Run
 from nas.latency.timing import Bench
 from nas.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart, parts_of
 from nas.registry import RUNTIMES
 from nas.spec import ArchSpec, halved
+
+# A space of few choices, whose search takes a second.
+SPACE = """
+from nas.space import SearchSpace, Stage
+from nas.spec import BlockSpec, HeadSpec, StemSpec
+
+few = dict(depths=(1, 2), kernels=(3, 5), expansions=(3, 4), se=(False, True), activations=("relu",))
+SPACE = SearchSpace(
+    name="few",
+    stem=StemSpec(out=16),
+    first=BlockSpec(op="sepconv", kernel=3, expanded=16, out=16),
+    stages=(
+        Stage(out=24, stride=2, **few),
+        Stage(out=40, stride=2, **few),
+        Stage(out=80, stride=2, **few),
+        Stage(out=160, stride=2, **few),
+    ),
+    head=HeadSpec(conv=960, hidden=256),
+    widths=(0.75, 1.0),
+    resolutions=(96, 128),
+)
+"""
 
 MACS_PER_MS = 60e6
 LAYER_MS = 0.003  # of calling a layer at all
@@ -140,3 +164,13 @@ def install(monkeypatch: pytest.MonkeyPatch, machine: Machine | None = None) -> 
     monkeypatch.setattr(timing, "allowed_cores", lambda: [])  # the tests share the cores
     monkeypatch.setattr(timing, "BUFFER_BYTES", 8, raising=False)  # there is no cache to be emptied
     return machine
+
+
+def empty_folder(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Goes to `path`, where there is nothing but the space of few choices; few published networks are compared."""
+    (path / "few.py").write_text(SPACE, encoding="utf-8")
+    monkeypatch.chdir(path)
+    known = pipeline.published_networks()
+    some = [result for result in known if result.spec.name in pipeline.COMPARED]
+    some += [result for result in known if result.spec.name.startswith("ofa_")][:3]
+    monkeypatch.setattr(pipeline, "published_networks", lambda: some)

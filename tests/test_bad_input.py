@@ -22,25 +22,11 @@ from nas.published import published_spec
 from nas.registry import ESTIMATORS, RUNTIMES, STRATEGIES, space_names
 from nas.run import RunFolder
 
-SPACE = """
-from nas.space import SearchSpace, Stage
-from nas.spec import BlockSpec, HeadSpec, StemSpec
-
-SPACE = SearchSpace(
-    name="few",
-    stem=StemSpec(out=16),
-    first=BlockSpec(op="sepconv", kernel=3, expanded=16, out=16),
-    stages=(Stage(out=24, stride=2), Stage(out=40, stride=2)),
-    head=HeadSpec(conv=240),
-)
-"""
-
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     """An empty folder, where nothing is measured for real."""
-    (tmp_path / "few.py").write_text(SPACE, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
+    synthetic.empty_folder(monkeypatch, tmp_path)
     return synthetic.install(monkeypatch)
 
 
@@ -143,7 +129,7 @@ def test_unknown_names_list_the_known_ones(refused: Refused, flag: str, known: l
         ("import nonesuch", "broken.py: this search space does not load (ModuleNotFoundError: "),
         ("SPACE = 1", "broken.py: the file must set SPACE to a nas.SearchSpace"),
         ("", "broken.py: the file must set SPACE to a nas.SearchSpace"),
-        (SPACE.replace("out=24", "out=0"), "broken.py: this search space does not load (NasError: "),
+        (synthetic.SPACE.replace("out=24", "out=0"), "broken.py: this search space does not load (NasError: "),
     ],
 )
 def test_spaces_that_do_not_load(refused: Refused, text: str | None, message: str) -> None:
@@ -155,7 +141,7 @@ def test_spaces_that_do_not_load(refused: Refused, text: str | None, message: st
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--width", "0.9"], "space few has no width 0.9; it has 0.35, 0.5, 0.75, 1, 1.25, 1.4"),
+        (["--width", "0.9"], "space few has no width 0.9; it has 0.75, 1"),
         (["--resolution", "100"], "space few has no resolution 100; it has 96, 128"),
     ],
 )

@@ -37,26 +37,6 @@ from nas.registry import load_space
 from nas.run import RunFolder
 from nas.spec import ArchSpec, load_results
 
-SPACE = """
-from nas.space import SearchSpace, Stage
-from nas.spec import BlockSpec, HeadSpec, StemSpec
-
-few = dict(depths=(1, 2), kernels=(3, 5), expansions=(3, 4), se=(False, True), activations=("relu",))
-SPACE = SearchSpace(
-    name="few",
-    stem=StemSpec(out=16),
-    first=BlockSpec(op="sepconv", kernel=3, expanded=16, out=16),
-    stages=(
-        Stage(out=24, stride=2, **few),
-        Stage(out=40, stride=2, **few),
-        Stage(out=80, stride=2, **few),
-        Stage(out=160, stride=2, **few),
-    ),
-    head=HeadSpec(conv=960, hidden=256),
-    widths=(0.75, 1.0),
-    resolutions=(96, 128),
-)
-"""
 BUDGET_MS = 0.7
 
 
@@ -64,16 +44,12 @@ BUDGET_MS = 0.7
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     """In an empty folder with the space of few choices. Whole networks take a percent or two more or less than
     their parts, each its own."""
-    (tmp_path / "few.py").write_text(SPACE, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
+    synthetic.empty_folder(monkeypatch, tmp_path)
     sentinel = published_spec("mobilenet_v3_large").id
 
     def whole(spec: ArchSpec) -> float:
         return 1.0 if spec.id == sentinel else random.Random(spec.id).uniform(0.99, 1.03)
 
-    some = [r for r in published_networks() if r.spec.name in ("mobilenet_v3_large", "mobilenet_v3_small")]
-    some += [r for r in published_networks() if r.spec.name.startswith("ofa_")][:3]
-    monkeypatch.setattr(pipeline, "published_networks", lambda: some)  # for speed
     return synthetic.install(monkeypatch, Machine(whole=whole))
 
 

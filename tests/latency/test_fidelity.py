@@ -1,0 +1,100 @@
+"""What a table says of itself, where the truth is known."""
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+import synthetic
+from synthetic import Machine, network_ms
+
+from nas.errors import NasError
+from nas.latency.building import measure_missing, new_table
+from nas.latency.fidelity import check, covered_scales, figures, held_out
+from nas.latency.table import LatencyTable, space_parts
+from nas.registry import load_space
+from nas.space import Scale, SearchSpace
+from nas.spec import ArchSpec
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return synthetic.install(monkeypatch)
+
+
+@pytest.fixture
+def space() -> SearchSpace:
+    space = load_space("mobilenet_v3_small")
+    stages = tuple(dataclasses.replace(s, kernels=(3, 5), expansions=(3,), depths=(1, 2)) for s in space.stages)
+    return dataclasses.replace(space, stages=stages)
+
+
+@pytest.fixture
+def table(machine: Machine, space: SearchSpace) -> LatencyTable:
+    table = new_table(synthetic.made_runtime())
+    measure_missing(table, space_parts(space.at([(0.5, 96), (1.0, 128)])))
+    return table
+
+
+def test_figures_by_hand() -> None:
+    measured = np.array([1.0, 2.0, 4.0, 5.0])
+    found = figures(measured * [1.02, 0.98, 1.08, 0.8], measured)
+    assert (found["networks"], found["mape"], found["bias"]) == (4, 0.08, -0.03)
+    assert (found["within_5_percent"], found["within_10_percent"]) == (0.5, 0.75)
+    assert found["spearman"] == pytest.approx(0.8)  # 4.32 and 4.0 change places
+    assert found["kendall"] == pytest.approx(2 / 3, abs=1e-4)
+
+
+def test_only_scales_that_are_whole_are_covered(table: LatencyTable, space: SearchSpace) -> None:
+    assert covered_scales(table, space) == [Scale(0.5, 96), Scale(1.0, 128)]
+    del table.rows[next(key for key in table.rows if key.startswith("stem 96 "))]
+    assert covered_scales(table, space) == [Scale(1.0, 128)]
+
+
+def test_networks_are_of_the_covered_scales_of_every_space(table: LatencyTable, space: SearchSpace) -> None:
+    other = dataclasses.replace(space, name="other", head=dataclasses.replace(space.head, hidden=64))
+    measure_missing(table, space_parts(other.at([(0.75, 96)])))
+    specs = held_out(table, [space, other, load_space("mobilenet_v3_large")], 40, random.Random(0))
+    assert len({spec.id for spec in specs}) > 35
+    assert sum(other.at([(0.75, 96)]).contains(spec) for spec in specs) == 20
+    assert sum(space.at([(0.5, 96), (1.0, 128)]).contains(spec) for spec in specs) == 20
+    assert not table.missing([])
+    with pytest.raises(NasError, match=r"all rows of no scale of mobilenet_v3_large; `python -m nas\.measure` adds"):
+        held_out(table, [load_space("mobilenet_v3_large")], 5, random.Random(0))
+
+
+def test_a_true_table_has_no_error(table: LatencyTable, space: SearchSpace) -> None:
+    specs = held_out(table, [space], 20, random.Random(0))
+    shares: list[float] = []
+    found, predicted, measured = check(table, specs, rng=random.Random(0), on_progress=shares.append)
+    assert predicted == pytest.approx(measured, rel=1e-4)
+    assert (found["mape"], found["bias"], found["noise_mape"]) == pytest.approx((0, 0, 0), abs=1e-4)
+    assert (found["within_5_percent"], found["within_10_percent"]) == (1, 1)
+    assert found["spearman"] == pytest.approx(1)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_what_the_parts_do_not_know_is_found(table: LatencyTable, space: SearchSpace, machine: Machine) -> None:
+    """Whole networks that take 4 percent less than their parts, and each up to 3 more or less."""
+    sentinel = table.sentinel.spec.id
+
+    def whole(spec: ArchSpec) -> float:
+        return 1.0 if spec.id == sentinel else 0.96 * random.Random(spec.id).uniform(0.97, 1.03)
+
+    machine.whole = whole
+    specs = held_out(table, [space], 60, random.Random(0))
+    found, predicted, measured = check(table, specs, rng=random.Random(0))
+    truth = np.array([network_ms(spec) * whole(spec) for spec in specs])
+    assert measured == pytest.approx(truth, rel=1e-4)
+    assert found["bias"] == pytest.approx(float((predicted / truth - 1).mean()), abs=1e-4)
+    assert 0.03 < found["bias"] < 0.055
+    assert found["mape"] >= found["bias"]
+    assert 0.4 < found["within_5_percent"] < 0.95
+    assert found["noise_mape"] < 1e-4
+
+
+def test_the_noise_of_measuring_is_told_apart(table: LatencyTable, space: SearchSpace, machine: Machine) -> None:
+    machine.noise = 0.03
+    found, _, _ = check(table, held_out(table, [space], 30, random.Random(0)), rng=random.Random(0))
+    assert 0.001 < found["noise_mape"] < 0.03

@@ -1,0 +1,89 @@
+"""The command that makes and checks tables, on a machine that is known."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import synthetic
+from synthetic import Machine, network_ms
+
+from nas import measure
+from nas.errors import NasError
+from nas.latency.building import new_table
+from nas.latency.fidelity import covered_scales
+from nas.latency.table import LatencyTable
+from nas.published import published_spec
+from nas.registry import load_space
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    synthetic.empty_folder(monkeypatch, tmp_path)
+    return synthetic.install(monkeypatch)
+
+
+@pytest.fixture
+def measured(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def call(*arguments: str) -> str:
+        measure.main(["--space", "few.py", "--runtime", "synthetic", *arguments])
+        return capsys.readouterr().out
+
+    return call
+
+
+def own_table() -> LatencyTable:
+    return LatencyTable.load(new_table(synthetic.made_runtime()).default_path())
+
+
+def test_one_scale_of_each_space_by_default(measured: Callable[..., str]) -> None:
+    out = measured()
+    table = own_table()
+    assert covered_scales(table, load_space("few.py")) == [(0.75, 96)]
+    assert f"{table.path}: {len(table.rows)} rows, {len(table.rows)} of them new; sentinel mobilenet_v3_large" in out
+    assert f"{network_ms(published_spec('mobilenet_v3_large')):.2f} ms" in out
+    assert "0 of them new" in measured()
+
+
+def test_all_scales(measured: Callable[..., str]) -> None:
+    measured("--all")
+    assert covered_scales(own_table(), load_space("few.py")) == list(load_space("few.py").scales)
+
+
+def test_what_a_budget_needs(measured: Callable[..., str]) -> None:
+    measured("--budget-ms", "0.3")
+    scales = covered_scales(own_table(), load_space("few.py"))
+    assert scales
+    assert all(network_ms(load_space("few.py").smallest(scale)) <= 0.3 for scale in scales)
+
+
+def test_a_table_elsewhere(measured: Callable[..., str]) -> None:
+    """Made where it is named, and filled there the next time."""
+    assert "tables/mine.json: " in measured("--out", "tables/mine.json")
+    rows = len(LatencyTable.load("tables/mine.json").rows)
+    assert f"tables/mine.json: {rows} rows, 0 of them new" in measured("--out", "tables/mine.json")
+    measured("--out", "tables/mine.json", "--all")
+    assert len(LatencyTable.load("tables/mine.json").rows) > rows
+    assert not Path("latency_tables").exists()
+
+
+def test_a_check_is_written_into_the_table(measured: Callable[..., str], machine: Machine) -> None:
+    measured()
+    out = measured("--check", "--networks", "10")
+    assert "10 random networks: mean error 0.0%" in out
+    fidelity = own_table().fidelity
+    assert fidelity is not None
+    assert fidelity["networks"] == 10
+    assert fidelity["within_5_percent"] == 1
+    assert "no longer holds" not in out
+    machine.whole = lambda spec: 1.25 if spec.name == "mobilenet_v3_large" else 1.0
+    assert "the table no longer holds: divide its times by 1.250, or measure it again" in measured(
+        "--check", "--networks", "5"
+    )
+
+
+def test_a_check_of_what_was_never_measured(measured: Callable[..., str]) -> None:
+    measured()
+    with pytest.raises(NasError, match="has all rows of no scale of mobilenet_v3_large"):
+        measure.main(["--space", "mobilenet_v3_large", "--runtime", "synthetic", "--check"])
+    assert json.loads(Path(str(own_table().path)).read_text(encoding="utf-8"))["fidelity"] is None
