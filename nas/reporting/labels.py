@@ -52,13 +52,16 @@ def place_labels(axes: Axes, labels: Sequence[Label], *, taken: Iterable[Bbox], 
         width, height = text_size(axes, label.text, size, label.bold)
         best, offset, direction, least = Bbox.null(), (0.0, 0.0), (1, 0), np.inf
         for distance in _DISTANCES:
+            if distance >= least:
+                break  # farther ones can only cost more
             for preference, (right, up) in enumerate(_DIRECTIONS):
                 reach = distance if not (right and up) else 0.75 * distance
                 move = (right * reach, up * reach)
                 box = _box(axes, label, move, (right, up), width, height)
                 cost = _cost(box, frame, occupied, lines) + distance + 0.1 * preference
                 if written and _is_far(move):
-                    cost += 100 * any(_crosses(_leader(axes, label, move), other) for other in written)
+                    leader = _leader(axes, label, move)
+                    cost += 100 * any(_crosses(leader, other) for other in written)
                 if cost < least:
                     best, offset, direction, least = box, move, (right, up), cost
         if label.optional and least >= _TOO_UGLY:
@@ -76,7 +79,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], *, taken: Iterable[Bbox], 
             fontweight="bold" if label.bold else "normal",
             bbox=_GROUND,
             zorder=10,
-            arrowprops={"arrowstyle": "-", "color": label.color, "lw": 0.7, "shrinkA": 1, "shrinkB": 5}
+            arrowprops={"arrowstyle": "-", "color": label.color, "lw": 0.7, "shrinkA": 3, "shrinkB": 5}
             if far
             else None,
         )

@@ -256,11 +256,11 @@ def _number(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value of run.json for people: objects and lists in a row, numbers at four digits."""
+    """A value of run.json for people: objects and lists in a row, without what is empty, numbers at four digits."""
     match value:
         case Mapping():
             return ", ".join(
-                f"{str(key).replace('_', ' ')} {_text(item)}" for key, item in value.items() if item is not None
+                f"{str(key).replace('_', ' ')} {_text(item)}" for key, item in value.items() if item not in (None, [])
             )
         case list() | tuple():
             return ", ".join(_text(item) for item in value)

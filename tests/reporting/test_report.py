@@ -92,6 +92,11 @@ def test_page_does_not_hide_a_violated_budget(edit_run):
     assert "That is 0.30 ms over the budget of 1.2 ms." in text
 
 
+def test_arguments_that_were_not_given_are_left_out(edit_run):
+    text = text_of(edit_run(lambda data: data["arguments"].update(width=[], only=None, resolution=[192, 224])))
+    assert "budget ms 4, seed 0, resolution 192, 224" in text
+
+
 def test_budgets_are_rounded(edit_run):
     text = text_of(edit_run(lambda data: data["roles"]["small"].update(budget_ms=1.8588235294117648)))
     assert "The budget of 1.86 ms is kept" in text
