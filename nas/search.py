@@ -9,13 +9,10 @@ what is new. What is found is measured on the device and lies, with a report, in
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli import positive_float, positive_int, run
+from nas.cli import RichConsole, positive_float, positive_int, run
 
 if TYPE_CHECKING:
     from nas.pipeline import Progress, Request
@@ -34,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
 
     with console.progress("drawing the report"):
         page = write_report(folder.path)
-    console.show(folder.manifest)
+    _show(folder.manifest, console)
     roles = " ".join(f"{folder.path}/{role}.json" for role in request.roles)
     print(f"\nspecs:  {roles}\nreport: {page}\ntrain:  python -m nas.train {folder.path}/{request.roles[-1]}.json")
 
@@ -96,68 +93,39 @@ def _folder(arguments: argparse.Namespace, request: Request) -> Path:
     return last_folder(default) if arguments.resume else unused_folder(default)
 
 
-class RichConsole:
-    """Progress bars with time left, and the table at the end."""
+def _show(manifest: dict[str, Any], console: RichConsole) -> None:
+    """The found networks beside the published ones that were measured in the same rounds."""
+    from rich import box
+    from rich.table import Table
 
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        # Into a file or a pipe goes every column whole; a terminal is as wide as it is.
-        self._console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
-
-    def say(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
-
-    @contextmanager
-    def progress(self, title: str) -> Iterator[Progress]:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("", no_wrap=True)
+    for heading in ("px", "ms", "MACs M", "params M", "top-1 % est.", "published"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    shown = [network for network in manifest["networks"] if network["raw_ms"] is not None]
+    for network in shown:
+        published = network["kind"] == "published"
+        table.add_row(
+            network["name"],
+            str(network["spec"]["resolution"]),
+            f"{network['measured_ms']:.2f}",
+            f"{network['macs'] / 1e6:.0f}",
+            f"{network['params'] / 1e6:.2f}",
+            f"{network['estimated_top1']:.1f} ± {network['estimated_std']:.1f}"
+            + ("*" if network["extrapolated"] else ""),
+            f"{network['top1']:.1f}" if published else "",
+            style="" if published else "bold",
         )
-        terminal = self._console.is_terminal
-        with Progress(*columns, console=self._console, transient=True, disable=not terminal) as bar:
-            task = bar.add_task(title, total=1.0, note="")
-            yield lambda share, note: bar.update(task, completed=share, note=note)
-
-    def show(self, manifest: dict[str, Any]) -> None:
-        """The found networks beside the published ones that were measured in the same rounds."""
-        from rich import box
-        from rich.table import Table
-
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-        table.add_column("", no_wrap=True)
-        for heading in ("px", "ms", "MACs M", "params M", "top-1 % est.", "published"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        shown = [network for network in manifest["networks"] if network["raw_ms"] is not None]
-        for network in shown:
-            published = network["kind"] == "published"
-            table.add_row(
-                network["name"],
-                str(network["spec"]["resolution"]),
-                f"{network['measured_ms']:.2f}",
-                f"{network['macs'] / 1e6:.0f}",
-                f"{network['params'] / 1e6:.2f}",
-                f"{network['estimated_top1']:.1f} ± {network['estimated_std']:.1f}"
-                + ("*" if network["extrapolated"] else ""),
-                f"{network['top1']:.1f}" if published else "",
-                style="" if published else "bold",
-            )
-        self.say("")
-        self._console.print(table)
-        self.say(f"ms: measured whole on {manifest['machine']['cpu']}, {manifest['table']['runtime']}, normalised")
-        self.say(f"est.: {manifest['estimator']['name']}: {manifest['estimator']['effort']}")
-        if any(network["extrapolated"] for network in shown):
-            self.say("*: outside the range that the estimator was fitted to, its uncertainty doubled")
-        for role, entry in manifest["roles"].items():
-            found = next(network for network in shown if network["role"] == role)
-            text = f"{role}: {found['measured_ms']:.2f} of {entry['budget_ms']:.3g} ms"
-            self.say(text + ("" if entry["binds"] else "; the budget does not bind, this is the space's most accurate"))
+    console.say("")
+    console.print(table)
+    console.say(f"ms: measured whole on {manifest['machine']['cpu']}, {manifest['table']['runtime']}, normalised")
+    console.say(f"est.: {manifest['estimator']['name']}: {manifest['estimator']['effort']}")
+    if any(network["extrapolated"] for network in shown):
+        console.say("*: outside the range that the estimator was fitted to, its uncertainty doubled")
+    for role, entry in manifest["roles"].items():
+        found = next(network for network in shown if network["role"] == role)
+        text = f"{role}: {found['measured_ms']:.2f} of {entry['budget_ms']:.3g} ms"
+        console.say(text + ("" if entry["binds"] else "; the budget does not bind, this is the space's most accurate"))
 
 
 if __name__ == "__main__":
