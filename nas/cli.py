@@ -1,12 +1,14 @@
-"""What the commands share: how they end when the user made a mistake or pressed Ctrl-C."""
+"""What the commands share: how they end, how they tell how far they are, and types of their arguments."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from nas.errors import NasError
 
@@ -53,3 +55,37 @@ def positive_float(text: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
     return value
+
+
+class RichConsole:
+    """What a command says: lines, tables, and progress bars with time left (these on a terminal only)."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        # Into a file or a pipe goes every column whole; a terminal is as wide as it is.
+        self._console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+        self._bars = Console(stderr=True)  # not on stdout, which the exact solver keeps shut while it works
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Callable[[float, str], None]]:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._bars, transient=True, disable=not self._bars.is_terminal) as bar:
+            task = bar.add_task(title, total=1.0, note="")
+            yield lambda share, note: bar.update(task, completed=share, note=note)
+
+    def print(self, thing: Any) -> None:
+        """A table, or anything else that rich can draw."""
+        self._console.print(thing)

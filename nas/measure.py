@@ -15,12 +15,11 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.cli import positive_float, positive_int, run
+from nas.cli import RichConsole, positive_float, positive_int, run
 from nas.errors import NasError
 
 if TYPE_CHECKING:
     from nas.latency.table import LatencyTable
-    from nas.search import RichConsole
     from nas.space import SearchSpace
 
 
@@ -30,7 +29,6 @@ def main(argv: list[str] | None = None) -> None:
     from nas.latency.table import space_parts
     from nas.pipeline import SMALL_SHARE, Prices, open_table, pick_scales
     from nas.registry import RUNTIMES, load_estimator, load_space, resolve
-    from nas.search import RichConsole
 
     console = RichConsole()
     spaces = [load_space(name) for name in arguments.space]

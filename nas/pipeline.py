@@ -407,6 +407,7 @@ def _say_where_things_stand(state: Search, spaces: Mapping[str, SearchSpace]) ->
 def _finish(state: Search, found: dict[str, ArchSpec], published: Sequence[PublishedResult]) -> None:
     """Measures what is compared in one go, and writes the files of the run."""
     run, table, request = state.run, state.table, state.request
+    state.prices.measure([part for name in COMPARED for part in parts_of(published_spec(name))], "published networks")
     by_id = _measured_together(state, found, _compared(state, found, published))
     found = {role: spec.replace(name=f"{role}_{request.budget(role):.3g}ms") for role, spec in found.items()}
     networks = [_network(state, f"found {role}", spec, by_id[spec.id], role, None) for role, spec in found.items()]

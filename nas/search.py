@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nas.cli import RichConsole, positive_float, positive_int, run
 
 if TYPE_CHECKING:
-    from nas.pipeline import Progress, Request
+    from nas.pipeline import Request
 
 
 def main(argv: list[str] | None = None) -> None:
