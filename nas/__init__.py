@@ -22,6 +22,7 @@ _PUBLIC = {
     "published_results": "nas.published",
     "count_cost": "nas.cost",
     "build_model": "nas.models.mobilenet",
+    "load_model": "nas.training.checkpoint",
     "LatencyTable": "nas.latency.table",
     "measure_latency": "nas.latency.timing",
 }
