@@ -213,8 +213,9 @@ class Search:
         corrections: list[float] = entry.setdefault("corrections", [])
         fitting: dict[str, tuple[ArchSpec, Measured]] = {}
         for attempt in range(ATTEMPTS):
-            # At least the fastest: what is predicted a little over the budget may be within it when measured.
-            limit = max(budget / (corrections[attempt - 1] if attempt else 1.0), fastest_ms(prices))
+            # At least the fastest (to the last bits of a sum in another order): what is predicted a little over
+            # the budget may be within it when measured.
+            limit = max(budget / (corrections[attempt - 1] if attempt else 1.0), fastest_ms(prices) * (1 + 1e-9))
             self.explore(role, prices, limit, attempt)
             finalists = [trial.spec for trial in self.candidates(role, limit, attempt)[:FINALISTS]]
             measured = self.measured(role, finalists)
@@ -327,7 +328,7 @@ def open_table(path: str | None, runtime_name: str, threads: int = 1, console: C
     if table.runtime.version != runtime.version and console is not None:
         console.say(
             f"warning: {table.path} was measured with {runtime.name} {table.runtime.version}, here is "
-            f"{runtime.version}; if predictions are off, move the file away and it is measured again"
+            f"{runtime.version}; `python -m nas.measure --check` tells whether it still holds"
         )
     return table
 
@@ -390,8 +391,9 @@ def _say_where_things_stand(state: Search, spaces: Mapping[str, SearchSpace]) ->
         low, high = feasible_ms(state.prices.anchors(space))
         say(f"{role}: {space.name} spans {low:.2f} to {high:.2f} ms on this device; budget {budget:.3g} ms")
         if (1 - NOISE) * budget < low:
-            flag = "--small-budget-ms" if role == "small" and request.only is None else "--budget-ms"
-            hint = "" if flag == "--budget-ms" else " (or search Large alone with --only large)"
+            own = role == "small" and (request.only is None or request.small_budget_ms is not None)
+            flag = "--small-budget-ms" if own else "--budget-ms"
+            hint = " (or search Large alone with --only large)" if own and request.only is None else ""
             raise NasError(
                 f"no network of {space.name} is as fast as {budget:.3g} ms on this device; the smallest feasible "
                 f"budget is {flag} {_rounded_up(low / (1 - NOISE))}{hint}"

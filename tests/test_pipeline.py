@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import synthetic
 from synthetic import Machine, network_ms
@@ -301,6 +302,17 @@ def test_budgets_that_are_no_budgets(machine: Machine, budget: float) -> None:
             search(request(**changes), Path("run"))
     assert not Path("run").exists()
     assert not machine.ran
+
+
+def test_a_budget_that_only_the_fastest_network_keeps(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is predicted over the budget, and by a sum in another order a last bit over the limit that is set for it."""
+    sentinel = published_spec("mobilenet_v3_large").id
+    machine.whole = lambda spec: 1.0 if spec.id == sentinel else 0.97
+    predict_ms = LatencyTable.predict_ms
+    monkeypatch.setattr(LatencyTable, "predict_ms", lambda table, specs: np.nextafter(predict_ms(table, specs), np.inf))
+    smallest = load_space("few.py").smallest((0.75, 96))
+    search(request(only="large", budget_ms=network_ms(smallest)), Path("run"))
+    assert found(Path("run"))["large"].id == smallest.id
 
 
 # Tables -----------------------------------------------------------------------------------------------
