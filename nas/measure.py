@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from nas.cli import RichConsole, positive_float, positive_int, run
 from nas.errors import NasError
+from nas.files import make_folder
 
 if TYPE_CHECKING:
     from nas.latency.table import LatencyTable
@@ -33,9 +34,15 @@ def main(argv: list[str] | None = None) -> None:
     console = RichConsole()
     spaces = [load_space(name) for name in arguments.space]
     if arguments.out and not Path(arguments.out).exists():
+        make_folder(Path(arguments.out).parent)  # before anything is measured for it
         table = new_table(resolve("runtime", arguments.runtime, RUNTIMES)(threads=arguments.threads))
     else:
         table = open_table(arguments.out, arguments.runtime, arguments.threads, console)
+        if table.runtime.threads != arguments.threads:
+            raise NasError(
+                f"{table.path} is of {table.runtime}; ask for that with --threads {table.runtime.threads}, or name "
+                "another file with --out"
+            )
     console.say(f"device: {table.device.cpu}, {table.runtime}")
     if arguments.check:
         _check(table, spaces, arguments.networks, console)
@@ -77,7 +84,10 @@ def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, consol
         f"within 10 %: {figures['within_10_percent']:.0%}, Spearman {figures['spearman']:.3f}"
     )
     if abs(figures["bias"]) > 0.03:
-        console.say(f"the table no longer holds: divide its times by {1 + figures['bias']:.3f}, or measure it again")
+        console.say(
+            f"the table no longer holds, its times are {figures['bias']:+.1%} off: move the file away, so that it is "
+            "measured again"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli import RichConsole, positive_float, positive_int, run
+from nas.cli import RichConsole, natural_int, positive_float, positive_int, run
 
 if TYPE_CHECKING:
     from nas.pipeline import Request
@@ -38,7 +38,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m nas.search", description=__doc__.splitlines()[0])
-    parser.add_argument("--budget-ms", type=positive_float, required=True, metavar="MS", help="latency budget of Large")
+    parser.add_argument(
+        "--budget-ms",
+        type=positive_float,
+        required=True,
+        metavar="MS",
+        help="latency budget of Large; with --only small, of Small",
+    )
     parser.add_argument(
         "--small-budget-ms", type=positive_float, metavar="MS", help="budget of Small (default: 0.31 of Large's)"
     )
@@ -57,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--strategy", default="exact", metavar="NAME")
     parser.add_argument("--trials", type=positive_int, metavar="N", help="networks a role that the strategy proposes")
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--seed", type=natural_int, default=0, metavar="N")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: reports/<budget>ms)")
     parser.add_argument("--resume", action="store_true", help="continue the run in that folder")
     return parser

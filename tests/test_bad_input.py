@@ -276,6 +276,24 @@ def test_measuring_what_cannot_be_measured(refused: Refused, arguments: list[str
     assert refused(measure, "--space", "few.py", "--runtime", "synthetic", *arguments).startswith(message)
 
 
+def test_measuring_into_a_table_of_other_threads(refused: Refused, table: dict[str, Any]) -> None:
+    Path("table.json").write_text(json.dumps(table), encoding="utf-8")
+    line = refused(measure, "--space", "few.py", "--runtime", "synthetic", "--threads", "2", "--out", "table.json")
+    assert line.startswith("table.json is of synthetic 1.0, 1 thread, float32; ask for that with --threads 1")
+
+
+def test_measuring_into_a_folder_that_cannot_be_made(refused: Refused) -> None:
+    line = refused(measure, "--space", "few.py", "--runtime", "synthetic", "--out", "few.py/table.json")
+    assert line.startswith("few.py: this folder cannot be made")
+
+
+def test_the_smallest_budget_is_named_by_the_flag_that_sets_it(refused: Refused) -> None:
+    arguments = searched("--only", "small", "--small-budget-ms", "0.001", "--out", "run")
+    line = refused(search, *arguments, measured=True)
+    assert "the smallest feasible budget is --small-budget-ms 0." in line
+    assert "--only" not in line
+
+
 # nas.train --------------------------------------------------------------------------------------------
 
 
