@@ -2,7 +2,7 @@
 
     python benchmarks/prior_fidelity.py
 
-takes half a minute on one core, prints the figures, and writes them to benchmarks/results/prior_fidelity.json
+takes a minute on one core, prints the figures, and writes them to benchmarks/results/prior_fidelity.json
 and the picture of docs/accuracy.md.
 """
 

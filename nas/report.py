@@ -1,6 +1,6 @@
 """Draws a run again: figures as PNG and SVG in RUN/figures, and RUN/index.html that shows them::
 
-python -m nas.report reports/run          # a few seconds
+python -m nas.report reports/20ms          # a few seconds
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Nothing but the standard library, so that a spec can be read, checked and hashed anywhere::
 
-    spec = ArchSpec.load("reports/small/large.json")
+    spec = ArchSpec.load("reports/20ms/large.json")
     print(spec.id, [block.kernel for block in spec.blocks])
 """
 

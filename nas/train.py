@@ -1,6 +1,6 @@
 """Trains a network of a spec on images::
 
-    python -m nas.train reports/small/small.json
+    python -m nas.train reports/20ms/small.json
     python -m nas.train mobilenet_v3_small --data cifar10 --data-dir data --resolution 32
 
 Without --data on 10,000 embedded images of Fashion-MNIST: a few minutes for MobileNetV3-Small on two cores.
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         rows = train(settings, data, out, resume=args.resume, on_step=progress.on_step, on_epoch=progress.on_epoch)
     best = best_epoch(rows)
     print(f"best accuracy {best.top1:.2f} % after epoch {best.epoch}; weights in {out / 'best.pt'}, to be had by")
-    print(f"    from nas.training.checkpoint import load_model; model = load_model({str(out / 'best.pt')!r})")
+    print(f"    import nas; model = nas.load_model({str(out / 'best.pt')!r})")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -31,8 +31,8 @@ def measure_missing(
 ) -> int:
     """Measures those of `parts` (and their contexts) that the table has no row for; gives their number.
 
-    While the table was never saved, the sentinel's time becomes the lowest lower quartile seen: the device's
-    undisturbed speed. Raises NasError if the table is of another device or runtime.
+    While the table was never saved, the sentinel's time becomes the lowest of the batches' undisturbed ones: the
+    device's own speed. Raises NasError if the table is of another device or runtime.
     """
     missing = table.missing(parts)
     if not missing:

@@ -1,6 +1,6 @@
 """The report of a run: figures and one HTML page::
 
-write_report(Path("reports/run"))   # writes figures/ and index.html there
+write_report(Path("reports/20ms"))   # writes figures/ and index.html there
 """
 
 from __future__ import annotations
