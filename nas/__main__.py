@@ -18,12 +18,11 @@ from rich.table import Table
 from nas.cli import run
 from nas.cost import count_cost
 from nas.errors import NasError
-from nas.latency.table import LatencyTable
+from nas.latency.table import TABLES, LatencyTable
 from nas.published import FAMILIES, published_names, published_results
 from nas.registry import ESTIMATORS, RUNTIMES, STRATEGIES, load_space, space_names
 from nas.space import SearchSpace
 
-TABLES = Path("latency_tables")
 CHOICES = {"estimators": ESTIMATORS, "strategies": STRATEGIES, "runtimes": RUNTIMES}
 Rows = list[tuple[str, str]]
 

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,7 +42,6 @@ SEEDS, FINALISTS = 2, 3
 NOISE = 0.01
 SLACK = 0.025  # unused share of the budget that is worth another attempt
 ATTEMPTS, TRIM_ROUNDS = 2, 6
-TABLES = Path("latency_tables")
 COMPARED = ("mobilenet_v3_large", "mobilenet_v3_small")
 Progress = Callable[[float, str], None]
 
@@ -242,7 +241,7 @@ class Search:
         proposing, seeding, trimming = self.stages(attempt)
         stages = [(proposing, problem, trials)]
         if self.run.manifest["roles"][role]["binds"]:
-            stages.append((seeding, replace(problem, budget_ms=SEED_LIMIT * limit_ms), max(1, trials // 4)))
+            stages.append((seeding, problem.with_budget(SEED_LIMIT * limit_ms), max(1, trials // 4)))
         genes = distributions(space)
         with self.console.progress(f"searching {role}, attempt {attempt + 1}") as progress:
             for index, (stage, limited, number) in enumerate(stages):
@@ -318,7 +317,7 @@ def open_table(path: str | None, runtime_name: str, threads: int = 1, console: C
     """
     runtime = resolve("runtime", runtime_name, RUNTIMES)(threads=threads)
     fresh = new_table(runtime)
-    default = fresh.default_path(TABLES)
+    default = fresh.default_path()
     if path is None and not default.exists():
         return fresh
     table = LatencyTable.load(path or default)

@@ -113,10 +113,6 @@ class ImageNetPrior:
         """Top-1 in percent of a score; strictly increasing."""
         return self._model.limit - np.exp(-np.asarray(score, float))
 
-    def score_at(self, top1: np.ndarray) -> np.ndarray:
-        """The score that a top-1 in percent needs; inverse of `link`."""
-        return -np.log(self._model.limit - np.asarray(top1, float))
-
     def terms(self, space: SearchSpace) -> BlockSums:
         """The score of a space's encoded networks as a sum over slots; `link` makes it an accuracy.
 

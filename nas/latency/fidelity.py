@@ -16,8 +16,6 @@ from nas.latency.timing import measure_latency
 from nas.space import Scale, SearchSpace
 from nas.spec import ArchSpec
 
-NETWORKS = 100
-
 
 def covered_scales(table: LatencyTable, space: SearchSpace) -> list[Scale]:
     """The scales of a space that the table has every row of."""

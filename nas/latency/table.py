@@ -34,6 +34,7 @@ from nas.space import Scale, SearchSpace
 from nas.spec import ArchSpec
 
 JSON_VERSION = 1
+TABLES = Path("latency_tables")  # where commands keep them, from the folder they run in
 SENTINEL = "mobilenet_v3_large"
 _KEYS = ("version", "created", "device", "runtime", "sentinel", "num_classes", "fidelity", "hash", "rows")
 
@@ -89,7 +90,7 @@ class LatencyTable:
     def sentinel(self) -> NetworkPart:
         return NetworkPart(published_spec(SENTINEL))
 
-    def default_path(self, folder: Path = Path("latency_tables")) -> Path:
+    def default_path(self, folder: Path = TABLES) -> Path:
         return folder / table_file(self.device, self.runtime)
 
     # Prediction ---------------------------------------------------------------------------------------
