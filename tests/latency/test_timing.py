@@ -80,7 +80,7 @@ def test_drift_is_divided_out(machine: Machine) -> None:
 def test_a_machine_that_slows_down_for_good_gives_the_same_ratios(machine: Machine, speed: float) -> None:
     """As if another process took a share of it after a while."""
     machine.speed = lambda now: 1.0 if now < 0.1 else speed
-    session = timed(machine, good_runs=12)
+    session = timed(machine, good_runs=12, max_rounds=60)
     assert machine.now > 0.2
     assert np.abs(errors(session)).max() < 0.02
 
@@ -158,7 +158,7 @@ def test_rounds_bound_the_work(machine: Machine) -> None:
 
 
 def test_each_round_has_every_program_once_in_an_order_of_its_own(machine: Machine) -> None:
-    timed(machine, good_runs=12)
+    timed(machine, good_runs=12, max_rounds=60)
     names = [f"{ms} ms" for ms in TIMES_MS]
     runs = [name for name in visits(machine) if name != "sentinel"]
     rounds = [runs[start : start + len(names)] for start in range(0, len(runs), len(names))]
