@@ -6,7 +6,6 @@ python -m nas --networks     # every published network with its costs and accura
 
 from __future__ import annotations
 
-import argparse
 import ast
 import sys
 from importlib.resources import files
@@ -15,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from nas.cli import run
+from nas.cli import Parser, run
 from nas.cost import count_cost
 from nas.errors import NasError
 from nas.latency.table import TABLES, LatencyTable
@@ -28,7 +27,7 @@ Rows = list[tuple[str, str]]
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m nas", description="List what there is.")
+    parser = Parser(prog="python -m nas", description="List what there is.")
     parser.add_argument(
         "--networks", action="store_true", help="list every published network with its costs and accuracy"
     )

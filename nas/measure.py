@@ -10,12 +10,11 @@ A search measures by itself what it needs; this command is for tables that are m
 
 from __future__ import annotations
 
-import argparse
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.cli import RichConsole, positive_float, positive_int, run
+from nas.cli import Parser, RichConsole, positive_float, positive_int, run
 from nas.errors import NasError
 from nas.files import make_folder
 
@@ -90,8 +89,8 @@ def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, consol
         )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m nas.measure", description=__doc__.splitlines()[0])
+def _parser() -> Parser:
+    parser = Parser("python -m nas.measure", description=__doc__.splitlines()[0])
     parser.add_argument("--runtime", default="onnxruntime", metavar="NAME")
     parser.add_argument("--threads", type=positive_int, default=1, metavar="N")
     parser.add_argument(

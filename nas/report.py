@@ -5,14 +5,13 @@ python -m nas.report reports/20ms          # a few seconds
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from nas.cli import run
+from nas.cli import Parser, run
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m nas.report", description="Draw the figures and page of a run.")
+    parser = Parser(prog="python -m nas.report", description="Draw the figures and page of a run.")
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder that nas.search wrote")
     parser.add_argument("--open", action="store_true", help="show the page in the browser")
     arguments = parser.parse_args(argv)

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli import RichConsole, natural_int, positive_float, positive_int, run
+from nas.cli import Parser, RichConsole, natural_int, positive_float, positive_int, run
 
 if TYPE_CHECKING:
     from nas.pipeline import Request
@@ -36,8 +36,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\nspecs:  {roles}\nreport: {page}\ntrain:  python -m nas.train {folder.path}/{request.roles[-1]}.json")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m nas.search", description=__doc__.splitlines()[0])
+def _parser() -> Parser:
+    parser = Parser("python -m nas.search", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--budget-ms",
         type=positive_float,

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli import natural_int, positive_int, run
+from nas.cli import Parser, natural_int, positive_int, run
 from nas.errors import NasError
 from nas.registry import load_spec
 from nas.spec import MAX_RESOLUTION, MIN_RESOLUTION, ArchSpec
@@ -48,8 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f"    import nas; model = nas.load_model({str(out / 'best.pt')!r})")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m nas.train",
         description=__doc__.partition("::")[0],
         epilog=__doc__.partition("::")[2],

@@ -167,7 +167,7 @@ class Strategy(NamedTuple):
     notes: Callable[[int], Params] = lambda number: {}
 
 
-EXACT = Strategy(exact_sampler, trials=32)
+EXACT = Strategy(exact_sampler, trials=24)
 EVOLUTION = Strategy(evolution_sampler, trials=500)
 NSGA2 = Strategy(
     nsga2_sampler,
