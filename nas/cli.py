@@ -61,8 +61,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, its errors one line like all others; --help shows the usage."""
 
     def error(self, message: str) -> NoReturn:
-        name = self.prog.removeprefix("python -m ")
-        self.exit(2, f"{name}: error: {message}; {self.prog} --help shows what there is\n")
+        self.exit(2, f"{self.prog.removeprefix('python -m ')}: error: {message}\n")
 
 
 class RichConsole:

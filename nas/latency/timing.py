@@ -23,7 +23,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -42,7 +42,6 @@ SENTINEL_EVERY_MS = 25.0  # of other work
 FULL_SPEED_QUANTILE = 0.1
 DISTURBED = 1.08
 BUFFER_BYTES = 4 << 20  # twice the second cache of today's server cores
-REFERENCE_EVERY = 50  # programs in a round, for one run of the sentinel as a program
 PATIENCE = 1  # sentinel runs that a disturbance is waited for before work goes on all the same
 GOOD_RUNS = 4  # undisturbed runs that a program gets at least
 MIN_GOOD = 3  # below it, disturbed runs count too
@@ -99,29 +98,23 @@ def time_interleaved(
     A program is left out of further rounds once it has `good_runs` undisturbed runs and the relative standard
     error of their median is at most `relative_error`, or after `max_rounds`. `undisturbed_ms` is the sentinel's
     time at full speed, where it is known from before. `on_progress` gets the share done.
-
-    The sentinel is one of the programs too, and every ratio is divided by its own: runs are counted where the
-    sentinel beside them was quick, so that anything, the sentinel itself included, comes out a little slow.
     """
     record = _Record(bench, np.inf if undisturbed_ms is None else undisturbed_ms / 1000)
     samples: list[list[_Sample]] = [[] for _ in programs]
-    reference: list[_Sample] = []
     active = list(range(len(programs)))
     done = 0
     with pinned(bench.cores), _no_collection():
         for program in programs:
             program()
         while active and done < max_rounds:
-            order: list[int | None] = [*active, *[None] * (1 + len(active) // REFERENCE_EVERY)]
-            rng.shuffle(order)
+            rng.shuffle(active)
             since = 2 * SENTINEL_EVERY_MS
-            for index in order:
+            for index in active:
                 if since > SENTINEL_EVERY_MS:
                     record.beat()
                     since = 0.0
-                sample = record.sample(bench.sentinel if index is None else programs[index])
-                (reference if index is None else samples[index]).append(sample)
-                since += 1000 * sample.seconds
+                samples[index].append(record.sample(programs[index]))
+                since += 1000 * samples[index][-1].seconds
             done += 1
             record.beat(patience=0)
             if done >= good_runs:
@@ -130,10 +123,7 @@ def time_interleaved(
                 active = [i for i, t in pairs if t.count < good_runs or t.error > relative_error]
             finished = 1 - len(active) / max(1, len(programs)) if done >= good_runs else 0.0
             on_progress(max(done / max_rounds, finished))
-    by = record.timing(reference).ratio if reference else 1.0
-    timings = [record.timing(rows) for rows in samples]
-    scaled = (replace(t, ratio=t.ratio / by, quartiles=(t.quartiles[0] / by, t.quartiles[1] / by)) for t in timings)
-    return Session(tuple(scaled), 1000 * record.undisturbed_seconds(), done)
+    return Session(tuple(map(record.timing, samples)), 1000 * record.undisturbed_seconds(), done)
 
 
 class _Sample(NamedTuple):
