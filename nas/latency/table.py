@@ -7,13 +7,11 @@ sum over a network the poolings cancel: what a block leaves over, the next one t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from nas.errors import NasError
 from nas.files import read_text, write_text
 from nas.latency.device import Device
 from nas.latency.runtimes import Runtime
+from nas.latency.table_file import JSON_VERSION, KEYS, Row, RuntimeId, Sentinel, date, rows_hash, table_file, table_text
 from nas.latency.timing import Bench, Timing
 from nas.parts import BlockPart, HeadPart, NetworkPart, Part, StemPart, context_of, parts_of
 from nas.published import published_spec
@@ -33,43 +32,8 @@ from nas.registry import RUNTIMES, resolve
 from nas.space import Scale, SearchSpace
 from nas.spec import ArchSpec
 
-JSON_VERSION = 1
 TABLES = Path("latency_tables")  # where commands keep them, from the folder they run in
 SENTINEL = "mobilenet_v3_large"
-_KEYS = ("version", "created", "device", "runtime", "sentinel", "num_classes", "fidelity", "hash", "rows")
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeId:
-    """What a table was measured with."""
-
-    name: str
-    version: str
-    threads: int
-    precision: str
-
-    @classmethod
-    def of(cls, runtime: Runtime) -> RuntimeId:
-        return cls(runtime.name, runtime.version, runtime.threads, runtime.precision)
-
-    def __str__(self) -> str:
-        plural = "s" if self.threads > 1 else ""
-        return f"{self.name} {self.version}, {self.threads} thread{plural}, {self.precision}"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A timed part: ratios to the sentinel, its context included."""
-
-    ratio: float
-    quartiles: tuple[float, float]
-    count: int
-    error: float  # relative standard error of `ratio`
-
-    @classmethod
-    def of(cls, timing: Timing) -> Row:
-        q1, q3 = timing.quartiles
-        return cls(round(timing.ratio, 7), (round(q1, 7), round(q3, 7)), timing.count, round(timing.error, 5))
 
 
 @dataclass(eq=False)
@@ -81,7 +45,7 @@ class LatencyTable:
     sentinel_ms: float  # the sentinel's undisturbed time when the table was made
     num_classes: int = NUM_CLASSES
     rows: dict[str, Row] = field(default_factory=dict)
-    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    created: str = field(default_factory=date)
     fidelity: dict[str, Any] | None = None
     path: Path | None = None
     _prices: dict[Part, float] = field(default_factory=dict, repr=False)
@@ -187,26 +151,17 @@ class LatencyTable:
         # As it will be read, so that a search that goes on and one that is resumed price alike.
         self.sentinel_ms = round(self.sentinel_ms, 6)
         self._prices.clear()
-        head = {
-            "version": JSON_VERSION,
-            "created": self.created,
-            "device": self.device.to_dict(),
-            "runtime": {f: getattr(self.runtime, f) for f in ("name", "version", "threads", "precision")},
-            "sentinel": {"network": SENTINEL, "spec_id": self.sentinel.spec.id, "ms": self.sentinel_ms},
-            "num_classes": self.num_classes,
-            "fidelity": self.fidelity,
-            "hash": self._hash(),
-        }
-        rows = ",\n".join(
-            f"    {json.dumps(key)}: {json.dumps(_row_json(row))}" for key, row in sorted(self.rows.items())
+        text = table_text(
+            created=self.created,
+            device=self.device,
+            runtime=self.runtime,
+            sentinel=Sentinel(SENTINEL, self.sentinel.spec.id, self.sentinel_ms),
+            num_classes=self.num_classes,
+            fidelity=self.fidelity,
+            rows=self.rows,
         )
-        text = json.dumps(head, indent=2, ensure_ascii=False)
-        write_text(self.path, text.removesuffix("\n}") + ',\n  "rows": {\n' + rows + "\n  }\n}\n")
+        write_text(self.path, text)
         return self.path
-
-    def _hash(self) -> str:
-        text = json.dumps({key: _row_json(row) for key, row in self.rows.items()}, sort_keys=True)
-        return hashlib.sha256(f"{self.sentinel_ms:.6f} {text}".encode()).hexdigest()[:16]
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:
@@ -232,13 +187,13 @@ class LatencyTable:
                 f"version is {reprlib.repr(version)}; this program reads version {JSON_VERSION}"
                 + (": a newer program wrote it, upgrade this one" if newer else "")
             )
-        unknown, missing = sorted(set(data) - set(_KEYS)), [key for key in _KEYS if key not in data]
+        unknown, missing = sorted(set(data) - set(KEYS)), [key for key in KEYS if key not in data]
         if unknown:
-            raise NasError(f"unknown key {reprlib.repr(unknown[0])}; known: {', '.join(_KEYS)}")
+            raise NasError(f"unknown key {reprlib.repr(unknown[0])}; known: {', '.join(KEYS)}")
         if missing:
             raise NasError(f"{missing[0]!r} is missing")
         try:
-            rows = {key: _row_of(key, value) for key, value in data["rows"].items()}
+            rows = {key: Row.from_dict(key, value) for key, value in data["rows"].items()}
             table = cls(
                 device=Device.from_dict(data["device"]),
                 runtime=RuntimeId(**data["runtime"]),
@@ -258,15 +213,9 @@ class LatencyTable:
             raise NasError(f"the sentinel's time is {table.sentinel_ms} ms; measure the table again")
         if sentinel != table.sentinel.spec.id:
             raise NasError(f"its sentinel is another network than this program's {SENTINEL}; measure it again")
-        if data["hash"] != table._hash():
+        if data["hash"] != rows_hash(table.sentinel_ms, table.rows):
             raise NasError("its rows do not fit its hash: it was edited or cut; measure it again, or restore the file")
         return table
-
-
-def table_file(device: Device, runtime: RuntimeId) -> str:
-    """The file name of a device's table."""
-    precision = "" if runtime.precision == "float32" else f"-{runtime.precision}"
-    return f"{device.name}-{runtime.name}-t{runtime.threads}{precision}.json"
 
 
 def space_parts(space: SearchSpace, num_classes: int = NUM_CLASSES) -> Iterator[StemPart | BlockPart | HeadPart]:
@@ -282,16 +231,3 @@ def _fixed_parts(space: SearchSpace, scale: Scale, num_classes: int) -> list[Ste
     """What every network of a scale has: stem, first block, head."""
     parts = list(parts_of(space.smallest(scale), num_classes))
     return [*parts[:2], parts[-1]]
-
-
-def _row_json(row: Row) -> dict[str, Any]:
-    return {"ratio": row.ratio, "quartiles": list(row.quartiles), "count": row.count, "error": row.error}
-
-
-def _row_of(key: str, data: Any) -> Row:
-    row = Row(data["ratio"], (data["quartiles"][0], data["quartiles"][1]), data["count"], data["error"])
-    for value in (row.ratio, *row.quartiles):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 < value < math.inf:
-            raise NasError(f"row {key!r} has the time {reprlib.repr(value)}; a ratio must be a positive number")
-    return row

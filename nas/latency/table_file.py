@@ -1,0 +1,123 @@
+"""The file of a latency table: its rows, what was measured on what, a hash over all of it.
+
+Apart from `nas.latency.table`, which knows networks, so that a device without the package can write the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import reprlib
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from nas.errors import NasError
+
+if TYPE_CHECKING:
+    from nas.latency.device import Device
+    from nas.latency.runtimes import Runtime
+    from nas.latency.timing import Timing
+
+JSON_VERSION = 1
+KEYS = ("version", "created", "device", "runtime", "sentinel", "num_classes", "fidelity", "hash", "rows")
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeId:
+    """What a table was measured with."""
+
+    name: str
+    version: str
+    threads: int
+    precision: str
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> RuntimeId:
+        return cls(runtime.name, runtime.version, runtime.threads, runtime.precision)
+
+    def __str__(self) -> str:
+        plural = "s" if self.threads > 1 else ""
+        return f"{self.name} {self.version}, {self.threads} thread{plural}, {self.precision}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A timed part: ratios to the sentinel, its context included."""
+
+    ratio: float
+    quartiles: tuple[float, float]
+    count: int
+    error: float  # relative standard error of `ratio`
+
+    @classmethod
+    def of(cls, timing: Timing) -> Row:
+        q1, q3 = timing.quartiles
+        return cls(round(timing.ratio, 7), (round(q1, 7), round(q3, 7)), timing.count, round(timing.error, 5))
+
+    @classmethod
+    def from_dict(cls, key: str, data: Any) -> Row:
+        """Inverse of `to_dict`. Raises NasError, naming the row by its key, for a time that cannot be."""
+        row = cls(data["ratio"], (data["quartiles"][0], data["quartiles"][1]), data["count"], data["error"])
+        for value in (row.ratio, *row.quartiles):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 < value < math.inf:
+                raise NasError(f"row {key!r} has the time {reprlib.repr(value)}; a ratio must be a positive number")
+        return row
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"quartiles": list(self.quartiles)}
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinel:
+    """The network that all ratios are to, and its undisturbed time when the table was made."""
+
+    network: str
+    spec_id: str
+    ms: float
+
+
+def date() -> str:
+    """Now, to the second, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+
+
+def table_text(
+    *,
+    created: str,
+    device: Device,
+    runtime: RuntimeId,
+    sentinel: Sentinel,
+    num_classes: int,
+    fidelity: Mapping[str, Any] | None,
+    rows: Mapping[str, Row],
+) -> str:
+    """The whole file, one line a row."""
+    head = {
+        "version": JSON_VERSION,
+        "created": created,
+        "device": device.to_dict(),
+        "runtime": asdict(runtime),
+        "sentinel": asdict(sentinel),
+        "num_classes": num_classes,
+        "fidelity": fidelity,
+        "hash": rows_hash(sentinel.ms, rows),
+    }
+    lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(row.to_dict())}" for key, row in sorted(rows.items()))
+    text = json.dumps(head, indent=2, ensure_ascii=False)
+    return text.removesuffix("\n}") + ',\n  "rows": {\n' + lines + "\n  }\n}\n"
+
+
+def rows_hash(sentinel_ms: float, rows: Mapping[str, Row]) -> str:
+    """16 hexadecimal digits that change with any row, and with the sentinel's time."""
+    text = json.dumps({key: row.to_dict() for key, row in rows.items()}, sort_keys=True)
+    return hashlib.sha256(f"{sentinel_ms:.6f} {text}".encode()).hexdigest()[:16]
+
+
+def table_file(device: Device, runtime: RuntimeId) -> str:
+    """The file name of a device's table."""
+    precision = "" if runtime.precision == "float32" else f"-{runtime.precision}"
+    return f"{device.name}-{runtime.name}-t{runtime.threads}{precision}.json"
