@@ -1,7 +1,7 @@
 """Networks and their parts as ONNX graphs, batch norm folded into the convolutions; without torch.
 
 torch's exporter takes 0.6-3 s a block, this takes milliseconds. The graph is the one a deployed network has:
-what is timed is what would be shipped.
+what is timed is what would be shipped. In int8 it is what static quantisation makes of it.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ def network_model(
     return _Graph(NetworkPart(spec, num_classes), weights).model(batch)
 
 
-def part_model(part: Part) -> onnx.ModelProto:
-    """A part with random weights, batch 1, in the context in which it is timed."""
-    return _Graph(part, None).model(1)
+def part_model(part: Part, precision: str = "float32") -> onnx.ModelProto:
+    """A part with random weights, batch 1, in the context in which it is timed; `precision` float32 or int8."""
+    model = _Graph(part, None).model(1)
+    return model if precision == "float32" else quantised(model)
 
 
 def random_weights(layers: Sequence[Layer]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -175,3 +176,90 @@ def _signature(part: Part) -> tuple[str, int, int, list[int]]:
     if isinstance(part, BlockPart):
         return part.key, CONTEXT_CHANNELS, part.in_size, [part.block.out, 1, 1]
     return part.key, CONTEXT_CHANNELS, part.size, [part.channels, 1, 1]
+
+
+# Static quantisation ----------------------------------------------------------------------------------
+
+# Scale and zero point (uint8) of an operation's output. They are fixed: no time depends on them, and calibration
+# takes a hundred times as long as writing the graph. What follows a ReLU begins at zero.
+_RANGES = {"Relu": (1 / 16, 0), "Clip": (6 / 255, 0), "HardSigmoid": (1 / 255, 0), "Sigmoid": (1 / 255, 0)}
+_SIGNED = (1 / 16, 128)
+
+
+def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph of this file in int8, for timing: its outputs are as rough as its scales, which nothing calibrated.
+
+    Every tensor is quantised and dequantised again (QDQ), weights in int8 a channel, activations in uint8, a ReLU
+    left to the range of the tensor in front of it: the operations that `onnxruntime.quantization.quantize_static`
+    writes. It takes 50 to 800 ms a part, this a few.
+    """
+    return _Quantised(model).model
+
+
+class _Quantised:
+    """The nodes of a float graph, in their order, between quantised tensors."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        self._scales: dict[str, float] = {}  # of the tensors that were quantised
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        rectifiers = {node.input[0]: node for node in model.graph.node if node.op_type in ("Relu", "Clip")}
+        self._activation(INPUT, _SIGNED)
+        for node in model.graph.node:
+            if node.op_type not in ("Relu", "Clip"):
+                # Nothing but the ReLU reads what it rectifies.
+                last = rectifiers.get(node.output[0], node)
+                self._operation(node, last.output[0])
+                self._activation(last.output[0], _RANGES.get(last.op_type, _SIGNED))
+        graph = helper.make_graph(
+            self._nodes, model.graph.name, model.graph.input, model.graph.output, list(self._initializers.values())
+        )
+        self.model = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+    def _operation(self, node: onnx.NodeProto, output: str) -> None:
+        inputs = [_dequantised(name) for name in node.input]
+        if node.op_type in ("Conv", "Gemm"):
+            weight, bias = (self._weights[name] for name in node.input[1:])
+            scales = np.abs(weight).reshape(len(weight), -1).max(axis=1) / np.float32(127)
+            steps = weight / scales.reshape(-1, *[1] * (weight.ndim - 1))
+            inputs[1] = self._channels(node.input[1], np.rint(steps).astype(np.int8), scales)
+            scales = scales * np.float32(self._scales[node.input[0]])
+            inputs[2] = self._channels(node.input[2], np.rint(bias / scales).astype(np.int32), scales)
+        quantised_node = helper.make_node(node.op_type, inputs, [_undone(output)])
+        quantised_node.attribute.extend(node.attribute)
+        self._nodes.append(quantised_node)
+
+    def _channels(self, name: str, values: np.ndarray, scales: np.ndarray) -> str:
+        """Weights with a scale a channel, their first axis."""
+        zeros = np.zeros(len(scales), values.dtype)
+        arrays = zip((name, f"{name}_scale", f"{name}_zero"), (values, scales, zeros), strict=True)
+        inputs = [self._constant(key, value) for key, value in arrays]
+        self._nodes.append(helper.make_node("DequantizeLinear", inputs, [_dequantised(name)], axis=0))
+        return _dequantised(name)
+
+    def _activation(self, name: str, spread: tuple[float, int]) -> None:
+        scale, zero = spread
+        self._scales[name] = scale
+        constants = [
+            self._constant(f"scale_{scale:.4f}", np.float32(scale)),
+            self._constant(f"zero_{zero}", np.uint8(zero)),
+        ]
+        self._nodes += [
+            helper.make_node("QuantizeLinear", [_undone(name), *constants], [f"{name}_quantised"]),
+            helper.make_node("DequantizeLinear", [f"{name}_quantised", *constants], [_dequantised(name)]),
+        ]
+
+    def _constant(self, name: str, value: Any) -> str:
+        self._initializers.setdefault(name, numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+
+def _dequantised(name: str) -> str:
+    """The tensor as it is read; the graph's output keeps its name."""
+    return name if name == OUTPUT else f"{name}_dequantised"
+
+
+def _undone(name: str) -> str:
+    """The tensor as it was computed, before it is quantised."""
+    return f"{name}_undone" if name == OUTPUT else name

@@ -22,6 +22,8 @@ from nas.spec import ArchSpec
 # name -> "module:attribute", imported on first use so that naming a thing does not load torch or a runtime.
 RUNTIMES = {
     "onnxruntime": "nas.latency.runtimes:OnnxRuntime",
+    "openvino": "nas.latency.runtimes:OpenVino",
+    "torch": "nas.latency.runtimes:TorchEager",
 }
 ESTIMATORS = {
     "imagenet-prior": "nas.estimators.imagenet_prior:ImageNetPrior",
@@ -29,6 +31,7 @@ ESTIMATORS = {
 STRATEGIES = {
     "exact": "nas.strategies.samplers:EXACT",
     "evolution": "nas.strategies.samplers:EVOLUTION",
+    "once-for-all": "nas.strategies.samplers:ONCE_FOR_ALL",
     "tpe": "nas.strategies.samplers:TPE",
     "nsga2": "nas.strategies.samplers:NSGA2",
     "random": "nas.strategies.samplers:RANDOM",

@@ -19,6 +19,7 @@ import pytest
 from nas import pipeline
 from nas.latency import timing
 from nas.latency.runtimes import Run
+from nas.latency.runtimes.base import check_precision
 from nas.latency.timing import Bench
 from nas.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart, parts_of
 from nas.registry import RUNTIMES
@@ -133,10 +134,10 @@ class SyntheticRuntime:
 
     name = "synthetic"
     version = "1.0"
-    precision = "float32"
 
-    def __init__(self, threads: int = 1, machine: Machine | None = None) -> None:
+    def __init__(self, threads: int = 1, precision: str = "float32", machine: Machine | None = None) -> None:
         self.threads = threads
+        self.precision = check_precision(self.name, precision, ("float32", "int8"))
         self.machine = machine or Machine()
 
     def clock(self) -> float:

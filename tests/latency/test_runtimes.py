@@ -1,32 +1,53 @@
-"""One contract for every runtime that is installed: it runs every kind of part, and its clock goes forward."""
+"""One contract for every runtime: it runs every kind of part, as the others do, and its clock goes forward."""
 
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import onnxruntime
 import pytest
+import torch
 
-from nas.latency.runtimes import Runtime
+from nas.errors import NasError
+from nas.latency.runtimes import Profiler, Runtime
+from nas.latency.runtimes.base import by_operation, clock_of, sample_images
+from nas.latency.runtimes.torch_eager import input_shape, part_module
+from nas.onnx_graph import INPUT, part_model
 from nas.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart
 from nas.published import published_spec
 from nas.registry import RUNTIMES, resolve
 from nas.spec import BlockSpec, HeadSpec, StemSpec
 
+SMALL = published_spec("mobilenet_v3_small")
 PARTS: dict[str, Part] = {
     "stem": StemPart(StemSpec(out=8), 32),
     "block": BlockPart(BlockSpec(kernel=3, expanded=16, out=8, se=8), 8, 8),
     "strided": BlockPart(BlockSpec(kernel=5, expanded=16, out=16, stride=2, activation="hswish"), 8, 9),
+    "sigmoid": BlockPart(BlockSpec(kernel=7, expanded=24, out=8, se=8, gate="sigmoid"), 8, 8),
     "sepconv": BlockPart(BlockSpec(op="sepconv", kernel=3, expanded=8, out=8, activation="relu6"), 8, 8),
+    "active output": BlockPart(BlockSpec(op="sepconv", kernel=3, expanded=8, out=8, activate_output=True), 8, 8),
     "head": HeadPart(HeadSpec(conv=16, hidden=8), 8, 4, 10),
+    "plain head": HeadPart(HeadSpec(conv=0), 8, 4, 10),
     "context": ContextPart(8, 4),
-    "network": NetworkPart(published_spec("mobilenet_v3_small").replace(resolution=32), 10),
+    "network": NetworkPart(SMALL.replace(resolution=32), 10),
 }
+KINDS = [("onnxruntime", "float32"), ("onnxruntime", "int8"), ("openvino", "float32"), ("torch", "float32")]
 
 
-@pytest.fixture(scope="module", params=RUNTIMES)
+def test_every_runtime_is_held_to_the_contract() -> None:
+    assert {name for name, _ in KINDS} == set(RUNTIMES)
+
+
+@pytest.fixture(scope="module", params=KINDS, ids="-".join)
 def runtime(request: pytest.FixtureRequest) -> Runtime:
-    try:
-        made: Runtime = resolve("runtime", request.param, RUNTIMES)(threads=1)
-    except ImportError:
-        pytest.skip(f"{request.param} is not installed")
-    assert made.name == request.param
-    return made
+    return made(*request.param)
+
+
+def made(name: str, precision: str = "float32", threads: int = 1) -> Any:
+    pytest.importorskip(name, reason=f"{name} is not installed")
+    return resolve("runtime", name, RUNTIMES)(threads=threads, precision=precision)
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -38,11 +59,32 @@ def test_runs_every_kind_of_part(runtime: Runtime, name: str) -> None:
         assert runtime.clock() >= before
 
 
-def test_tells_what_a_table_must_know(runtime: Runtime) -> None:
-    assert runtime.version
+@pytest.mark.parametrize(("name", "precision"), KINDS)
+def test_tells_what_a_table_must_know(name: str, precision: str) -> None:
+    runtime = made(name, precision, threads=2)
+    assert (runtime.name, runtime.precision, runtime.threads) == (name, precision, 2)
     assert runtime.version[0].isdigit()
-    assert (runtime.threads, runtime.precision) == (1, "float32")
-    assert resolve("runtime", runtime.name, RUNTIMES)(threads=2).threads == 2
+    plain = resolve("runtime", name, RUNTIMES)()
+    assert (plain.precision, plain.threads) == ("float32", 1)
+    runtime.compile(PARTS["block"])()
+
+
+def test_a_precision_that_a_runtime_lacks_is_refused_with_those_it_has() -> None:
+    for name, known in (("onnxruntime", "float32, int8"), ("openvino", "float32"), ("torch", "float32")):
+        with pytest.raises(NasError, match=rf"{name} has no precision 'int4'; it has {known}$"):
+            resolve("runtime", name, RUNTIMES)(precision="int4")
+
+
+@pytest.mark.parametrize(
+    ("name", "install"), [("openvino", "uv sync --extra openvino"), ("torch", "pip install torch")]
+)
+def test_a_runtime_that_is_not_installed_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, install: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(NasError, match=f"runtime {name} is not installed .*{install}") as error:
+        resolve("runtime", name, RUNTIMES)()
+    assert "\n" not in str(error.value)
 
 
 def test_several_programs_run_in_turn(runtime: Runtime) -> None:
@@ -53,8 +95,90 @@ def test_several_programs_run_in_turn(runtime: Runtime) -> None:
 
 
 def test_the_clock_counts_work(runtime: Runtime) -> None:
-    run = runtime.compile(NetworkPart(published_spec("mobilenet_v3_small")))
+    """The calling thread's, where the work is done: no other thread of the process has a share in it."""
+    run = runtime.compile(NetworkPart(SMALL))
     run()
-    before = runtime.clock()
-    run()
-    assert 1e-5 < runtime.clock() - before < 60
+    process, before = time.process_time(), runtime.clock()
+    for _ in range(5):
+        run()
+    assert runtime.clock() - before > 0.8 * (time.process_time() - process) > 1e-4
+
+
+def test_more_threads_are_timed_by_the_clock_on_the_wall() -> None:
+    assert clock_of(2) is time.perf_counter
+    if sys.platform != "win32":
+        assert clock_of(1) is time.thread_time
+
+
+def test_a_profile_names_operations_and_their_time(runtime: Runtime) -> None:
+    assert isinstance(runtime, Profiler)
+    profile = runtime.profile(PARTS["network"])
+    assert 3 < len(profile) == len(dict(profile))
+    assert "conv" in profile[0][0].lower()
+    times = [milliseconds for _, milliseconds in profile]
+    assert times == sorted(times, reverse=True)
+    assert 0 < sum(times) < 1000
+
+
+def test_a_profile_sums_the_medians_of_places() -> None:
+    rows = [("Conv", "1", ms) for ms in (1.0, 9.0, 2.0)] + [("Conv", "2", 3.0), ("Add", "3", 7.0)]
+    assert by_operation(rows) == [("Add", 7.0), ("Conv", 5.0)]
+
+
+# Outputs ----------------------------------------------------------------------------------------------
+
+
+def images_of(part: Part) -> np.ndarray:
+    return sample_images(input_shape(part))
+
+
+def outputs(part: Part, precision: str = "float32") -> np.ndarray:
+    """onnxruntime's."""
+    graph = part_model(part, precision).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    result: np.ndarray = session.run(None, {INPUT: images_of(part)})[0]
+    return result
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_torchs_modules_compute_what_the_graphs_do(name: str) -> None:
+    part = PARTS[name]
+    state = torch.get_rng_state()
+    with torch.inference_mode():
+        got = part_module(part)(torch.from_numpy(images_of(part))).numpy()
+    wanted = outputs(part)
+    assert got.shape == wanted.shape
+    assert np.abs(got - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    assert torch.equal(torch.get_rng_state(), state), "others count on torch's random numbers"
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_openvino_computes_what_onnxruntime_does(name: str) -> None:
+    part = PARTS[name]
+    request = made("openvino").request(part)
+    request.infer()
+    wanted = outputs(part)
+    assert np.abs(request.get_output_tensor(0).data - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+def test_torch_leaves_the_threads_of_others_alone() -> None:
+    before = torch.get_num_threads()
+    made("torch", threads=3).compile(PARTS["block"])()
+    assert torch.get_num_threads() == before
+
+
+def test_measuring_with_onnxruntime_never_loads_torch() -> None:
+    """Nor OpenVINO: both must not be needed on a device where they cannot be installed."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'openvino'): sys.modules[name] = None\n"
+        "from nas.latency.building import measure_missing, new_table\n"
+        "from nas.latency.runtimes import OnnxRuntime\n"
+        "from nas.parts import ContextPart\n"
+        "for precision in ('float32', 'int8'):\n"
+        "    table = new_table(OnnxRuntime(precision=precision))\n"
+        "    assert measure_missing(table, [ContextPart(8, 4)]) == 1\n"
+        "    assert table.runtime.precision == precision\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr

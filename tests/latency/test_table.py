@@ -319,9 +319,9 @@ def test_what_changes_without_the_machine_changing_is_no_other_device(table: Lat
     table.check_device()
 
 
-def test_another_precision_is_refused(table: LatencyTable) -> None:
-    table.runtime = dataclasses.replace(table.runtime, precision="int8")
-    with pytest.raises(NasError, match="precision int8, not float32"):
+def test_a_precision_that_the_runtime_lacks_is_refused(table: LatencyTable) -> None:
+    table.runtime = dataclasses.replace(table.runtime, precision="int4")
+    with pytest.raises(NasError, match="no precision 'int4'; it has float32, int8"):
         table.runtime_here()
 
 
@@ -331,9 +331,10 @@ def test_an_unknown_runtime_is_refused_by_name(table: LatencyTable) -> None:
         table.runtime_here()
 
 
-def test_threads_are_the_tables(table: LatencyTable) -> None:
-    table.runtime = dataclasses.replace(table.runtime, threads=2)
-    assert table.runtime_here().threads == 2
+def test_threads_and_precision_are_the_tables(table: LatencyTable) -> None:
+    table.runtime = dataclasses.replace(table.runtime, threads=2, precision="int8")
+    runtime = table.runtime_here()
+    assert (runtime.threads, runtime.precision) == (2, "int8")
 
 
 def test_this_device_is_the_same_twice_and_survives_json() -> None:

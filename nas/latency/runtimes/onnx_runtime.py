@@ -1,0 +1,79 @@
+"""onnxruntime: what MobileNets are deployed with on a CPU, and the default."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas.latency.runtimes.base import (
+    PROFILED_RUNS,
+    Profile,
+    Run,
+    by_operation,
+    check_precision,
+    clock_of,
+    installed,
+    sample_images,
+)
+from nas.onnx_graph import INPUT, OUTPUT, part_model
+from nas.parts import Part
+
+
+class OnnxRuntime:
+    """On the CPU, denormals flushed to zero, no spinning threads beside the one that is timed."""
+
+    name = "onnxruntime"
+
+    def __init__(self, threads: int = 1, precision: str = "float32") -> None:
+        self.precision = check_precision(self.name, precision, ("float32", "int8"))
+        self._onnxruntime = installed("onnxruntime", "`pip install onnxruntime`")
+        self.version: str = self._onnxruntime.__version__
+        self.threads = threads
+        self.clock = clock_of(threads)
+
+    def compile(self, part: Part) -> Run:
+        return self._bound(self._session(part, self._options()))
+
+    def profile(self, part: Part) -> Profile:
+        options = self._options()
+        options.enable_profiling = True
+        with tempfile.TemporaryDirectory() as folder:
+            options.profile_file_prefix = str(Path(folder, "profile"))
+            session = self._session(part, options)
+            run = self._bound(session)
+            for _ in range(PROFILED_RUNS):
+                run()
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        return by_operation(
+            (event["args"]["op_name"], event["name"], event["dur"] / 1000)
+            for event in events
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+        )
+
+    def _options(self) -> Any:
+        options = self._onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        return options
+
+    def _session(self, part: Part, options: Any) -> Any:
+        model = part_model(part, self.precision).SerializeToString()
+        return self._onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def _bound(self, session: Any) -> Run:
+        images = sample_images(session.get_inputs()[0].shape)
+        logits = np.empty(session.get_outputs()[0].shape, np.float32)
+        binding = session.io_binding()
+        binding.bind_cpu_input(INPUT, images)
+        binding.bind_ortvalue_output(OUTPUT, self._onnxruntime.OrtValue.ortvalue_from_numpy(logits))
+
+        def run(keep: np.ndarray = images) -> None:  # the binding does not own the images
+            session.run_with_iobinding(binding)
+
+        return run

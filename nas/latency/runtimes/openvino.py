@@ -1,0 +1,66 @@
+"""OpenVINO, from the same ONNX graphs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nas.latency.runtimes.base import (
+    PROFILED_RUNS,
+    Profile,
+    Run,
+    by_operation,
+    check_precision,
+    clock_of,
+    installed,
+    sample_images,
+)
+from nas.onnx_graph import part_model
+from nas.parts import Part
+
+
+class OpenVino:
+    """On the CPU: one request at a time, worked on in the calling thread where there is one thread."""
+
+    name = "openvino"
+
+    def __init__(self, threads: int = 1, precision: str = "float32") -> None:
+        self.precision = check_precision(self.name, precision, ("float32",))
+        self._openvino = installed("openvino", "`uv sync --extra openvino` or `pip install openvino`")
+        self.version: str = self._openvino.__version__.partition("-")[0]  # the rest is its build
+        self.threads = threads
+        self.clock = clock_of(threads)
+        self._core = self._openvino.Core()
+
+    def compile(self, part: Part) -> Run:
+        request = self.request(part)
+
+        def run() -> None:
+            request.infer(share_outputs=True)
+
+        return run
+
+    def profile(self, part: Part) -> Profile:
+        request = self.request(part, profiled=True)
+        samples = []
+        for _ in range(PROFILED_RUNS):
+            request.infer(share_outputs=True)
+            for node in request.profiling_info:
+                if node.status == node.Status.EXECUTED:
+                    samples.append((node.node_type, node.node_name, 1000 * node.real_time.total_seconds()))
+        return by_operation(samples)
+
+    def request(self, part: Part, profiled: bool = False) -> Any:
+        """A request with its input set."""
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": self.threads,
+            "INFERENCE_PRECISION_HINT": "f32",  # where a CPU has bfloat16 that would be the default
+            "CPU_DENORMALS_OPTIMIZATION": True,
+            "ENABLE_CPU_PINNING": False,  # the timing chooses the cores
+            "PERF_COUNT": profiled,
+        }
+        model = self._core.read_model(part_model(part).SerializeToString())
+        request = self._core.compile_model(model, "CPU", settings).create_infer_request()
+        request.set_input_tensor(self._openvino.Tensor(sample_images(model.input(0).shape)))
+        return request
