@@ -1,13 +1,15 @@
 """Sums over blocks, for encoded networks: the form that latency tables and accuracy estimators compile to.
 
-A quantity of this form is a constant a scale plus one value a block, so that an integer program can find its
-optimum exactly, and millions of networks a second can be priced.
+A quantity of this form is a constant a scale plus one value a block (and, where neighbours matter, one a pair of
+adjacent blocks), so that an integer program can find its optimum exactly, and millions of networks a second can
+be priced.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,24 +18,41 @@ from nas.space import SearchSpace, Slot
 _CHUNK = 8_192  # rows of codes that stay in the cache while their columns are read
 
 
+class Pair(NamedTuple):
+    """What two blocks add by following each other: `values` of shape (scales, options of first, of second).
+
+    `first` and `second` are indices of `space.slots`: a slot and the next of its stage, or any slot in which a
+    stage can end and the first slot of the next stage. It counts where the one block directly follows the other.
+    """
+
+    first: int
+    second: int
+    values: np.ndarray
+
+
 class BlockSums:
-    """`constants[scale] + sum over slots of options[slot][scale, option]`, nothing for an absent block.
+    """`constants[scale] + sum over slots of options[slot][scale, option]`, nothing for an absent block; plus `pairs`.
 
     `constants` has shape (scales,), `options[slot]` shape (scales, options of the slot), in the order of
     `space.slots` and `space.options`. Called with codes of shape (n, genes) it gives an array of shape (n,).
     """
 
-    def __init__(self, space: SearchSpace, constants: np.ndarray, options: Sequence[np.ndarray]) -> None:
-        assert not space.fine  # there, what a block is depends on its neighbours
-        assert len(options) == len(space.slots)
-        assert constants.shape == (len(space.scales),)
+    def __init__(
+        self, space: SearchSpace, constants: np.ndarray, options: Sequence[np.ndarray], pairs: Sequence[Pair] = ()
+    ) -> None:
         self.space = space
         self.constants = np.asarray(constants, float)
         self.options = [np.asarray(values, float) for values in options]
-        self._lengths = [_lengths(space, slot) for slot in space.slots]
-        for values, (kernels, *lengths) in zip(self.options, self._lengths, strict=True):
-            assert values.shape == (len(space.scales), kernels * math.prod(lengths))
-        self._columns = [space.slot_column(slot) for slot in space.slots]
+        self.pairs = tuple(Pair(first, second, np.asarray(values, float)) for first, second, values in pairs)
+        _check_shapes(space, self.constants, self.options)
+        for first, second, values in self.pairs:
+            assert can_follow(space, first, second)
+            assert values.shape == (
+                len(space.scales),
+                self.options[first].shape[1],
+                self.options[second].shape[1],
+            )
+        self._columns = _columns(space)
         # One value more a scale, 0, for the absent block, in front: option -1 + 1.
         self._flat = [np.pad(values, ((0, 0), (1, 0))).ravel() for values in self.options]
 
@@ -43,18 +62,96 @@ class BlockSums:
             genes = np.ascontiguousarray(codes[start : start + _CHUNK].T, np.int32)
             scale = genes[0]
             chunk = self.constants[scale]
-            for column, (_, expansions, se, activations), flat, values in zip(
-                self._columns, self._lengths, self._flat, self.options, strict=True
-            ):
-                option = ((genes[column] * expansions + genes[column + 1]) * se + genes[column + 2]) * activations
-                option += genes[column + 3] + 1
-                np.maximum(option, 0, out=option)
+            chosen = []
+            for option, flat, values in zip(_chosen(self._columns, genes), self._flat, self.options, strict=True):
+                if self.pairs:
+                    chosen.append(option - 1)
                 option += scale * (values.shape[1] + 1)
                 chunk += flat[option]
+            for first, second, values in self.pairs:
+                met = np.flatnonzero(self._adjacent(chosen, first, second))
+                chunk[met] += values[scale[met], chosen[first][met], chosen[second][met]]
             sums[start : start + _CHUNK] = chunk
         return sums
 
+    def __neg__(self) -> BlockSums:
+        return BlockSums(
+            self.space,
+            -self.constants,
+            [-values for values in self.options],
+            [Pair(first, second, -values) for first, second, values in self.pairs],
+        )
 
-def _lengths(space: SearchSpace, slot: Slot) -> tuple[int, int, int, int]:
-    stage = space.stages[slot.stage]
-    return len(stage.kernels), len(stage.expansions), len(stage.se), len(stage.activations)
+    def _adjacent(self, chosen: Sequence[np.ndarray], first: int, second: int) -> np.ndarray:
+        """Where the block of one slot directly follows that of another."""
+        met = (chosen[first] >= 0) & (chosen[second] >= 0)
+        slots = self.space.slots
+        if slots[first].stage != slots[second].stage and slots[first + 1].stage == slots[first].stage:
+            met &= chosen[first + 1] < 0  # the stage ends with the first
+        return met
+
+
+class BlockPeaks:
+    """The largest of `constants[scale]` and `options[slot][scale, option]` of the blocks that are there.
+
+    Shapes, and what it is called with, as for `BlockSums`.
+    """
+
+    def __init__(self, space: SearchSpace, constants: np.ndarray, options: Sequence[np.ndarray]) -> None:
+        self.space = space
+        self.constants = np.asarray(constants, float)
+        self.options = [np.asarray(values, float) for values in options]
+        _check_shapes(space, self.constants, self.options)
+        self._columns = _columns(space)
+        self._padded = [np.pad(values, ((0, 0), (1, 0)), constant_values=-np.inf) for values in self.options]
+
+    def __call__(self, codes: np.ndarray) -> np.ndarray:
+        genes = np.ascontiguousarray(codes.T, np.int32)
+        peaks = self.constants[genes[0]]
+        for option, padded in zip(_chosen(self._columns, genes), self._padded, strict=True):
+            np.maximum(peaks, padded[genes[0], option], out=peaks)
+        return peaks
+
+
+def can_follow(space: SearchSpace, first: int, second: int) -> bool:
+    """Whether the block of one slot (an index of `space.slots`) can directly follow that of another."""
+    one, other = space.slots[first], space.slots[second]
+    if one.stage == other.stage:
+        return other.position == one.position + 1
+    return other == Slot(one.stage + 1, 0) and one.position + 1 in space.stages[one.stage].depths
+
+
+def _check_shapes(space: SearchSpace, constants: np.ndarray, options: Sequence[np.ndarray]) -> None:
+    assert not space.fine  # there, what a block is depends on its neighbours
+    assert len(options) == len(space.slots)
+    assert constants.shape == (len(space.scales),)
+    for slot, values in zip(space.slots, options, strict=True):
+        stage = space.stages[slot.stage]
+        choices = (len(stage.kernels), len(stage.expansions), len(stage.se), len(stage.activations))
+        assert values.shape == (len(space.scales), math.prod(choices))
+
+
+class _Columns(NamedTuple):
+    """Where a slot's option is read from: the first of four columns, and how many choices the last three have."""
+
+    first: int
+    expansions: int
+    se: int
+    activations: int
+
+
+def _columns(space: SearchSpace) -> list[_Columns]:
+    stages = [space.stages[slot.stage] for slot in space.slots]
+    return [
+        _Columns(space.slot_column(slot), len(stage.expansions), len(stage.se), len(stage.activations))
+        for slot, stage in zip(space.slots, stages, strict=True)
+    ]
+
+
+def _chosen(columns: Sequence[_Columns], genes: np.ndarray) -> Iterator[np.ndarray]:
+    """For each slot the option that stands in it, counted from 1; 0 where there is no block."""
+    for column, expansions, se, activations in columns:
+        option = ((genes[column] * expansions + genes[column + 1]) * se + genes[column + 2]) * activations
+        option += genes[column + 3] + 1
+        np.maximum(option, 0, out=option)
+        yield option

@@ -54,6 +54,16 @@ class Cost(NamedTuple):
     def macs(self) -> int:
         return self.conv_macs + self.linear_macs
 
+    @property
+    def param_bytes(self) -> int:
+        """Float32."""
+        return FLOAT_BYTES * self.params
+
+    @property
+    def memory_bytes(self) -> int:
+        """What a network needs while it runs: its parameters and the activations of its worst layer."""
+        return self.param_bytes + self.peak_activation_bytes
+
 
 def count_cost(spec: ArchSpec, num_classes: int = NUM_CLASSES) -> Cost:
     """Cost of `spec` with a classifier for `num_classes`."""

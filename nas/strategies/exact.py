@@ -1,12 +1,11 @@
-"""The proven optimum of a sum over blocks under a budget, as an integer program (scipy's HiGHS)."""
+"""The proven optimum of a sum over blocks under hard limits, as an integer program (scipy's HiGHS)."""
 
 from __future__ import annotations
 
 import ctypes
-import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -14,60 +13,207 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from nas.additive import BlockSums
-from nas.space import SearchSpace
-from nas.strategies.problem import Row
+from nas.additive import BlockSums, Pair
+from nas.strategies.limits import Limit, Row
 
 
 class Optimum(NamedTuple):
     row: Row
     score: float
-    latency_ms: float
 
 
-def solve(latency: BlockSums, score: BlockSums, budget_ms: float, scale: int, gap: float = 1e-9) -> Optimum | None:
-    """The network of one scale (its code) with the highest score within the budget; None if none fits.
+def solve(
+    score: BlockSums, limits: Sequence[Limit], scale: int, *, without: Collection[Row] = (), gap: float = 1e-9
+) -> Optimum | None:
+    """The network of one scale (its code) with the highest score within all limits; None if none is.
 
-    The score is proven to be the highest within a relative `gap`.
+    The rows of `without` are left out. The score is proven to be the highest within a relative `gap`.
 
     One binary variable for each option of each slot and each depth of each stage: a slot has exactly one option
-    if its stage is that deep, else none.
+    if its stage is that deep, else none. Sums over pairs are linearised, a largest part bounded by one variable.
     """
-    space = latency.space
-    variables: list[tuple[int, int]] = []  # (slot, option); then (-1 - stage, depth)
-    gain: list[float] = []
-    cost: list[float] = []
-    for slot in range(len(space.slots)):
-        prices, scores = latency.options[slot][scale], score.options[slot][scale]
-        for option in _undominated(prices, scores):
-            variables.append((slot, option))
-            gain.append(scores[option])
-            cost.append(prices[option])
-    for s, stage in enumerate(space.stages):
-        variables += [(-1 - s, code) for code in range(len(stage.depths))]
-        gain += [0.0] * len(stage.depths)
-        cost += [0.0] * len(stage.depths)
-    left = budget_ms - float(latency.constants[scale])
-    constraints = [LinearConstraint(csr_array(np.array([cost])), -np.inf, left), _structure(space, variables)]
+    program = _Program(score, limits, scale, spare=len(without))
+    for row in without:
+        program.leave_out(row)
     while True:
+        found = program.solved(gap)
+        if found is None:
+            return None
+        codes = np.array([found])
+        if all(limit(codes)[0] <= limit.most for limit in limits):
+            return Optimum(found, float(score(codes)[0]))
+        program.leave_out(found)  # over a limit by less than the solver's tolerance: the best of all others
+
+
+def ranking(score: BlockSums, limits: Sequence[Limit], scales: Sequence[int]) -> Iterator[Optimum]:
+    """The optimum of these scales, the second best, and so on; each proven. Rows, of which two can be one network."""
+    given: list[Row] = []
+    best = {scale: solve(score, limits, scale) for scale in scales}
+    while any(best.values()):
+        optimum = max((found for found in best.values() if found), key=lambda found: found.score)
+        yield optimum
+        given.append(optimum.row)
+        scale = optimum.row[0]
+        best[scale] = solve(score, limits, scale, without=[row for row in given if row[0] == scale])
+
+
+class _Program:
+    """The integer program of one scale.
+
+    Options that others beat in every respect are not part of it, unless `spare` of these can be left out.
+    """
+
+    def __init__(self, score: BlockSums, limits: Sequence[Limit], scale: int, spare: int) -> None:
+        self._space = space = score.space
+        self._scale = scale
+        self._option_columns: list[dict[int, int]] = []
+        self._depth_columns: list[list[int]] = []
+        self._gain: list[float] = []
+        self._integral: list[bool] = []
+        self._rows: list[tuple[dict[int, float], float, float]] = []  # coefficients, lower and upper bound
+        paired = {slot for sums in (score, *(limit.sums for limit in limits)) for p in sums.pairs for slot in p[:2]}
+        for slot in range(len(space.slots)):
+            kept = _worth_having(score, limits, scale, slot, np.inf if slot in paired else spare)
+            scores = score.options[slot][scale]
+            self._option_columns.append({option: self._variable(scores[option]) for option in kept})
+        for stage in space.stages:
+            self._depth_columns.append([self._variable(0.0) for _ in stage.depths])
+        self._add_structure()
+        for limit in limits:
+            self._add_limit(limit)
+        for coefficients in self._paired(score):
+            for column, value in coefficients.items():
+                self._gain[column] += value
+
+    def _variable(self, gain: float, integral: bool = True) -> int:
+        self._gain.append(float(gain))
+        self._integral.append(integral)
+        return len(self._gain) - 1
+
+    def _add_structure(self) -> None:
+        """One depth a stage; one option in each slot that this depth reaches, none in the others."""
+        for depths in self._depth_columns:
+            self._rows.append((dict.fromkeys(depths, 1.0), 1.0, 1.0))
+        for slot, columns in zip(self._space.slots, self._option_columns, strict=True):
+            reached = self._deeper(slot.stage, slot.position)
+            self._rows.append((dict.fromkeys(columns.values(), 1.0) | dict.fromkeys(reached, -1.0), 0.0, 0.0))
+
+    def _deeper(self, stage: int, position: int) -> list[int]:
+        """Columns of the depths that reach a position."""
+        depths = self._space.stages[stage].depths
+        return [c for c, depth in zip(self._depth_columns[stage], depths, strict=True) if depth > position]
+
+    def _add_limit(self, limit: Limit) -> None:
+        """Divided by its bound, so that the solver's tolerance is the same for milliseconds and bytes."""
+        total: dict[int, float] = {}
+        unit = abs(limit.most) or 1.0
+        for columns, values in zip(self._option_columns, limit.sums.options, strict=True):
+            total |= {column: values[self._scale, option] / unit for option, column in columns.items()}
+        for coefficients in self._paired(limit.sums):
+            for column, value in coefficients.items():
+                total[column] = total.get(column, 0.0) + value / unit
+        if limit.peaks is not None:
+            peak = self._variable(0.0, integral=False)
+            total[peak] = 1.0
+            for columns, values in zip(self._option_columns, limit.peaks.options, strict=True):
+                own = {column: values[self._scale, option] / unit for option, column in columns.items()}
+                self._rows.append((own | {peak: -1.0}, -np.inf, 0.0))
+            self._rows.append(({peak: 1.0}, float(limit.peaks.constants[self._scale]) / unit, np.inf))
+        self._rows.append((total, -np.inf, (limit.most - float(limit.sums.constants[self._scale])) / unit))
+
+    def _paired(self, sums: BlockSums) -> list[dict[int, float]]:
+        return [coefficients for pair in sums.pairs if (coefficients := self._pair(pair))]
+
+    def _pair(self, pair: Pair) -> dict[int, float]:
+        """A pair's value as a sum over new variables, one for each two classes of options that it tells apart."""
+        first, second = self._option_columns[pair.first], self._option_columns[pair.second]
+        values = pair.values[self._scale][np.ix_(list(first), list(second))]
+        if not values.any():
+            return {}
+        rows, row_of = np.unique(values, axis=0, return_inverse=True)
+        table, column_of = np.unique(rows, axis=1, return_inverse=True)
+        cells = np.array([[self._variable(0.0, integral=False) for _ in row] for row in table])
+        # The cells are the product of the two choices where the blocks meet, and 0 elsewhere.
+        for lines, columns, class_of in ((cells, first, row_of), (cells.T, second, column_of)):
+            for number, line in enumerate(lines):
+                members = [
+                    column for column, of in zip(columns.values(), class_of.ravel(), strict=True) if of == number
+                ]
+                self._rows.append((dict.fromkeys(line.tolist(), 1.0) | dict.fromkeys(members, -1.0), -np.inf, 0.0))
+        one, other = self._space.slots[pair.first], self._space.slots[pair.second]
+        meeting = self._deeper(one.stage, one.position if one.stage != other.stage else other.position)
+        if one.stage != other.stage:  # where the first is the last of its stage
+            meeting = sorted(set(meeting) - set(self._deeper(one.stage, one.position + 1)))
+        self._rows.append((dict.fromkeys(cells.ravel().tolist(), 1.0) | dict.fromkeys(meeting, -1.0), 0.0, 0.0))
+        return dict(zip(cells.ravel().tolist(), table.ravel().tolist(), strict=True))
+
+    def leave_out(self, row: Row) -> None:
+        chosen: list[int | None] = []
+        for s, columns in enumerate(self._depth_columns):
+            chosen.append(columns[row[self._space.depth_column(s)]])
+        for slot, options in zip(self._space.slots, self._option_columns, strict=True):
+            column = self._space.slot_column(slot)
+            if row[column] >= 0:
+                option = 0
+                for gene in range(column, column + 4):
+                    option = option * len(self._space.genes[gene].choices) + row[gene]
+                chosen.append(options.get(option))
+        if None not in chosen:  # else it cannot come about anyway
+            self._rows.append((dict.fromkeys(chosen, 1.0), -np.inf, len(chosen) - 1.0))  # type: ignore[arg-type]
+
+    def solved(self, gap: float) -> Row | None:
+        counts = [len(coefficients) for coefficients, _, _ in self._rows]
+        matrix = csr_array(
+            (
+                [value for coefficients, _, _ in self._rows for value in coefficients.values()],
+                (
+                    np.repeat(np.arange(len(counts)), counts),
+                    [column for coefficients, _, _ in self._rows for column in coefficients],
+                ),
+            ),
+            shape=(len(counts), len(self._gain)),
+        )
+        integral = np.array(self._integral)
         with _nothing_printed():
             result = milp(
-                -np.array(gain),
-                integrality=np.ones(len(variables), int),
+                -np.array(self._gain),
+                integrality=integral.astype(int),
                 bounds=Bounds(0, 1),
-                constraints=constraints,
+                constraints=LinearConstraint(
+                    matrix, [low for _, low, _ in self._rows], [high for _, _, high in self._rows]
+                ),
                 options={"mip_rel_gap": gap},
             )
-        if result.x is None:
-            return None
-        on = result.x > 0.5
-        row = _row(space, scale, list(itertools.compress(variables, on)))
-        codes = np.array([row])
-        optimum = Optimum(row, float(score(codes)[0]), float(latency(codes)[0]))
-        if optimum.latency_ms <= budget_ms:
-            return optimum
-        # Over the budget by less than the solver's tolerance: the best of all others.
-        constraints.append(LinearConstraint(csr_array([on.astype(float)]), -np.inf, on.sum() - 1))
+        return None if result.x is None else self._row(result.x > 0.5)
+
+    def _row(self, on: np.ndarray) -> Row:
+        row = [-1] * len(self._space.genes)
+        row[0] = self._scale
+        for s, depths in enumerate(self._depth_columns):
+            row[self._space.depth_column(s)] = next(code for code, column in enumerate(depths) if on[column])
+        for slot, options in zip(self._space.slots, self._option_columns, strict=True):
+            first = self._space.slot_column(slot)
+            for option, column in options.items():
+                if on[column]:
+                    for gene in range(first + 3, first - 1, -1):
+                        option, row[gene] = divmod(option, len(self._space.genes[gene].choices))
+        return tuple(row)
+
+
+def _worth_having(score: BlockSums, limits: Sequence[Limit], scale: int, slot: int, spare: float) -> list[int]:
+    """Options that at most `spare` others beat (are no worse than in all respects), and that no limit forbids."""
+    worse = [-score.options[slot][scale]]
+    allowed = np.ones(len(worse[0]), bool)
+    for limit in limits:
+        worse.append(limit.sums.options[slot][scale])
+        if limit.peaks is not None:
+            worse.append(limit.peaks.options[slot][scale])
+            allowed &= worse[-1] + limit.sums.constants[scale] <= limit.most
+    respects = np.array(worse)
+    beats = (respects[:, :, None] <= respects[:, None, :]).all(axis=0)
+    alike = beats & beats.T
+    beats &= ~alike | (np.arange(len(allowed))[:, None] < np.arange(len(allowed)))  # of two that are equal, the first
+    return [int(option) for option in np.flatnonzero((beats.sum(axis=0) <= spare) & allowed)]
 
 
 @contextmanager
@@ -84,48 +230,3 @@ def _nothing_printed() -> Iterator[None]:
         library.fflush(None)
         os.dup2(kept, 1)
         os.close(kept)
-
-
-def _undominated(prices: np.ndarray, scores: np.ndarray) -> list[int]:
-    """Options that no other option beats in both price and score."""
-    kept: list[int] = []
-    for option in np.lexsort((-scores, prices)):
-        if not kept or scores[option] > scores[kept[-1]]:
-            kept.append(int(option))
-    return kept
-
-
-def _structure(space: SearchSpace, variables: list[tuple[int, int]]) -> LinearConstraint:
-    """One depth a stage; one option in each slot that this depth reaches, none in the others."""
-    rows, columns, values = [], [], []
-    for column, (slot, code) in enumerate(variables):
-        if slot >= 0:
-            rows.append(slot)
-            columns.append(column)
-            values.append(1.0)
-            continue
-        stage = -1 - slot
-        rows.append(len(space.slots) + stage)
-        columns.append(column)
-        values.append(1.0)
-        for index, place in enumerate(space.slots):
-            if place.stage == stage and place.position < space.stages[stage].depths[code]:
-                rows.append(index)
-                columns.append(column)
-                values.append(-1.0)
-    right = np.array([0.0] * len(space.slots) + [1.0] * len(space.stages))
-    matrix = csr_array((values, (rows, columns)), shape=(len(right), len(variables)))
-    return LinearConstraint(matrix, right, right)
-
-
-def _row(space: SearchSpace, scale: int, chosen: list[tuple[int, int]]) -> Row:
-    row = [-1] * len(space.genes)
-    row[0] = scale
-    for slot, code in chosen:
-        if slot < 0:
-            row[space.depth_column(-1 - slot)] = code
-            continue
-        column = space.slot_column(space.slots[slot])
-        for gene in range(column + 3, column - 1, -1):
-            code, row[gene] = divmod(code, len(space.genes[gene].choices))
-    return tuple(row)

@@ -71,7 +71,7 @@ def choose_scales(problem: Problem) -> list[Candidate]:
     assert problem.additive is not None
     candidates = []
     for code in problem.fitting_scales:
-        optimum = solve(problem.latency, problem.additive, problem.budget_ms, code, gap=1e-3)
+        optimum = solve(problem.additive, problem.limits, code, gap=1e-3)
         if optimum is not None:
             top1 = float(problem.score(np.array([optimum.row]))[0])
             candidates.append(Candidate(problem.space.scales[code], top1))

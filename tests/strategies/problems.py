@@ -13,7 +13,8 @@ from nas.parts import BlockPart, parts_of
 from nas.registry import load_space
 from nas.space import SearchSpace, Slot, Stage
 from nas.spec import BlockSpec, HeadSpec, PlacedBlock, StemSpec
-from nas.strategies.problem import Problem, Row
+from nas.strategies.limits import Limit, Row
+from nas.strategies.problem import Problem
 
 RELU = ("relu",)
 # Two stages that run together at width 1 (24 channels, no stride), and one whose depths leave out 2.
@@ -64,12 +65,16 @@ def score(space: SearchSpace) -> BlockSums:
     return block_sums(space, worth, [scale.resolution**0.5 for scale in space.scales])
 
 
+def within(prices: BlockSums, budget_ms: float) -> list[Limit]:
+    return [Limit("latency", budget_ms, prices)]
+
+
 def problem(space: SearchSpace, share: float, noise: float = 0.0) -> Problem:
     """With a budget so far on the way from the fastest to the slowest network."""
     prices, worth = latency(space, noise), score(space)
     slowest = (prices.constants + sum(values.max(axis=1) for values in prices.options)).max()
     free = Problem(space, prices, worth, float(slowest), worth)
-    return free.with_budget(float(free._fastest.min() + share * (slowest - free._fastest.min())))
+    return free.with_budget(float(free._fastest_ms.min() + share * (slowest - free._fastest_ms.min())))
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from problems import TINY, block_sums, latency, score
+from problems import TINY, block_sums, latency, score, within
 from synthetic import network_ms
 
 from nas.additive import BlockSums
@@ -183,6 +183,6 @@ def test_the_scale_of_the_best_network_is_among_the_chosen(budget_ms: float) -> 
     rough = Problem(space, rough_prices(space, anchors_of(space)), prior.compile(space), budget_ms, terms)
     chosen = [candidate.scale for candidate in choose_scales(rough)]
     true = latency(space)
-    optima = [solve(true, terms, budget_ms, code) for code in range(len(space.scales))]
+    optima = [solve(terms, within(true, budget_ms), code) for code in range(len(space.scales))]
     best = max((o for o in optima if o), key=lambda optimum: optimum.score)
     assert space.scales[best.row[0]] in chosen
