@@ -57,6 +57,19 @@ def positive_float(text: str) -> float:
     return value
 
 
+def count(text: str) -> int:
+    """For argparse's `type`: a whole number of at least 1, also as 800k or 3.5M."""
+    units = {"k": 1e3, "m": 1e6, "g": 1e9}
+    unit = units.get(text[-1:].lower())
+    try:
+        value = float(text) if unit is None else float(text[:-1]) * unit
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1, such as 3.5M or 800k")
+    return round(value)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, its errors one line like all others; --help shows the usage."""
 

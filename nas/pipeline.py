@@ -29,10 +29,11 @@ from nas.registry import ESTIMATORS, RUNTIMES, STRATEGIES, load_estimator, load_
 from nas.run import COLUMNS, LoggedTrial, RunFolder, now
 from nas.space import Scale, SearchSpace
 from nas.spec import ArchSpec
+from nas.strategies.limits import MEGABYTE, Limit, cost_limits
 from nas.strategies.netadapt import netadapt
 from nas.strategies.problem import Problem, fastest_ms
 from nas.strategies.samplers import distributions, optimise, params_of, row_of
-from nas.strategies.scales import Anchors, anchor_networks, anchor_scales, choose_scales, interpolated, rough_prices
+from nas.strategies.scales import Anchors, anchor_networks, anchor_scales, choose_scales, rough_prices
 
 ROLES = ("large", "small")
 SMALL_SHARE = 15.8 / 51  # MobileNetV3-Small's latency over Large's on a Pixel 1 (arXiv 1905.02244, table 3)
@@ -42,6 +43,7 @@ SEEDS, FINALISTS = 2, 3
 NOISE = 0.0125
 SLACK = 0.03  # unused share of the budget that is worth another attempt
 ATTEMPTS, TRIM_ROUNDS = 3, 6
+HOPELESS = 1.1  # times the budget: a prediction that far above it is not measured within it
 COMPARED = ("mobilenet_v3_large", "mobilenet_v3_small")
 Progress = Callable[[float, str], None]
 
@@ -82,6 +84,8 @@ class Request:
     recipe_level: str | None = None  # the training effort that estimates speak for; the estimator's own by default
     strategy: str = "exact"
     trials: int | None = None  # the strategy's own number by default
+    max_params: int | None = None
+    max_memory_mb: float | None = None  # of parameters and activations, as `count_cost(...).memory_bytes`
     seed: int = 0
 
     @property
@@ -116,7 +120,31 @@ class Request:
             resolve(kind, name, known)
         load_estimator(self.estimator, self.recipe_level)
         for role in self.roles:
-            self.space(role)
+            _check_limits(self.space(role), self.limits(self.space(role)))
+
+    def limits(self, space: SearchSpace) -> tuple[Limit, ...]:
+        """What else than latency must be kept."""
+        return cost_limits(space, self.max_params, self.max_memory_mb)
+
+    def keeps_limits(self, spec: ArchSpec) -> bool:
+        """Whether a network keeps the limits on its costs."""
+        cost = count_cost(spec)
+        return (self.max_params is None or cost.params <= self.max_params) and (
+            self.max_memory_mb is None or cost.memory_bytes <= self.max_memory_mb * MEGABYTE
+        )
+
+
+def _check_limits(space: SearchSpace, limits: Sequence[Limit]) -> None:
+    """Raises NasError for a limit that no network of a space keeps, with the flag of the smallest that one does."""
+    for limit in limits:
+        least = float(limit.least().min())
+        if least > limit.most:
+            params = limit.name == "parameters"
+            flag = f"--max-params {least:.0f}" if params else f"--max-memory-mb {_rounded_up(least / MEGABYTE)}"
+            raise NasError(
+                f"no network of {space.name} has at most {limit.said(limit.most)}; "
+                f"the smallest feasible limit is {flag}"
+            )
 
 
 @dataclass
@@ -163,13 +191,13 @@ def feasible_ms(anchors: Mapping[Scale, Anchors]) -> tuple[float, float]:
     return min(a.smallest_ms for a in anchors.values()), max(a.largest_ms for a in anchors.values())
 
 
-def pick_scales(prices: Prices, space: SearchSpace, estimator: Any, budget_ms: float) -> list[Scale]:
-    """The few scales of a space that can hold the optimum of a budget."""
-    anchors = prices.anchors(space)
-    fastest = min(interpolated(anchors, scale).smallest_ms for scale in space.scales)
-    budget_ms = max(budget_ms, fastest * 1.001)  # the rough prices' rounding
-    rough = rough_prices(space, anchors)
-    problem = Problem(space, rough, estimator.compile(space), budget_ms, estimator.terms(space))
+def pick_scales(
+    prices: Prices, space: SearchSpace, estimator: Any, budget_ms: float, limits: tuple[Limit, ...] = ()
+) -> list[Scale]:
+    """The few scales of a space that can hold the optimum of a budget and of other limits."""
+    rough = rough_prices(space, prices.anchors(space))
+    budget_ms = max(budget_ms, fastest_ms(rough, limits) * 1.001)  # the rough prices' rounding
+    problem = Problem(space, rough, estimator.compile(space), budget_ms, estimator.terms(space), limits)
     return [candidate.scale for candidate in choose_scales(problem)]
 
 
@@ -194,7 +222,8 @@ class Search:
         """The scales to search; decided once a run, so that a resumed one goes on alike."""
         entry = self.run.manifest["roles"][role]
         if "scales" not in entry:
-            chosen = pick_scales(self.prices, space, self.estimator, self.request.budget(role))
+            limits = self.request.limits(space)
+            chosen = pick_scales(self.prices, space, self.estimator, self.request.budget(role), limits)
             entry["scales"] = [list(scale) for scale in chosen]
             self.run.save()
         return [Scale(*scale) for scale in entry["scales"]]
@@ -211,10 +240,16 @@ class Search:
         entry = self.run.manifest["roles"][role]
         corrections: list[float] = entry.setdefault("corrections", [])
         fitting: dict[str, tuple[ArchSpec, Measured]] = {}
+        fastest = fastest_ms(prices, self.request.limits(space))
+        if fastest > HOPELESS * budget:
+            raise NasError(
+                f"no network of {space.name} that keeps the other limits is as fast as {budget:.3g} ms, the fastest "
+                f"takes some {fastest:.3g} ms; raise the budget, --max-params or --max-memory-mb"
+            )
         for attempt in range(ATTEMPTS):
             # At least the fastest (to the last bits of a sum in another order): what is predicted a little over
             # the budget may be within it when measured.
-            limit = max(budget / (corrections[attempt - 1] if attempt else 1.0), fastest_ms(prices) * (1 + 1e-9))
+            limit = max(budget / (corrections[attempt - 1] if attempt else 1.0), fastest * (1 + 1e-9))
             self.explore(role, prices, limit, attempt)
             finalists = [trial.spec for trial in self.candidates(role, limit, attempt)[:FINALISTS]]
             measured = self.measured(role, finalists)
@@ -234,7 +269,8 @@ class Search:
     def explore(self, role: str, prices: BlockSums, limit_ms: float, attempt: int) -> None:
         """The study: networks predicted within the limit, others a little above it, and those trimmed down to it."""
         space = prices.space
-        problem = Problem(space, prices, self.estimator.compile(space), limit_ms, self.estimator.terms(space))
+        score, terms, limits = self.estimator.compile(space), self.estimator.terms(space), self.request.limits(space)
+        problem = Problem(space, prices, score, limit_ms, terms, limits)
         strategy = resolve("strategy", self.request.strategy, STRATEGIES)
         # Later attempts only shift the limit by a few percent: they need less.
         trials = max(1, (self.request.trials or strategy.trials) // (3 if attempt else 1))
@@ -268,12 +304,18 @@ class Search:
         """NetAdapt from `seed` down to a predicted `target_ms`, each step logged; None if it cannot get there."""
         known = {trial.spec.id for trial in self.run.trials(role) if not trial.params}
         last = None
-        for last in netadapt(seed, target_ms, price=self.prices.predicted_ms, estimate=self.top1):
+        for last in netadapt(seed, target_ms, price=self.kept_ms, estimate=self.top1):
             if last.cut and last.spec.id not in known:
                 spec = last.spec.replace(name=f"{role}-trimmed")
                 std = float(self.estimator.estimate([spec]).std[0])
                 self.run.log(role, stage, spec, last.latency_ms, last.top1, std)
         return last.spec if last is not None and last.latency_ms <= target_ms else None
+
+    def kept_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
+        """Predicted latencies; infinite for networks over another limit, which fewer channels can lead to:
+        two stages whose channels come to be equal are tied by a residual, which is held in memory."""
+        keeps = np.array([self.request.keeps_limits(spec) for spec in specs])
+        return np.where(keeps, self.prices.predicted_ms(specs), np.inf)
 
     def candidates(self, role: str, limit_ms: float, attempt: int) -> list[LoggedTrial]:
         """Networks predicted within the limit that were logged by then, the most accurate first, each once.
@@ -282,7 +324,8 @@ class Search:
         """
         stages = {stage for earlier in range(attempt + 1) for stage in self.stages(earlier)}
         trials = [trial for trial in self.run.trials(role) if trial.stage in stages]
-        fitting = {trial.spec.id: trial for trial in trials if trial.latency_ms <= limit_ms}
+        kept = [trial for trial in trials if trial.latency_ms <= limit_ms and self.request.keeps_limits(trial.spec)]
+        fitting = {trial.spec.id: trial for trial in kept}
         return sorted(fitting.values(), key=lambda trial: (-trial.top1, trial.latency_ms))
 
     def measured(self, role: str, specs: Sequence[ArchSpec]) -> list[Measured]:
@@ -499,7 +542,7 @@ def _network(
 
 def _results(state: Search, role: str, network: dict[str, Any]) -> dict[str, Any]:
     """What is written beside a found architecture."""
-    table = state.table
+    table, cost = state.table, count_cost(ArchSpec.from_dict(network["spec"]))
     return {
         "role": role,
         "budget_ms": state.request.budget(role),
@@ -520,7 +563,7 @@ def _results(state: Search, role: str, network: dict[str, Any]) -> dict[str, Any
             "effort": state.estimator.effort,
             "extrapolated": network["extrapolated"],
         },
-        "cost": count_cost(ArchSpec.from_dict(network["spec"]))._asdict(),
+        "cost": cost._asdict() | {"param_bytes": cost.param_bytes, "memory_bytes": cost.memory_bytes},
     }
 
 

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli import Parser, RichConsole, natural_int, positive_float, positive_int, run
+from nas.cli import Parser, RichConsole, count, natural_int, positive_float, positive_int, run
 
 if TYPE_CHECKING:
     from nas.pipeline import Request
@@ -63,6 +63,14 @@ def _parser() -> Parser:
     )
     parser.add_argument("--strategy", default="exact", metavar="NAME")
     parser.add_argument("--trials", type=positive_int, metavar="N", help="networks a role that the strategy proposes")
+    parser.add_argument("--max-params", type=count, metavar="N", help="at most so many parameters: 3.5M, 800k, 3500000")
+    parser.add_argument(
+        "--max-memory-mb",
+        type=positive_float,
+        metavar="MB",
+        help="at most so many MB (10^6 bytes) while a network runs: float32 parameters and the activations of its "
+        "worst layer (inputs, outputs, what is held beside them), without what the runtime needs for itself",
+    )
     parser.add_argument("--seed", type=natural_int, default=0, metavar="N")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: reports/<budget>ms)")
     parser.add_argument("--resume", action="store_true", help="continue the run in that folder")
@@ -86,6 +94,8 @@ def _request(arguments: argparse.Namespace) -> Request:
         recipe_level=arguments.recipe_level,
         strategy=arguments.strategy,
         trials=arguments.trials,
+        max_params=arguments.max_params,
+        max_memory_mb=arguments.max_memory_mb,
         seed=arguments.seed,
     )
 

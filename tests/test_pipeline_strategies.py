@@ -1,0 +1,76 @@
+"""What a search does with its limits and strategies, on a machine that is known, in a space of few choices."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+from synthetic import Machine
+from test_pipeline import found, request, rows, whole_ms
+
+from nas import pipeline
+from nas.cost import count_cost
+from nas.errors import NasError
+from nas.pipeline import search
+from nas.registry import load_space
+from nas.spec import load_results
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    synthetic.empty_folder(monkeypatch, tmp_path)
+    return synthetic.install(monkeypatch)
+
+
+def exact(**changes: Any) -> Any:
+    return request(**{"strategy": "exact", "only": "large"} | changes)
+
+
+# Limits -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [{"max_params": 1_300_000}, {"max_memory_mb": 5.4}], ids=["parameters", "memory"])
+def test_limits_are_kept_by_all_that_was_proposed_and_by_what_is_found(machine: Machine, limit: dict[str, Any]) -> None:
+    search(exact(), Path("free"))
+    search(exact(**limit), Path("limited"))
+    costs = {}
+    for folder in ("free", "limited"):
+        spec = found(Path(folder))["large"]
+        assert whole_ms(machine, spec) <= 0.7
+        costs[folder] = count_cost(spec)
+        kept = load_results(Path(folder) / "large.json")["cost"]
+        assert (kept["params"], kept["param_bytes"]) == (costs[folder].params, 4 * costs[folder].params)
+        assert kept["memory_bytes"] == kept["param_bytes"] + kept["peak_activation_bytes"]
+
+    def keeps(params: int, peak_bytes: int) -> bool:
+        return params <= limit.get("max_params", 1e9) and 4 * params + peak_bytes <= 1e6 * limit.get(
+            "max_memory_mb", 1e9
+        )
+
+    assert not keeps(costs["free"].params, costs["free"].peak_activation_bytes), "the limit does not bind"
+    assert keeps(costs["limited"].params, costs["limited"].peak_activation_bytes)
+    for row in rows(Path("limited/trials.csv")):
+        assert keeps(int(row["params"]), int(row["peak_activation_bytes"]))
+
+
+def test_a_limit_that_nothing_keeps_names_the_smallest_that_can_be_kept(machine: Machine) -> None:
+    space = load_space("few.py")
+    costs = [count_cost(space.smallest(scale)) for scale in space.scales]
+    least = min(cost.params for cost in costs)
+    with pytest.raises(NasError, match=f"few has at most 0.01M parameters; .* --max-params {least}") as error:
+        search(exact(max_params=10_000), Path("run"))
+    assert "\n" not in str(error.value)
+    assert not Path("run").exists()
+    assert machine.ran == [], "measured before it was refused"
+    with pytest.raises(NasError, match=r"few has at most 1 MB of memory; .* --max-memory-mb \d") as error:
+        search(exact(max_memory_mb=1), Path("run"))
+    named = float(str(error.value).partition("--max-memory-mb ")[2])
+    search(exact(max_memory_mb=named, budget_ms=5), Path("run"))
+    search(exact(max_params=least, budget_ms=5), Path("run2"))
+    assert count_cost(found(Path("run2"))["large"]).params == least
+
+
+def test_limits_that_leave_nothing_within_the_budget_say_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "fastest_ms", lambda prices, limits: 0.9)
+    with pytest.raises(NasError, match=r"few that keeps the other limits is as fast as 0\.\d+ ms, .* some 0\.9 ms"):
+        search(exact(max_params=1_300_000), Path("run"))
