@@ -101,7 +101,7 @@ def test_resumes_with_what_it_was_started_with(capsys):
         ("nothing.json", "nothing.json: no such file"),
         ("no_network", "unknown network 'no_network'"),
         ("tiny.json --data nothing", "unknown data source 'nothing'; known: fashion-mnist-sample"),
-        ("tiny.json --recipe nothing", "unknown recipe 'nothing'; known: quick"),
+        ("tiny.json --recipe nothing", "unknown recipe 'nothing'; known: modern, paper, quick, torchvision"),
         ("tiny.json --batch-size 1", "batch_size is 1; it must be a whole number of at least 2"),
         ("tiny.json --out tiny.json/x", "this folder cannot be made"),
     ],

@@ -2,7 +2,7 @@
 
 MobileNetV3 was trained for hundreds of thousands of steps, so its running statistics move by 1 % a step. In a
 short training they never arrive, and the network validates at chance level while its training loss falls. So
-they are computed anew from training batches before every validation. The published momentum stays in the module.
+they are computed anew from training images before every validation. The published momentum stays in the module.
 """
 
 from __future__ import annotations

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -37,18 +36,40 @@ FOLDER = "imagefolder:"
 ALONE = 1_000  # images that are read sooner than worker processes have started
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of every batch a process takes, where several train together: the `index`-th of `count`."""
+
+    index: int = 0
+    count: int = 1
+
+
+WHOLE = Share()
+
+
 class Images(Protocol):
     """One part of a data set. Batches of shapes (n, 3, resolution, resolution) and (n,)."""
 
+    crop: float  # part of the shorter side that `batches` show
+
     def __len__(self) -> int: ...
 
-    def training_batches(
-        self, recipe: Recipe, resolution: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Full batches in random order, augmented; one smaller batch where there is no full one."""
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Images that could not be read so far, and why; they were left out of all batches."""
 
-    def batches(self, batch_size: int, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images in order, as they are."""
+    def training_batches(
+        self, recipe: Recipe, resolution: int, generator: torch.Generator, share: Share = WHOLE
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of full batches in random order, augmented; of a smaller one where there is no full one.
+
+        An image that cannot be read is replaced by the next one.
+        """
+
+    def batches(
+        self, batch_size: int, resolution: int, chosen: Sequence[int] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images of these indices (by default all) in order, as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,35 +81,67 @@ class Data:
     train: Images
     val: Images
 
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Images that could not be read so far, and why."""
+        return self.train.unreadable | self.val.unreadable
+
+
+def _shuffled(count: int, generator: torch.Generator, share: Share) -> tuple[Tensor, torch.Generator]:
+    """An order that all processes agree on, and a generator of this one's own for everything else."""
+    order = torch.randperm(count, generator=generator)
+    seeds = torch.randint(2**62, (share.count,), generator=generator).tolist()
+    return order, torch.Generator().manual_seed(seeds[share.index])
+
+
+def _batches_of(order: Tensor, batch_size: int, share: Share) -> Iterator[Tensor]:
+    for start in range(0, max(1, len(order) - batch_size + 1), batch_size):
+        yield order[start : start + batch_size][share.index :: share.count]
+
 
 # Small images: in memory ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TensorImages:
-    """Images (n, 1 or 3, h, w) as bytes and labels (n,), augmented a batch at a time."""
+    """Images (n, 1 or 3, h, w) as bytes and labels (n,), cropped and flipped a batch at a time."""
 
     images: Tensor
     labels: Tensor
+    crop = 1.0
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def unreadable(self) -> dict[str, str]:
+        return {}
+
     def training_batches(
-        self, recipe: Recipe, resolution: int, generator: torch.Generator
+        self, recipe: Recipe, resolution: int, generator: torch.Generator, share: Share = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self), generator=generator)
-        for start in range(0, max(1, len(self) - recipe.batch_size + 1), recipe.batch_size):
-            chosen = order[start : start + recipe.batch_size]
+        order, generator = _shuffled(len(self), generator, share)
+        for chosen in _batches_of(order, recipe.batch_size, share):
             images = _random_crops(self.images[chosen], recipe.crop_padding, generator)
             if recipe.flip:
                 flipped = torch.rand(len(images), generator=generator) < 0.5
                 images = torch.where(flipped[:, None, None, None], images.flip(3), images)
-            yield _prepared(images, resolution), self.labels[chosen]
+            # torchvision's transforms would do the same to all images of a batch.
+            for change in _policy(recipe):
+                images = torch.stack([change(image) for image in images])
+            images = _prepared(images, resolution)
+            for change in _erasing(recipe):
+                images = torch.stack([change(image) for image in images])
+            yield images, self.labels[chosen]
 
-    def batches(self, batch_size: int, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in zip(self.images.split(batch_size), self.labels.split(batch_size), strict=True):
-            yield _prepared(images, resolution), labels
+    def batches(
+        self, batch_size: int, resolution: int, chosen: Sequence[int] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        images, labels = self.images, self.labels
+        if chosen is not None:
+            images, labels = images[list(chosen)], labels[list(chosen)]
+        for part, part_labels in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            yield _prepared(part, resolution), part_labels
 
 
 def _random_crops(images: Tensor, padding: float, generator: torch.Generator) -> Tensor:
@@ -106,7 +159,33 @@ def _prepared(images: Tensor, resolution: int) -> Tensor:
     return (images - mean) / std  # grey images become three equal channels here
 
 
+# What recipes name, as torchvision has it; lists of none or one ------------------------------------------
+
+Change = Callable[[Any], Any]
+POLICIES = {"autoaugment": v2.AutoAugment, "randaugment": v2.RandAugment, "trivialaugment": v2.TrivialAugmentWide}
+
+
+def _policy(recipe: Recipe) -> list[Change]:
+    return [] if recipe.augment == "none" else [POLICIES[recipe.augment]()]
+
+
+def _erasing(recipe: Recipe) -> list[Change]:
+    return [v2.RandomErasing(recipe.erase)] if recipe.erase else []
+
+
+def mixing(recipe: Recipe, num_classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """Mixes a batch's images and labels; these become shares (n, classes)."""
+    changes: list[Change] = []
+    if recipe.mixup:
+        changes.append(v2.MixUp(alpha=recipe.mixup, num_classes=num_classes))
+    if recipe.cutmix:
+        changes.append(v2.CutMix(alpha=recipe.cutmix, num_classes=num_classes))
+    return v2.RandomChoice(changes) if changes else None
+
+
 # Large images: from disk, one at a time, in worker processes --------------------------------------------
+
+DISK_CROP = 0.875  # as torchvision's and most others' validation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,57 +193,98 @@ class DiskImages:
     """A torchvision data set of PIL images and labels."""
 
     images: Dataset[Any]
+    unreadable: dict[str, str] = field(default_factory=dict)
+    crop = DISK_CROP
 
     def __len__(self) -> int:
         return len(self.images)  # type: ignore[arg-type]
 
     def training_batches(
-        self, recipe: Recipe, resolution: int, generator: torch.Generator
+        self, recipe: Recipe, resolution: int, generator: torch.Generator, share: Share = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        order, generator = _shuffled(len(self), generator, share)
         # The crops of Inception and of nearly every ImageNet recipe since (arXiv 1409.4842).
-        transform: list[Callable[..., Any]] = [v2.RandomResizedCrop(resolution)]
+        transform: list[Change] = [v2.RandomResizedCrop(resolution, scale=(recipe.crop_scale, 1.0))]
         if recipe.flip:
             transform.append(v2.RandomHorizontalFlip())
-        yield from self._loader(
-            transform, recipe.batch_size, shuffle=True, drop_last=len(self) >= recipe.batch_size, generator=generator
-        )
+        transform += [*_policy(recipe), *TO_TENSOR, *_erasing(recipe)]
+        batches = [batch.tolist() for batch in _batches_of(order, recipe.batch_size, share)]
+        yield from self._loaded(transform, batches, replace=True, generator=generator)
 
-    def batches(self, batch_size: int, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
-        # Seven eighths of the shorter side, as torchvision's and most others' validation.
-        yield from self._loader([v2.Resize(round(resolution / 0.875)), v2.CenterCrop(resolution)], batch_size)
-
-    def _loader(
-        self, transform: list[Callable[..., Any]], batch_size: int, **options: Any
+    def batches(
+        self, batch_size: int, resolution: int, chosen: Sequence[int] | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        last = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-        images = _Transformed(self.images, v2.Compose([*transform, *last]))
-        workers = min(8, os.cpu_count() or 1) if len(self) > ALONE else 0
-        for batch in DataLoader(images, batch_size, num_workers=workers, collate_fn=_collated, **options):
-            if isinstance(batch, NasError):
-                raise batch
-            yield batch
+        transform = [v2.Resize(round(resolution / self.crop)), v2.CenterCrop(resolution), *TO_TENSOR]
+        indices = list(range(len(self))) if chosen is None else list(chosen)
+        batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+        yield from self._loaded(transform, batches, replace=False)
+
+    def _loaded(
+        self,
+        transform: list[Change],
+        batches: list[list[int]],
+        *,
+        replace: bool,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        images = _Transformed(self.images, v2.Compose(transform), replace)
+        workers = min(8, _cores()) if sum(map(len, batches)) > ALONE else 0
+        loader = DataLoader(
+            images, batch_sampler=batches, num_workers=workers, collate_fn=_collated, generator=generator
+        )
+        for batch, failures in loader:
+            self.unreadable.update(failures)
+            if batch is not None:
+                yield batch
 
 
-class _Transformed(Dataset[Any]):
-    """Gives an error as a value: raised in a worker process it would come with the worker's traceback."""
+def _cores() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    def __init__(self, images: Dataset[Any], transform: Callable[..., Tensor]) -> None:
-        self.images, self.transform = images, transform
+
+TO_TENSOR: list[Change] = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+
+
+class _Sample(NamedTuple):
+    image: Tensor | None
+    label: int
+    failures: dict[str, str]  # files that were tried, and why they could not be read
+
+
+class _Transformed(Dataset[_Sample]):
+    """Gives errors as values: raised in a worker process they would end the training with a traceback."""
+
+    def __init__(self, images: Dataset[Any], transform: Change, replace: bool) -> None:
+        self.images, self.transform, self.replace = images, transform, replace
 
     def __len__(self) -> int:
         return len(self.images)  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int] | NasError:
-        try:
-            image, label = self.images[index]
-        except NasError as error:
-            return NasError(str(error))
-        return self.transform(image), label
+    def __getitem__(self, index: int) -> _Sample:
+        failures: dict[str, str] = {}
+        for attempt in range(TRIES if self.replace else 1):
+            at = (index + attempt) % len(self)
+            try:
+                image, label = self.images[at]
+            except Exception as error:  # whatever Pillow stumbles over in bytes that mean nothing
+                failures[_file_of(self.images, at)] = str(error).partition("\n")[0] or type(error).__name__
+            else:
+                return _Sample(self.transform(image.convert("RGB")), label, failures)
+        return _Sample(None, 0, failures)
 
 
-def _collated(samples: list[tuple[Tensor, int] | NasError]) -> Any:
-    errors = [sample for sample in samples if isinstance(sample, NasError)]
-    return errors[0] if errors else default_collate(samples)
+TRIES = 100  # images in a row that cannot be read before one is given up
+
+
+def _file_of(images: Any, index: int) -> str:
+    return images.samples[index][0] if hasattr(images, "samples") else f"image {index}"
+
+
+def _collated(samples: list[_Sample]) -> tuple[Any, dict[str, str]]:
+    failures = {file: reason for sample in samples for file, reason in sample.failures.items()}
+    read = [(sample.image, sample.label) for sample in samples if sample.image is not None]
+    return default_collate(read) if read else None, failures
 
 
 # Sources ------------------------------------------------------------------------------------------------
@@ -243,7 +363,7 @@ def _folder(source: str, root: Path) -> Data:
     for part in ("train", "val"):
         folder = root / part
         try:
-            parts.append(datasets.ImageFolder(str(folder), loader=_load_image))
+            parts.append(datasets.ImageFolder(str(folder)))
         except OSError:  # also where no class has an image
             raise NasError(
                 f"{source}: there are no images in {folder}; put one folder of images a class there, "
@@ -254,14 +374,6 @@ def _folder(source: str, root: Path) -> Data:
         odd = sorted(set(train.classes) ^ set(val.classes))[0]
         raise NasError(f"{source}: the class {odd!r} is in one of train/ and val/ only; both need the same folders")
     return Data(source, tuple(train.classes), DiskImages(train), DiskImages(val))
-
-
-def _load_image(path: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise NasError(f"{path}: this image cannot be read ({error}); mend or remove it") from None
 
 
 def _torchvision(source: str, root: Path) -> Data:

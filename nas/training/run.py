@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from nas.errors import NasError
 from nas.files import write_text
@@ -17,21 +18,29 @@ from nas.models.mobilenet import build_model
 from nas.spec import ArchSpec
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.data import Data
-from nas.training.loop import Metrics, Step, Training
+from nas.training.distillation import Teacher
+from nas.training.initial import Taken, load_weights, take_weights
+from nas.training.loop import Machine, Metrics, Step, Training
 from nas.training.recipes import Recipe
+from nas.training.tensorboard import tensorboard_writer
 
 LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.csv"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a training is a function of. `resolution` is that of the images, in pixels."""
+    """What a training is a function of. `resolution` is that of the images, in pixels.
+
+    `init` and `teacher` name where first weights and the teacher came from, if there are any.
+    """
 
     spec: ArchSpec
     source: str
     recipe: Recipe
     resolution: int
     seed: int = 0
+    init: str | None = None
+    teacher: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -40,6 +49,8 @@ class Settings:
             "recipe": self.recipe.to_dict(),
             "resolution": self.resolution,
             "seed": self.seed,
+            "init": self.init,
+            "teacher": self.teacher,
         }
 
     @classmethod
@@ -50,6 +61,8 @@ class Settings:
             recipe=Recipe.from_dict(data["recipe"]),
             resolution=data["resolution"],
             seed=data["seed"],
+            init=data["init"],
+            teacher=data["teacher"],
         )
 
 
@@ -74,46 +87,56 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
+    machine: Machine | None = None,
+    teacher: nn.Module | None = None,
+    tensorboard: bool = False,
+    on_init: Callable[[Taken], None] = lambda taken: None,
     on_step: Callable[[Step], None] = lambda step: None,
     on_epoch: Callable[[Metrics], None] = lambda metrics: None,
 ) -> list[Metrics]:
     """Trains to the end of the recipe and returns one row an epoch; the folder is up to date after each.
 
-    On a GPU where there is one. Raises NasError for a folder that already holds a training (unless `resume`),
-    for a training of other settings, and for what `Training` refuses.
+    `teacher` is the network that `settings.teacher` names. With several processes all call this, and the first one
+    writes. Raises NasError for a folder that already holds a training (unless `resume`), for a training of other
+    settings, for weights that cannot be had, and for what `Training` refuses.
     """
-    out = Path(out)
-    last = out / LAST
+    out, machine = Path(out), machine or Machine()
+    last, first = out / LAST, machine.processes.first
     if not resume and last.exists():
         raise NasError(f"{out}: already holds a training; go on with it by --resume, or name another folder by --out")
+    machine.processes.wait()  # until all have looked, before the first one writes
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         model = build_model(settings.spec, len(data.classes), settings.recipe.dropout)
+    if settings.init and not resume:
+        on_init(take_weights(model, load_weights(settings.init, model)))
     training = Training(
         model,
         data,
         settings.recipe,
         resolution=settings.resolution,
         seed=settings.seed,
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        machine=machine,
+        teacher=Teacher(teacher) if teacher else None,
     )
-    header = {**settings.to_dict(), "classes": list(data.classes)}
-    rows: list[Metrics] = []
-    if resume:
-        rows = _resume(training, header, last)
-    else:
-        # Before the first epoch, so that a folder that cannot be written to is known now, and Ctrl-C leaves a run.
-        save_checkpoint(last, {**header, "metrics": [], **training.state()})
-    _write_metrics(out, rows)
+    header = {**settings.to_dict(), "classes": list(data.classes), "crop": data.val.crop}
+    rows = _resume(training, header, last) if resume else []
+    write_row = tensorboard_writer(out, len(rows)) if tensorboard and first else lambda row: None
+    if first:
+        if not resume:
+            # Now, so that a folder that cannot be written to is known, and Ctrl-C in the first epoch leaves a run.
+            save_checkpoint(last, {**header, "metrics": [], **training.state()})
+        _write_metrics(out, rows)
     for metrics in training.epochs(on_step):
         rows.append(metrics)
-        best = best_epoch(rows) is metrics
-        # The best first: killed in between, the epoch is trained and both are written again.
-        if best:
-            weights = {"average": training.kept.state_dict(), "epoch": metrics.epoch}
-            save_checkpoint(out / BEST, {**header, "metrics": [metrics._asdict()], **weights})
-        save_checkpoint(last, {**header, "metrics": [row._asdict() for row in rows], **training.state()})
-        _write_metrics(out, rows)
+        if first:
+            # The best first: killed in between, the epoch is trained and both are written again.
+            if best_epoch(rows) is metrics:
+                weights = {"average": training.kept.state_dict(), "epoch": metrics.epoch}
+                save_checkpoint(out / BEST, {**header, "metrics": [metrics._asdict()], **weights})
+            save_checkpoint(last, {**header, "metrics": [row._asdict() for row in rows], **training.state()})
+            _write_metrics(out, rows)
+            write_row(metrics)
         on_epoch(metrics)
     return rows
 
@@ -133,7 +156,7 @@ def _resume(training: Training, header: dict[str, Any], last: Path) -> list[Metr
             f"{last}: was trained on {len(contents.get('classes', ()))} classes, not on the "
             f"{len(header['classes'])} of {training.data.source}; name another --out"
         )
-    for key in ("source", "recipe", "resolution", "seed"):
+    for key in ("source", "recipe", "resolution", "seed", "init", "teacher"):
         if saved.to_dict()[key] != header[key]:
             raise NasError(f"{last}: was trained with another {key}; resume with the same one, or name another --out")
     try:

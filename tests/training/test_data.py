@@ -6,8 +6,19 @@ import torch
 from PIL import Image
 
 from nas.errors import NasError
-from nas.training.data import EMBEDDED, MEAN, STD, DiskImages, TensorImages, load_data, source_names, source_slug
-from nas.training.recipes import load_recipe
+from nas.training.data import (
+    EMBEDDED,
+    MEAN,
+    STD,
+    DiskImages,
+    Share,
+    TensorImages,
+    load_data,
+    mixing,
+    source_names,
+    source_slug,
+)
+from nas.training.recipes import AUGMENTS, load_recipe
 
 PLAIN = load_recipe("quick").replace(batch_size=4, crop_padding=0.0, flip=False)
 
@@ -139,11 +150,11 @@ def test_worker_processes_repeat_themselves_and_name_what_they_cannot_read(tmp_p
 
     assert torch.equal(epoch(0), epoch(0))
     assert not torch.equal(epoch(0), epoch(1))
-    (tmp_path / "val" / "cat" / "3.png").write_bytes(b"no image")
-    with pytest.raises(NasError) as error:
-        list(data.val.batches(2, 32))
-    assert str(error.value).startswith(str(tmp_path / "val" / "cat" / "3.png") + ": this image cannot be read (")
-    assert "\n" not in str(error.value)
+    broken = tmp_path / "val" / "cat" / "3.png"
+    broken.write_bytes(b"no image")
+    assert [len(labels) for _, labels in data.val.batches(2, 32)] == [2, 1, 2]
+    assert list(data.unreadable) == [str(broken)]
+    assert "cannot identify image file" in data.unreadable[str(broken)]
 
 
 def test_image_folder_that_is_missing_or_uneven(tmp_path):
@@ -157,13 +168,103 @@ def test_image_folder_that_is_missing_or_uneven(tmp_path):
         load_data(f"imagefolder:{tmp_path}")
 
 
-def test_an_unreadable_image_is_named(tmp_path):
+def test_images_that_cannot_be_read_are_left_out_and_counted(tmp_path):
     for part in ("train", "val"):
-        save_images(tmp_path / part / "cat", 1, 0)
-    (tmp_path / "val" / "cat" / "0.png").write_bytes(b"no image")
+        save_images(tmp_path / part / "cat", 3, 200)
+        save_images(tmp_path / part / "dog", 3, 20)
+    whole = (tmp_path / "train" / "cat" / "1.png").read_bytes()
+    for broken, content in (("train/cat/0.png", whole[:60]), ("train/dog/2.png", b""), ("val/dog/1.png", b"no image")):
+        (tmp_path / broken).write_bytes(content)
     data = load_data(f"imagefolder:{tmp_path}")
-    with pytest.raises(NasError, match=r"0\.png: this image cannot be read"):
-        list(data.val.batches(1, 32))
+    recipe = PLAIN.replace(batch_size=6)
+    ((images, labels),) = data.train.training_batches(recipe, 32, generator())
+    # The next image stands in: 1.png of the cats for their first one, the first cat's for the last dog.
+    assert sorted(labels.tolist()) == [0, 0, 0, 0, 1, 1]
+    assert images.shape == (6, 3, 32, 32)
+    ((_, labels),) = data.val.batches(10, 32)
+    assert labels.tolist() == [0, 0, 0, 1, 1]
+    names = {str(tmp_path / name) for name in ("train/cat/0.png", "train/dog/2.png", "val/dog/1.png")}
+    assert set(data.unreadable) == names
+    assert all("\n" not in reason for reason in data.unreadable.values())
+
+
+def test_a_set_without_a_readable_image_gives_no_batch(tmp_path):
+    for part in ("train", "val"):
+        save_images(tmp_path / part / "cat", 2, 0)
+        for file in (tmp_path / part / "cat").iterdir():
+            file.write_bytes(b"")
+    data = load_data(f"imagefolder:{tmp_path}")
+    assert list(data.val.batches(1, 32)) == list(data.train.training_batches(PLAIN, 32, generator())) == []
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_in_memory_are_changed_one_by_one(augment, channels):
+    images = TensorImages(torch.full((40, channels, 32, 32), 100, dtype=torch.uint8), torch.arange(40))
+    recipe = PLAIN.replace(batch_size=40, augment=augment, erase=0.5)
+    torch.manual_seed(0)
+    ((batch, _),) = images.training_batches(recipe, 32, generator())
+    assert batch.shape == (40, 3, 32, 32)
+    assert batch.isfinite().all()
+    erased = [int((image == 0).all(0).sum()) for image in batch]
+    assert 8 < sum(count > 0 for count in erased) < 32
+    assert len(set(erased)) > 5
+    # Where nothing else is done, what was not erased is as it was.
+    if augment == "none":
+        assert set(bytes_of(batch[[erased.index(0)]]).unique().tolist()) == {100}
+    torch.manual_seed(0)
+    ((again, _),) = images.training_batches(recipe, 32, generator())
+    assert torch.equal(batch, again)
+
+
+def test_images_from_disk_are_changed_by_the_recipe(tmp_path):
+    for part in ("train", "val"):
+        save_images(tmp_path / part / "cat", 4, 200)
+    data = load_data(f"imagefolder:{tmp_path}")
+    torch.manual_seed(0)
+    recipe = PLAIN.replace(augment="trivialaugment", erase=1.0)
+    ((images, _),) = data.train.training_batches(recipe, 32, generator())
+    assert all(bool((image == 0).all(0).any()) for image in images)
+
+
+@pytest.mark.parametrize("disk", [False, True])
+def test_processes_share_every_batch(disk, tmp_path):
+    if disk:
+        for part in ("train", "val"):
+            for name in "abc":
+                save_images(tmp_path / part / name, 4, 0)
+        images = load_data(f"imagefolder:{tmp_path}").train
+    else:
+        images = numbered_images(12)
+    whole = [labels.tolist() for _, labels in images.training_batches(PLAIN, 32, generator())]
+    parts = [
+        [labels.tolist() for _, labels in images.training_batches(PLAIN, 32, generator(), Share(index, 2))]
+        for index in (0, 1)
+    ]
+    for batch, first, second in zip(whole, *parts, strict=True):
+        assert (batch[::2], batch[1::2]) == (first, second)
+
+
+def test_chosen_images_come_in_the_order_they_were_named_in():
+    ((images, labels),) = numbered_images().batches(4, 32, [7, 2])
+    assert labels.tolist() == [7, 2]
+    assert bytes_of(images)[:, 0, 0, 0].tolist() == [70, 20]
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.2, 0.0), (0.0, 1.0), (0.2, 1.0)])
+def test_mixed_labels_are_shares(mixup, cutmix):
+    torch.manual_seed(0)
+    mix = mixing(PLAIN.replace(mixup=mixup, cutmix=cutmix), 5)
+    images, labels = mix(torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 3, 8, 8), torch.tensor([0, 1, 2, 4]))
+    torch.testing.assert_close(labels.sum(1), torch.ones(4))
+    assert 1 < int((labels > 0).sum(1).max()) <= 2
+    # The mean of an image of value i has the mean of the values that its labels name.
+    values = torch.tensor([0.0, 1.0, 2.0, 0.0, 3.0])
+    torch.testing.assert_close(images.mean((1, 2, 3)), labels @ values)
+
+
+def test_nothing_is_mixed_unless_the_recipe_says_so():
+    assert mixing(PLAIN, 5) is None
 
 
 def idx_file(array: np.ndarray) -> bytes:

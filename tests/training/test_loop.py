@@ -8,7 +8,8 @@ from nas.errors import NasError
 from nas.models.mobilenet import build_model
 from nas.registry import load_spec
 from nas.training.data import EMBEDDED, Data, TensorImages, load_data
-from nas.training.loop import Training, evaluate
+from nas.training.distillation import Teacher
+from nas.training.loop import Machine, Training, _schedule, evaluate
 from nas.training.recipes import load_recipe
 
 
@@ -102,6 +103,137 @@ def test_batch_norm_and_biases_do_not_decay(tiny_spec, little_data, recipe):
     assert {parameter.ndim for parameter in others["params"]} == {1}
     model = build_model(tiny_spec, 10)
     assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
+
+
+def test_everything_decays_where_the_recipe_says_so(tiny_spec, little_data, recipe):
+    groups = new_training(tiny_spec, little_data, recipe.replace(decay_norms=True)).optimizer.param_groups
+    assert [group["weight_decay"] for group in groups] == [recipe.weight_decay] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer", "values"),
+    [
+        ("paper", torch.optim.RMSprop, {"momentum": 0.9, "alpha": 0.9, "eps": 1e-3, "lr": 0.1}),
+        ("torchvision", torch.optim.RMSprop, {"momentum": 0.9, "alpha": 0.9, "eps": 0.0316, "lr": 0.064}),
+        ("modern", torch.optim.AdamW, {"initial_lr": 4e-3, "eps": 1e-8}),
+    ],
+)
+def test_optimisers_are_those_of_the_recipes(tiny_spec, little_data, name, optimizer, values):
+    training = new_training(tiny_spec, little_data, load_recipe(name))
+    assert type(training.optimizer) is optimizer
+    for group in training.optimizer.param_groups:
+        assert {key: group[key] for key in values} == values
+
+
+def rates(recipe, steps: int) -> list[float]:
+    """The learning rate of each step of a training whose epochs have `steps`."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], recipe.learning_rate)
+    schedule = _schedule(optimizer, recipe, steps)
+    found = []
+    for _ in range(steps * recipe.epochs):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_schedules_are_those_of_the_recipes():
+    paper = rates(load_recipe("paper").replace(epochs=9), 10)
+    assert paper == pytest.approx([0.1] * 30 + [0.099] * 30 + [0.09801] * 30)
+    cosine = rates(load_recipe("modern").replace(epochs=20, learning_rate=1.0, warmup=0.1, start=0.01), 10)
+    assert cosine[0] == pytest.approx(0.01)
+    assert max(cosine) == cosine[20] == pytest.approx(1.0)
+    assert cosine[110] == pytest.approx(0.5)
+    assert cosine[-1] < 1e-3
+    quick = load_recipe("quick").replace(epochs=20, learning_rate=1.0, warmup=0.1, start=0.1)
+    one_cycle = rates(quick, 10)
+    assert one_cycle[0] == pytest.approx(0.1)
+    assert max(one_cycle) == one_cycle[19] == pytest.approx(1.0)
+    assert one_cycle[-1] < 1e-3
+
+
+@pytest.mark.parametrize("name", ["paper", "modern", "torchvision"])
+def test_every_recipe_goes_on_from_its_state(tiny_spec, little_data, name):
+    few = TensorImages(little_data.train.images[:64], little_data.train.labels[:64])
+    data = Data(little_data.source, little_data.classes, few, little_data.val)
+    recipe = load_recipe(name).replace(epochs=3, batch_size=32, learning_rate=1e-3, warmup=0.3)
+    rows = list(new_training(tiny_spec, data, recipe).epochs())
+    stopped = new_training(tiny_spec, data, recipe)
+    next(stopped.epochs())
+    resumed = new_training(tiny_spec, data, recipe)
+    resumed.load_state(copy.deepcopy(stopped.state()))
+    assert without_times(resumed.epochs()) == without_times(rows[1:])
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny_spec, little_data, recipe):
+    """But for batch norm, which sees the parts: without it, the weights after a step are the same."""
+    few = TensorImages(little_data.train.images[:32], little_data.train.labels[:32])
+    data = Data(little_data.source, little_data.classes, few, little_data.val)
+    weights = []
+    for parts in (1, 4):
+        torch.manual_seed(0)
+        model = build_model(tiny_spec, 10, dropout=0.0)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.forward = lambda images: images
+        machine = Machine(accumulate=parts)
+        one = recipe.replace(epochs=1, batch_size=32, optimizer="sgd")
+        training = Training(model, data, one, resolution=32, machine=machine)
+        training._recalibrate = lambda model: None
+        list(training.epochs())
+        weights.append(training.model.state_dict())
+    for whole, parts in zip(weights[0].values(), weights[1].values(), strict=True):
+        torch.testing.assert_close(parts, whole)
+
+
+def test_too_small_batches_for_their_parts_are_refused(tiny_spec, little_data, recipe):
+    with pytest.raises(
+        NasError, match="batch_size is 6; with 1 processes and 4 accumulated parts it must be at least 8"
+    ):
+        Training(
+            build_model(tiny_spec, 10),
+            little_data,
+            recipe.replace(batch_size=6),
+            resolution=32,
+            machine=Machine(accumulate=4),
+        )
+
+
+def test_bfloat16_and_mixed_labels_train_too(tiny_spec, little_data, recipe):
+    recipe = recipe.replace(epochs=2, mixup=0.2, cutmix=1.0)
+    torch.manual_seed(0)
+    training = Training(build_model(tiny_spec, 10), little_data, recipe, resolution=32, machine=Machine(bf16=True))
+    first, second = training.epochs()
+    assert second.train_loss < first.train_loss
+    assert {parameter.dtype for parameter in training.model.parameters()} == {torch.float32}
+
+
+def test_a_teacher_is_learned_from(tiny_spec, little_data, recipe):
+    """From labels that say nothing, with a teacher that knows: what is learned is the teacher's."""
+    few = TensorImages(little_data.train.images[:128], little_data.train.labels[:128])
+    data = Data(little_data.source, little_data.classes, few, little_data.val)
+    teacher = build_model(tiny_spec, 10)
+    nn.init.zeros_(teacher.classifier[-1].weight)
+    with torch.no_grad():
+        teacher.classifier[-1].bias[3] = 12.0
+    losses = {}
+    for weight in (0.0, 0.5):
+        torch.manual_seed(0)
+        student = build_model(tiny_spec, 10)
+        training = Training(
+            student, data, recipe.replace(epochs=1), resolution=32, teacher=Teacher(teacher, weight=weight)
+        )
+        list(training.epochs())
+        losses[weight] = student.classifier[-1].bias[3].item()
+    assert losses[0.5] > losses[0.0]
+    assert not teacher.training
+
+
+def test_a_teacher_of_other_classes_is_refused(tiny_spec, little_data, recipe):
+    with pytest.raises(NasError, match="the network has 7 classes and fashion-mnist-sample has 10"):
+        Training(
+            build_model(tiny_spec, 10), little_data, recipe, resolution=32, teacher=Teacher(build_model(tiny_spec, 7))
+        )
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(tiny_spec, little_data, recipe):

@@ -1,4 +1,4 @@
-"""How a network is trained, as files: one recipe a file, each naming its source.
+"""How a network is trained, as files: one recipe a file, each naming its source and what it reached.
 
 recipe = load_recipe("quick").replace(epochs=5)
 """
@@ -16,54 +16,86 @@ from typing import Any
 from nas.errors import NasError, unknown_name
 from nas.files import read_text
 
+OPTIMIZERS = ("adamw", "rmsprop", "sgd")
+SCHEDULES = ("one_cycle", "cosine", "steps")
+AUGMENTS = ("none", "autoaugment", "randaugment", "trivialaugment")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """AdamW on one cycle of the learning rate, with an exponential moving average of the weights.
+    """Optimiser, schedule, regularisation and augmentation. Raises NasError for impossible values.
 
-    `learning_rate` is the cycle's largest: it starts at `start` of that, gets there after `warmup` of the steps
-    and falls to nothing. `crop_padding` is the part of an image's side by which it is padded before a random
-    crop. Raises NasError for impossible values.
+    The learning rate's largest value is `learning_rate`; it starts at `start` of that and gets there after `warmup`
+    of the steps. `one_cycle` (arXiv 1708.07120) and `cosine` (arXiv 1608.03983) then fall to nothing, `steps` by
+    the factor `step_factor` every `step_epochs`.
     """
 
     name: str
     source: str
+    published: str  # which results were reached with it
     epochs: int
-    batch_size: int
-    learning_rate: float
-    start: float
-    warmup: float
+    batch_size: int  # images a step, over all processes and accumulated parts
+    optimizer: str
+    learning_rate: float  # for that batch size
+    momentum: float = 0.0  # of rmsprop and sgd; adamw has its own
+    smoothing: float = 0.99  # of rmsprop's squared gradients
+    epsilon: float = 1e-8  # of adamw and rmsprop
     weight_decay: float
-    label_smoothing: float
-    dropout: float
-    ema_decay: float
-    crop_padding: float
-    flip: bool
+    decay_norms: bool = False  # whether batch norm and biases decay, too
+    schedule: str
+    start: float = 1.0
+    warmup: float = 0.0
+    step_epochs: float = 1.0
+    step_factor: float = 1.0
+    label_smoothing: float = 0.0
+    dropout: float = 0.2
+    ema_decay: float = 0.0  # a step; 0: the last weights
+    crop_padding: float = 0.0  # part of the side by which images in memory are padded before a random crop
+    crop_scale: float = 0.08  # smallest part of an image from disk that a random crop shows
+    flip: bool = True
+    augment: str = "none"
+    erase: float = 0.0  # share of images with a rectangle erased (arXiv 1708.04896)
+    mixup: float = 0.0  # alpha, 0 for none (arXiv 1710.09412)
+    cutmix: float = 0.0  # alpha, 0 for none (arXiv 1905.04899); with both, each batch draws one of them
 
     def __post_init__(self) -> None:
+        for field in ("name", "source", "published"):
+            if not isinstance(getattr(self, field), str):
+                raise NasError(f"{field} is {getattr(self, field)!r}; it must be a text")
         for field, low in (("epochs", 1), ("batch_size", 2)):
             value = getattr(self, field)
             if type(value) is not int or value < low:
                 raise NasError(f"{field} is {value!r}; it must be a whole number of at least {low}")
-        if not (_is_number(self.learning_rate) and self.learning_rate > 0):
-            raise NasError(f"learning_rate is {self.learning_rate!r}; it must be a finite number above 0")
-        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
-            raise NasError(f"weight_decay is {self.weight_decay!r}; it must be a finite number of at least 0")
-        if not (_is_number(self.start) and 0 < self.start <= 1):
-            raise NasError(f"start is {self.start!r}; it must be a number above 0, at most 1")
-        for field in ("warmup", "label_smoothing", "dropout", "ema_decay", "crop_padding"):
-            value = getattr(self, field)
-            if not (_is_number(value) and 0 <= value < 1):
-                raise NasError(f"{field} is {value!r}; it must be a number from 0 to below 1")
-        if not isinstance(self.flip, bool):
-            raise NasError(f"flip is {self.flip!r}; it must be true or false")
+        for field in ("learning_rate", "epsilon", "step_epochs"):
+            if not (_is_number(getattr(self, field)) and getattr(self, field) > 0):
+                raise NasError(f"{field} is {getattr(self, field)!r}; it must be a finite number above 0")
+        for field in ("weight_decay", "mixup", "cutmix"):
+            if not (_is_number(getattr(self, field)) and getattr(self, field) >= 0):
+                raise NasError(f"{field} is {getattr(self, field)!r}; it must be a finite number of at least 0")
+        for field in ("start", "step_factor", "crop_scale"):
+            if not (_is_number(getattr(self, field)) and 0 < getattr(self, field) <= 1):
+                raise NasError(f"{field} is {getattr(self, field)!r}; it must be a number above 0, at most 1")
+        for field in ("momentum", "smoothing", "warmup", "label_smoothing", "dropout", "ema_decay", "crop_padding"):
+            if not (_is_number(getattr(self, field)) and 0 <= getattr(self, field) < 1):
+                raise NasError(f"{field} is {getattr(self, field)!r}; it must be a number from 0 to below 1")
+        if not (_is_number(self.erase) and 0 <= self.erase <= 1):
+            raise NasError(f"erase is {self.erase!r}; it must be a number from 0 to 1")
+        for field in ("decay_norms", "flip"):
+            if not isinstance(getattr(self, field), bool):
+                raise NasError(f"{field} is {getattr(self, field)!r}; it must be true or false")
+        for field, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("augment", AUGMENTS)):
+            if getattr(self, field) not in known:
+                raise NasError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(known)}")
+        if self.schedule == "one_cycle" and not self.warmup:
+            raise NasError("warmup is 0; one_cycle needs a warm-up above 0")
 
     def replace(self, **changes: Any) -> Recipe:
         return dataclasses.replace(self, **changes)
 
     def with_batch_size(self, batch_size: int) -> Recipe:
-        """The learning rate follows by the square root, as suits Adam (arXiv 2205.10287)."""
-        scale = math.sqrt(batch_size / self.batch_size)
+        """The learning rate follows: in proportion (arXiv 1706.02677), with AdamW by the square root (2205.10287)."""
+        ratio = batch_size / self.batch_size
+        scale = math.sqrt(ratio) if self.optimizer == "adamw" else ratio
         return self.replace(batch_size=batch_size, learning_rate=self.learning_rate * scale)
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,13 +104,14 @@ class Recipe:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:
         """Inverse of `to_dict`. Raises NasError naming the first thing that is wrong."""
-        known = [field.name for field in dataclasses.fields(cls)]
+        fields = dataclasses.fields(cls)
+        known = [field.name for field in fields]
         for key in data:
             if key not in known:
                 raise NasError(f"unknown key {key!r}; known: {', '.join(known)}")
-        for key in known:
-            if key not in data:
-                raise NasError(f"{key!r} is missing")
+        for field in fields:
+            if field.default is dataclasses.MISSING and field.name not in data:
+                raise NasError(f"{field.name!r} is missing")
         return cls(**data)
 
 

@@ -1,0 +1,81 @@
+"""Weights to start from: another training's, or torchvision's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from nas.errors import NasError
+from nas.models.mobilenet import MobileNet
+from nas.training.checkpoint import load_checkpoint
+
+TORCHVISION = "torchvision"
+Weights = dict[str, Tensor]
+
+
+class Taken(NamedTuple):
+    """How many layers got weights, and the names of those that did not."""
+
+    taken: int
+    fresh: tuple[str, ...]
+
+
+def load_weights(source: str, model: MobileNet) -> Weights:
+    """Those of a checkpoint's file, or torchvision's of that network which has most in common with `model`.
+
+    Raises NasError if they cannot be had.
+    """
+    if source != TORCHVISION:
+        contents = load_checkpoint(source)
+        if not isinstance(contents.get("average"), dict):
+            raise NasError(f"{source}: not a checkpoint of nas.train")
+        return contents["average"]
+    with torch.device("meta"):
+        networks = {name: models.get_model(name).state_dict() for name in TORCHVISION_NETWORKS}
+    name = max(networks, key=lambda name: len(_matching(model, networks[name])))
+    weights = models.get_model_weights(name).DEFAULT
+    try:
+        return weights.get_state_dict(check_hash=True)
+    except (OSError, RuntimeError) as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise NasError(
+            f"torchvision's {weights} cannot be downloaded ({error}); put the file "
+            f"{weights.url.rpartition('/')[2]} into {folder}"
+        ) from None
+
+
+TORCHVISION_NETWORKS = ("mobilenet_v3_large", "mobilenet_v3_small", "mobilenet_v2")
+
+
+@torch.no_grad()
+def take_weights(model: nn.Module, weights: Weights) -> Taken:
+    """Copies the layers that have the same name and shapes in `weights`; the others stay as they are.
+
+    Raises NasError if there is none.
+    """
+    matching = _matching(model, weights)
+    layers = [name for name, module in model.named_modules() if _own(module)]
+    if not matching:
+        raise NasError("none of these weights fits this network; leave out --init")
+    model.load_state_dict({f"{layer}.{name}": weights[f"{layer}.{name}"] for layer, name in matching}, strict=False)
+    taken = {layer for layer, _ in matching}
+    return Taken(len(taken), tuple(layer for layer in layers if layer not in taken))
+
+
+def _own(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a module itself, without those of the modules in it."""
+    return {name: tensor for name, tensor in module.state_dict().items() if "." not in name}
+
+
+def _matching(model: nn.Module, weights: Weights) -> list[tuple[str, str]]:
+    """Layer and tensor of those layers of which all tensors are there in the right shape."""
+    pairs = []
+    for layer, module in model.named_modules():
+        own = _own(module)
+        if all(f"{layer}.{name}" in weights and weights[f"{layer}.{name}"].shape == own[name].shape for name in own):
+            pairs += [(layer, name) for name in own]
+    return pairs

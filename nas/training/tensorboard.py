@@ -1,0 +1,34 @@
+"""Metrics for TensorBoard, if its package is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nas.errors import NasError
+from nas.training.loop import Metrics
+
+FOLDER = "tensorboard"
+
+
+def tensorboard_writer(folder: Path, finished: int) -> Callable[[Metrics], None]:
+    """Writes an epoch's metrics into `folder`; what is there of epochs after `finished` is void.
+
+    Raises NasError without the package.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise NasError(
+            "--tensorboard needs the package tensorboard; install it with `uv sync --extra tensorboard` or "
+            "`pip install tensorboard`"
+        ) from None
+    writer = SummaryWriter(str(folder / FOLDER), purge_step=finished + 1)
+
+    def write(metrics: Metrics) -> None:
+        for name, value in metrics._asdict().items():
+            if name != "epoch":
+                writer.add_scalar(name, value, metrics.epoch)
+        writer.flush()
+
+    return write

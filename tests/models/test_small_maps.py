@@ -1,0 +1,61 @@
+"""The quicker convolutions against torch's own."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from nas.models.mobilenet import build_model
+from nas.models.small_maps import SmallMapConv2d, quicken
+from nas.registry import load_spec
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 3), (7, 7), (1, 3), (5, 2)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "groups"), [(1, 1, 1), (1, 2, 1), (3, 1, 8), (5, 1, 8), (5, 2, 8), (7, 2, 1), (5, 1, 2)]
+)
+@pytest.mark.parametrize("bias", [False, True])
+def test_results_and_gradients_are_those_of_torch(size, kernel, stride, groups, bias):
+    torch.manual_seed(0)
+    theirs = nn.Conv2d(8, 8, kernel, stride, kernel // 2, groups=groups, bias=bias).double()
+    ours = copy.deepcopy(theirs)
+    quicken(ours)
+    assert type(ours) is SmallMapConv2d
+    images = torch.randn(3, 8, *size, dtype=torch.float64).to(memory_format=torch.channels_last)
+    results = []
+    for convolution in (theirs, ours):
+        x = images.clone().requires_grad_()
+        y = convolution(x)
+        (y**3).sum().backward()
+        results.append([y, x.grad, *(parameter.grad for parameter in convolution.parameters())])
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_a_network_stays_what_it_is():
+    torch.manual_seed(0)
+    theirs = build_model(load_spec("mobilenet_v3_small"), 10).eval()
+    ours = copy.deepcopy(theirs)
+    quicken(ours)
+    assert [type(block) for block in ours.features] == [type(block) for block in theirs.features]
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    with torch.no_grad():
+        images = torch.randn(2, 3, 64, 64)
+        torch.testing.assert_close(ours(images), theirs(images))
+    assert type(copy.deepcopy(ours).features[0][0]) is SmallMapConv2d
+
+
+def test_other_paddings_are_left_alone():
+    convolutions = nn.ModuleList(
+        [
+            nn.Conv2d(4, 4, 3),
+            nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+            nn.Conv2d(4, 4, 4, padding=2),
+            nn.Conv2d(4, 4, (1, 3), padding=(0, 1)),
+            nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+            nn.Conv2d(4, 4, 3, padding="same"),
+        ]
+    )
+    quicken(convolutions)
+    assert {type(convolution) for convolution in convolutions} == {nn.Conv2d}
