@@ -1,0 +1,203 @@
+"""A bundle: what a device needs to measure a table where this package cannot go.
+
+One zip: the networks as ONNX files whose weights are zeros (the device fills them with random numbers, so that
+a gigabyte travels as a few megabytes) and one script, put together from the modules that time here, so that a time
+is taken there the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+
+from onnx import numpy_helper
+
+from nas.cost import NUM_CLASSES
+from nas.files import replacing
+from nas.latency.runner import ARCHIVE, INDEX, Program
+from nas.latency.table import SENTINEL, space_parts
+from nas.onnx_graph import INPUT, OUTPUT, part_model
+from nas.parts import NetworkPart, Part, context_of, parts_of
+from nas.published import published_spec
+from nas.space import SearchSpace
+from nas.spec import ArchSpec
+
+SCRIPT, README = "measure.py", "README.txt"
+# What goes into the script, each after what it imports: modules of the package as they are (None), and what stands in
+# for those that need more than the standard library, numpy and onnxruntime. There a part is the model made of it here.
+MODULES = {
+    "nas": "",
+    "nas.latency": "",
+    "nas.latency.runtimes": "",
+    "nas.errors": None,
+    "nas.files": None,
+    "nas.parts": "Part = object",
+    "nas.onnx_graph": f"""from types import SimpleNamespace
+
+INPUT, OUTPUT = {INPUT!r}, {OUTPUT!r}
+
+
+def part_model(model, precision):
+    return SimpleNamespace(SerializeToString=lambda: model)""",
+    "nas.latency.device": None,
+    "nas.latency.runtimes.base": None,
+    "nas.latency.runtimes.onnx_runtime": None,
+    "nas.latency.timing": None,
+    "nas.latency.table_file": None,
+    "nas.latency.runner": None,
+}
+INLINE = 256  # bytes of weights that are worth a place in the list of what is filled
+
+
+def bundle_parts(
+    spaces: Iterable[SearchSpace], published: Iterable[ArchSpec], compared: Iterable[ArchSpec]
+) -> list[Part]:
+    """What a search of `spaces` asks a table for: each part and context once, whole networks first.
+
+    `spaces` are cut to the scales wanted. `published` networks are measured whole, `compared` ones in parts.
+    """
+    spaces = list(spaces)
+    ends = [
+        spec for space in spaces for scale in space.scales for spec in (space.smallest(scale), space.largest(scale))
+    ]
+    parts: list[Part] = [part for space in spaces for part in space_parts(space)]
+    parts += [part for spec in compared for part in parts_of(spec)]
+    networks = [NetworkPart(spec) for spec in (published_spec(SENTINEL), *published, *ends)]
+    wanted = [*networks, *(needed for part in parts for needed in (part, context_of(part)) if needed is not None)]
+    return list({part.key: part for part in wanted}.values())
+
+
+def write_bundle(
+    path: str | Path,
+    parts: Sequence[Part],
+    *,
+    threads: int = 1,
+    precision: str = "float32",
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> int:
+    """Writes the zip, whole or not at all, and gives its size in bytes.
+
+    Takes 10 ms a part. Raises NasError if the file cannot be written.
+    """
+    with replacing(path) as side, zipfile.ZipFile(side, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as bundle:
+        networks, programs = io.BytesIO(), []
+        with zipfile.ZipFile(networks, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+            for done, part in enumerate(parts):
+                program, zeros = emptied(part, precision)
+                archive.writestr(_entry(program.file), zeros)
+                programs.append(program)
+                on_progress(done / len(parts))
+            archive.writestr(_entry(INDEX), _index(programs, threads, precision))
+        for name, text in ((README, _README), (SCRIPT, script())):
+            bundle.writestr(_entry(name), text)
+        bundle.writestr(_entry(ARCHIVE), networks.getvalue())
+    return Path(path).stat().st_size
+
+
+def emptied(part: Part, precision: str = "float32") -> tuple[Program, bytes]:
+    """A part's ONNX model with zeros for weights, and what fills them again."""
+    model = part_model(part, precision)
+    content = bytearray(model.SerializeToString())
+    weights, position = [], 0
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        # Scales of quantisation are above zero, and stay as they are.
+        if len(tensor.raw_data) >= INLINE and values.min() < 0:
+            position = content.index(tensor.raw_data[:INLINE], position)
+            end = position + len(tensor.raw_data)
+            assert content[position:end] == tensor.raw_data
+            content[position:end] = bytes(end - position)
+            weights.append((position, values.size, values.dtype.name, float(f"{values.std():.4g}")))
+            position = end
+    macs = sum(layer.macs for layer in part.layers())
+    return Program(part.key, macs, isinstance(part, NetworkPart), weights), bytes(content)
+
+
+def _index(programs: Sequence[Program], threads: int, precision: str) -> str:
+    """What `Bundle.open` reads."""
+    rows = [dataclasses.asdict(program) for program in programs]
+    spec = published_spec(SENTINEL)
+    return json.dumps(
+        {
+            "id": hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16],
+            "runtime_version": version("onnxruntime"),
+            "threads": threads,
+            "precision": precision,
+            "num_classes": NUM_CLASSES,
+            "sentinel": {"key": NetworkPart(spec).key, "network": SENTINEL, "spec_id": spec.id},
+            "programs": rows,
+        }
+    )
+
+
+def script() -> str:
+    """measure.py: the modules' own sources, and a few lines that load them."""
+    sources = {name: _source(name) if text is None else text for name, text in MODULES.items()}
+    assert not any("'''" in source or source.endswith("\\") for source in sources.values())
+    texts = "\n".join(f"SOURCES[{name!r}] = r'''{source}'''" for name, source in sources.items())
+    return _SCRIPT.replace("#SOURCES#", texts)
+
+
+def _source(module: str) -> str:
+    *folders, file = module.split(".")[1:]
+    return resources.files("nas").joinpath(*folders, f"{file}.py").read_text(encoding="utf-8")
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """The same parts give the same bytes."""
+    entry = zipfile.ZipInfo(name)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o644 << 16
+    return entry
+
+
+_README = f"""A bundle for measuring a latency table on a device where nas itself cannot be installed.
+It needs Python 3.10 or newer, numpy and onnxruntime: python -m pip install numpy onnxruntime
+Run: python {SCRIPT} [--threads N] [--out FILE]; a run that was interrupted goes on where it was.
+It writes a .json file; take that to where nas is: python -m nas.search --table FILE --allow-other-device
+{ARCHIVE} holds the timed networks as ONNX files, their weights left zero; {SCRIPT} fills them as it loads them.
+"""
+
+_SCRIPT = '''#!/usr/bin/env python3
+"""Measures the networks of networks.zip on this device and writes a latency table; see README.txt.
+
+    python measure.py [--threads N] [--out FILE]
+
+Made by `python -m nas.measure --bundle`: below stand that package's own modules, then what runs them.
+"""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+
+def stop(text):
+    print("measure.py: error: " + text, file=sys.stderr)
+    sys.exit(2)
+
+
+if sys.version_info < (3, 10):
+    stop("this is Python %d.%d, and it takes 3.10 or newer" % sys.version_info[:2])
+try:
+    import numpy
+    import onnxruntime
+except ImportError as error:
+    stop("%s; `python -m pip install numpy onnxruntime` installs what is needed" % error)
+
+SOURCES = {}
+#SOURCES#
+
+for name, source in SOURCES.items():
+    module = sys.modules[name] = ModuleType(name)
+    exec(compile(source, __file__ + ", " + name, "exec"), module.__dict__)
+
+if __name__ == "__main__":
+    sys.modules["nas.latency.runner"].main(Path(__file__).resolve().parent)
+'''

@@ -1,0 +1,294 @@
+"""Measures a bundle's networks on this device; needs Python 3.10, numpy and onnxruntime.
+
+    python measure.py --threads 4
+
+writes a latency table for `python -m nas.search --table FILE`. A run that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from nas.errors import NasError
+from nas.files import make_folder, write_text
+from nas.latency.device import Device, allowed_cores
+from nas.latency.runtimes.onnx_runtime import OnnxRuntime
+from nas.latency.table_file import Row, RuntimeId, Sentinel, date, table_file, table_text
+from nas.latency.timing import LANDMARK, ROW, Bench, Session, time_interleaved
+
+ARCHIVE, INDEX = "networks.zip", "index.json"
+BATCH, BATCH_BYTES = 200, 128 << 20  # programs in memory at once, and their weights
+DECIMALS = 6  # of the sentinel's time, as tables keep it
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph of the archive, named by its row's key.
+
+    `weights` are the places of the file that hold zeros and are filled with random numbers before it is loaded:
+    offset (bytes), count, numpy's name of their type, standard deviation.
+    """
+
+    key: str
+    macs: int
+    landmark: bool  # a whole network: no sums rest on it, a few runs do
+    weights: list[tuple[int, int, str, float]]
+
+    @property
+    def file(self) -> str:
+        return f"{self.key}.onnx"
+
+    @property
+    def size(self) -> int:
+        """Bytes of its weights."""
+        return sum(count * np.dtype(kind).itemsize for _, count, kind, _ in self.weights)
+
+    def filled(self, zeros: bytes) -> bytes:
+        """The model with weights of the spread that it was built with, so that no activation becomes denormal."""
+        model, rng = bytearray(zeros), np.random.default_rng(0)
+        for offset, count, kind, std in self.weights:
+            values = rng.standard_normal(count, np.float32) * np.float32(std)
+            if np.dtype(kind).kind == "i":
+                limits = np.iinfo(kind)
+                values = np.clip(np.rint(values), limits.min, limits.max)
+            np.frombuffer(model, kind, count, offset)[:] = values
+        return bytes(model)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle's archive says of itself."""
+
+    folder: Path
+    id: str
+    runtime_version: str  # that the bundle was made beside
+    threads: int
+    precision: str
+    num_classes: int
+    sentinel: dict[str, str]  # key, network, spec_id
+    programs: dict[str, Program]
+
+    @classmethod
+    def open(cls, folder: Path) -> Bundle:
+        """Raises NasError if the archive is not there or damaged."""
+        path = folder / ARCHIVE
+        try:
+            with zipfile.ZipFile(path) as archive:
+                index = json.loads(archive.read(INDEX))
+        except FileNotFoundError:
+            raise NasError(f"{path}: no such file; unzip the whole bundle into one folder") from None
+        except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+            raise NasError(f"{path}: cannot be read ({error}); unzip the bundle again") from None
+        programs = [Program(**program) for program in index.pop("programs")]
+        return cls(folder=folder, programs={program.key: program for program in programs}, **index)
+
+    def models(self, programs: Iterable[Program]) -> Iterator[Any]:
+        """Their ONNX models, filled: bytes, which a runtime on the device takes for parts.
+
+        Raises NasError if the archive is damaged.
+        """
+        path = self.folder / ARCHIVE
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for program in programs:
+                    yield program.filled(archive.read(program.file))
+        except (OSError, zipfile.BadZipFile, KeyError) as error:
+            raise NasError(f"{path}: cannot be read ({error}); unzip the bundle again") from None
+
+
+@dataclass
+class Log:
+    """What was measured so far: a file that grows by a line a batch, so that a run killed at any moment goes on."""
+
+    path: Path
+    head: dict[str, Any]  # what a table holds besides its rows; a run goes on only if all of it but the date agrees
+    sentinel_ms: float = float("inf")
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path, head: dict[str, Any]) -> Log:
+        """Begins a log, or goes on with the one that is there. Raises NasError if that is of another run."""
+        make_folder(path.parent)
+        log = cls(path, head)
+        try:
+            text = path.read_bytes() if path.exists() else b""
+            whole = text[: text.rfind(b"\n") + 1]  # a line without its end was cut by a kill or a full disk
+            if whole != text:
+                os.truncate(path, len(whole))
+        except OSError as error:
+            raise NasError(f"{path}: cannot be read ({error.strerror})") from None
+        if whole:
+            log._read(whole.decode("utf-8", "replace").splitlines())
+        else:
+            log._append(head)
+        return log
+
+    def _read(self, lines: Sequence[str]) -> None:
+        try:
+            head, *batches = map(json.loads, lines)
+            for name, value in self.head.items():
+                if name != "created" and head[name] != value:
+                    raise NasError(f"{self.path} is of another {name}")
+            self.head = head
+            for batch in batches:
+                self.sentinel_ms = min(self.sentinel_ms, batch["sentinel_ms"])
+                self.rows |= {key: Row.from_dict(key, row) for key, row in batch["rows"].items()}
+        except NasError as error:
+            raise NasError(f"{error}; remove it to begin anew, or name another table with --out") from None
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise NasError(f"{self.path} is damaged ({error}); remove it to begin anew") from None
+
+    def add(self, keys: Sequence[str], session: Session) -> None:
+        """Keeps a batch. Raises NasError if the disk takes no more."""
+        rows = {key: Row.of(timing) for key, timing in zip(keys, session.timings, strict=True)}
+        sentinel_ms = min(self.sentinel_ms, round(session.sentinel_ms, DECIMALS))
+        self._append({"sentinel_ms": sentinel_ms, "rows": {key: row.to_dict() for key, row in rows.items()}})
+        self.sentinel_ms = sentinel_ms
+        self.rows |= rows
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise NasError(
+                f"{self.path}: cannot be written ({error.strerror}); mend that and run again, what was measured is kept"
+            ) from None
+
+
+class ProgressLine:
+    """One line on stderr that says how much is done and how long the rest takes; a line a tenth where it is no
+    terminal."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+        self._begun = time.monotonic()
+        self._shown = -1
+
+    def __call__(self, share: float, text: str) -> None:
+        left = (time.monotonic() - self._begun) * (1 / share - 1) if share else float("nan")
+        if self._out.isatty():
+            self._out.write(f"\r{share:4.0%}  {text}, {duration(left)} left \033[K" + "\n" * (share >= 1))
+        elif int(10 * share) > self._shown:
+            self._shown = int(10 * share)
+            self._out.write(f"{share:4.0%}  {text}, {duration(left)} left\n")
+        self._out.flush()
+
+
+def duration(seconds: float) -> str:
+    """For people: "12 s", "3 min", "? s" where it is not known."""
+    if seconds != seconds:
+        return "? s"
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def measure(bundle: Bundle, runtime: OnnxRuntime, log: Log, progress: ProgressLine) -> None:
+    """Adds to the log what it lacks of the bundle."""
+    (sentinel,) = bundle.models([bundle.programs[bundle.sentinel["key"]]])
+    bench = Bench.of(runtime.clock, runtime.threads, runtime.compile(sentinel))
+    missing = [program for program in bundle.programs.values() if program.key not in log.rows]
+    total, done = sum(map(_work, missing)), 0.0
+    for batch in batches(missing):
+        work, text = sum(map(_work, batch)), f"{len(log.rows)} of {len(bundle.programs)} rows"
+
+        def report(share: float, done: float = done, work: float = work, text: str = text) -> None:
+            progress((done + share * work) / total, text)
+
+        programs = [runtime.compile(model) for model in bundle.models(batch)]
+        effort = LANDMARK if batch[0].landmark else ROW
+        session = time_interleaved(programs, bench, effort, rng=random.Random(0), on_progress=report)
+        log.add([program.key for program in batch], session)
+        done += work
+    progress(1.0, f"{len(log.rows)} of {len(bundle.programs)} rows")
+
+
+def _work(program: Program) -> float:
+    """About how long a program is run, in no unit: single layers are slow beside their arithmetic."""
+    return 20e6 + program.macs
+
+
+def batches(programs: Sequence[Program]) -> Iterator[list[Program]]:
+    """Runs of programs that are timed in the same rounds: of one kind, and no more than fit into memory."""
+    batch: list[Program] = []
+    for program in programs:
+        full = len(batch) == BATCH or sum(p.size for p in [*batch, program]) > BATCH_BYTES
+        if batch and (full or program.landmark != batch[0].landmark):
+            yield batch
+            batch = []
+        batch.append(program)
+    if batch:
+        yield batch
+
+
+def run(folder: Path, argv: Sequence[str] | None = None) -> Path:
+    """Measures the bundle unzipped in `folder` and gives the table's file. Raises NasError."""
+    bundle = Bundle.open(folder)
+    arguments = _parser(bundle).parse_args(argv)
+    runtime, device = OnnxRuntime(arguments.threads, bundle.precision), Device.this()
+    name = RuntimeId.of(runtime)
+    out = Path(arguments.out or table_file(device, name))
+    if out.exists():
+        raise NasError(f"{out} exists already; remove it, or name another file with --out")
+    if name.version != bundle.runtime_version:
+        print(f"note: the bundle was made beside onnxruntime {bundle.runtime_version}; the table says {name.version}")
+    cores = len(allowed_cores()) or device.cores
+    if name.threads > cores:
+        print(f"warning: {name.threads} threads share {cores} cores; times will be long and restless", file=sys.stderr)
+    print(f"device: {device.cpu}, {name}")
+    head = {"created": date(), "bundle": bundle.id, "device": device.to_dict(), "runtime": asdict(name)}
+    log = Log.open(out.with_name(f"{out.name}.log"), head)
+    if log.rows:
+        print(f"going on with {log.path}: {len(log.rows)} of {len(bundle.programs)} rows")
+    measure(bundle, runtime, log, ProgressLine(sys.stderr))
+    text = table_text(
+        created=log.head["created"],
+        device=device,
+        runtime=name,
+        sentinel=Sentinel(bundle.sentinel["network"], bundle.sentinel["spec_id"], log.sentinel_ms),
+        num_classes=bundle.num_classes,
+        fidelity=None,
+        rows=log.rows,
+    )
+    write_text(out, text)
+    log.path.unlink()
+    print(f"{out}: {len(log.rows)} rows, sentinel {bundle.sentinel['network']} {log.sentinel_ms:.2f} ms")
+    return out
+
+
+def main(folder: Path) -> None:
+    """`run` as a command: a NasError becomes one line on stderr and status 2, Ctrl-C status 130."""
+    try:
+        run(folder)
+    except NasError as error:
+        print(f"measure.py: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nmeasure.py: interrupted; run it again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parser(bundle: Bundle) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python measure.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=_threads, default=bundle.threads, metavar="N", help="default: %(default)s")
+    parser.add_argument("--out", metavar="FILE", help="the table (default: named by this device, in this folder)")
+    return parser
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)

@@ -1,0 +1,441 @@
+"""Bundles: what they hold, that measuring them elsewhere gives a table, and that no moment to be killed loses a run."""
+
+import errno
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import synthetic
+from onnx import numpy_helper
+from synthetic import Machine, network_ms
+
+from nas.errors import NasError
+from nas.latency import runner
+from nas.latency.bundle import bundle_parts, emptied, write_bundle
+from nas.latency.device import Device
+from nas.latency.runner import ARCHIVE, Bundle, ProgressLine, batches, duration
+from nas.latency.table import LatencyTable, space_parts
+from nas.latency.timing import Run
+from nas.onnx_graph import part_model
+from nas.parts import BlockPart, NetworkPart, Part, parts_of
+from nas.published import published_spec
+from nas.registry import load_space, load_spec
+from nas.space import SearchSpace
+from nas.spec import BlockSpec
+
+SCALE = (0.75, 96)
+COMPARED = load_spec("mobilenet_v3_small", resolution=96)
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
+    path = tmp_path_factory.mktemp("space") / "few.py"
+    path.write_text(synthetic.SPACE, encoding="utf-8")
+    return load_space(path).at([SCALE])
+
+
+@pytest.fixture(scope="module")
+def parts(space: SearchSpace) -> list[Part]:
+    return bundle_parts([space], [], [COMPARED])
+
+
+@pytest.fixture(scope="module")
+def zipped(parts: list[Part], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "bundle.zip"
+    assert write_bundle(path, parts) == path.stat().st_size
+    return path
+
+
+@pytest.fixture(scope="module")
+def few_zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sentinel and the parts of one network: seconds on a real runtime."""
+    path = tmp_path_factory.mktemp("bundle") / "few.zip"
+    write_bundle(path, bundle_parts([], [], [COMPARED]), threads=1)
+    return path
+
+
+def unzipped(path: Path, folder: Path) -> Path:
+    folder.mkdir()
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+class BundleRuntime(synthetic.SyntheticRuntime):
+    """Runs on the machine what a model's name says."""
+
+    name = "onnxruntime"
+    version = onnxruntime.__version__
+
+    def __init__(self, threads: int, precision: str, machine: Machine, parts: list[Part]) -> None:
+        super().__init__(threads, machine=machine)
+        self.precision = precision
+        self.parts = {part.spec.name if isinstance(part, NetworkPart) else part.key: part for part in parts}
+
+    def compile(self, model: bytes) -> Run:
+        return super().compile(self.parts[onnx.load_from_string(model).graph.name])
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, parts: list[Part], tmp_path: Path) -> Machine:
+    """The device, in an empty folder."""
+    machine = synthetic.install(monkeypatch)
+    monkeypatch.setattr(
+        runner, "OnnxRuntime", lambda threads, precision: BundleRuntime(threads, precision, machine, parts)
+    )
+    monkeypatch.setattr(runner, "allowed_cores", lambda: [0, 1])
+    monkeypatch.chdir(tmp_path)
+    return machine
+
+
+@pytest.fixture
+def folder(zipped: Path, tmp_path: Path) -> Path:
+    return unzipped(zipped, tmp_path / "bundle")
+
+
+@pytest.fixture
+def few_folder(few_zipped: Path, tmp_path: Path) -> Path:
+    return unzipped(few_zipped, tmp_path / "few")
+
+
+# What is in it ----------------------------------------------------------------------------------------
+
+
+def test_what_a_search_asks_for_is_in_it(parts: list[Part], space: SearchSpace) -> None:
+    table = LatencyTable(device=Device.this(), runtime=None, sentinel_ms=1.0)  # type: ignore[arg-type]
+    wanted = [*space_parts(space), *parts_of(COMPARED), NetworkPart(published_spec("mobilenet_v3_large"))]
+    wanted += [NetworkPart(end(scale)) for scale in space.scales for end in (space.smallest, space.largest)]
+    keys = [part.key for part in parts]
+    assert set(keys) == {part.key for part in table.missing(wanted)}
+    assert len(keys) == len(set(keys))
+    kinds = [isinstance(part, NetworkPart) for part in parts]
+    assert kinds == sorted(kinds, reverse=True)  # whole networks first: they set the sentinel's time
+    published = load_spec("mobilenet_v2")
+    assert NetworkPart(published) in bundle_parts([space], [published], [])
+
+
+def test_three_files_whose_weights_travel_light(zipped: Path, parts: list[Part], tmp_path: Path) -> None:
+    with zipfile.ZipFile(zipped) as archive:
+        assert archive.namelist() == ["README.txt", "measure.py", ARCHIVE]
+        readme = archive.read("README.txt").decode()
+    assert len(readme.splitlines()) == 5
+    assert "python measure.py" in readme
+    assert "--allow-other-device" in readme
+    bytes_of_weights = sum(program.size for program in Bundle.open(unzipped(zipped, tmp_path / "x")).programs.values())
+    assert bytes_of_weights > 40e6
+    assert zipped.stat().st_size < 0.01 * bytes_of_weights
+    one, other = tmp_path / "one.zip", tmp_path / "other.zip"
+    for path in (one, other):
+        write_bundle(path, parts[-3:])
+    assert one.read_bytes() == other.read_bytes()
+
+
+PARTS = [
+    BlockPart(BlockSpec(kernel=5, expanded=184, out=80, se=48, activation="hswish"), 80, 14),
+    BlockPart(BlockSpec(op="sepconv", kernel=3, expanded=16, out=16, activation="relu6"), 16, 32),
+    *list(parts_of(COMPARED))[:: len(COMPARED.blocks) + 1],
+    NetworkPart(COMPARED),
+]
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.key.replace(" ", "_"))
+def test_a_model_is_filled_with_weights_like_its_own(part: Part, precision: str) -> None:
+    """The same bytes outside the weights; inside, the same spread, and neither zeros nor denormal numbers."""
+    program, zeros = emptied(part, precision)
+    filled, original = program.filled(zeros), part_model(part, precision)
+    assert len(filled) == len(zeros) == original.ByteSize()
+    onnx.checker.check_model(onnx.load_from_string(zeros))
+    model = onnx.load_from_string(filled)
+    assert program.key == part.key
+    assert program.macs == sum(layer.macs for layer in part.layers())
+    places = np.ones(len(filled), bool)
+    for offset, count, kind, _ in program.weights:
+        places[offset : offset + count * np.dtype(kind).itemsize] = False
+    own = np.frombuffer(original.SerializeToString(), np.uint8)
+    assert (own == np.frombuffer(filled, np.uint8))[places].all()
+    assert (np.frombuffer(zeros, np.uint8)[~places] == 0).all()
+    assert places.sum() < 0.25 * len(filled) or len(filled) < 50_000
+    for mine, theirs in zip(model.graph.initializer, original.graph.initializer, strict=True):
+        values, expected = numpy_helper.to_array(mine), numpy_helper.to_array(theirs)
+        assert values.std() == pytest.approx(expected.std(), rel=0.1) or values.size < 1000
+        assert np.isfinite(values).all()
+        if values.dtype == np.float32 and values.size > 1:
+            assert (np.abs(values) > np.finfo(np.float32).tiny).all()
+            assert (np.sign(values) == 1).all() == (expected > 0).all()  # scales stay above zero
+
+
+def test_batches_are_of_one_kind_and_fit_into_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = list(Bundle.open(folder).programs.values())
+    monkeypatch.setattr(runner, "BATCH", 10)
+    monkeypatch.setattr(runner, "BATCH_BYTES", 8 << 20)
+    found = list(batches(programs))
+    assert [program for batch in found for program in batch] == programs
+    assert all(len({program.landmark for program in batch}) == 1 for batch in found)
+    assert all(len(batch) == 1 or sum(p.size for p in batch) <= 8 << 20 for batch in found)
+    assert max(map(len, found)) == 10
+
+
+# Measuring --------------------------------------------------------------------------------------------
+
+
+def test_the_table_is_one_of_this_package(
+    machine: Machine, folder: Path, space: SearchSpace, parts: list[Part], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = runner.run(folder, ["--threads", "1"])
+    table = LatencyTable.load(path)
+    assert path == Path(table.default_path().name)
+    table.check_device()
+    assert str(table.runtime) == f"onnxruntime {onnxruntime.__version__}, 1 thread, float32"
+    assert time.time() - 60 < time.mktime(time.strptime(table.created, "%Y-%m-%dT%H:%M:%S+00:00")) - time.timezone
+    assert not table.missing(parts)
+    assert set(table.rows) == {part.key for part in parts}
+    specs = [space.sample(random.Random(seed)) for seed in range(10)]
+    sentinel_ms = network_ms(published_spec("mobilenet_v3_large"))
+    assert table.sentinel_ms == pytest.approx(sentinel_ms, abs=1e-6)
+    assert table.predict_ms(specs) == pytest.approx([network_ms(s) for s in specs], abs=40e-7 * sentinel_ms)
+    # Saved by the package itself it is the same file.
+    text = path.read_text(encoding="utf-8")
+    assert table.save().read_text(encoding="utf-8") == text
+    assert os.listdir() == ["bundle", path.name] or os.listdir() == [path.name, "bundle"]
+    out = capsys.readouterr().out
+    assert f"{path}: {len(parts)} rows, sentinel mobilenet_v3_large {sentinel_ms:.2f} ms" in out
+    with pytest.raises(NasError, match="exists already; remove it, or name another file with --out"):
+        runner.run(folder, [])
+
+
+def test_another_version_and_too_many_threads_are_told(
+    machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(BundleRuntime, "version", "1.20.1")
+    table = LatencyTable.load(runner.run(folder, ["--threads", "3", "--out", "tables/mine.json"]))
+    assert str(table.runtime) == "onnxruntime 1.20.1, 3 threads, float32"
+    captured = capsys.readouterr()
+    assert f"made beside onnxruntime {onnxruntime.__version__}; the table says 1.20.1" in captured.out
+    assert "warning: 3 threads share 2 cores" in captured.err
+    assert os.listdir("tables") == ["mine.json"]
+
+
+def test_a_run_that_was_killed_goes_on(
+    machine: Machine, few_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the last line of its log is only half written."""
+    monkeypatch.setattr(runner, "BATCH", 5)
+    whole = LatencyTable.load(runner.run(few_folder, ["--out", "whole.json"]))
+    calls = iter(range(len(machine.compiled) // 2))
+
+    def killed(self: BundleRuntime, model: bytes, original: Callable = BundleRuntime.compile) -> Run:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return original(self, model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BundleRuntime, "compile", killed)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(few_folder, ["--out", "mine.json"])
+    assert not Path("mine.json").exists()
+    log = Path("mine.json.log")
+    kept = log.read_bytes()
+    head, *measured = map(json.loads, kept.splitlines())
+    assert len(measured) > 1
+    for cut in (0, 1, 100, len(kept)):
+        log.write_bytes(kept[: len(kept) - cut])
+        left = measured if cut == 0 else measured[:-1] if cut <= 100 else []
+        rows = sum(len(batch["rows"]) for batch in left)
+        machine.compiled.clear()
+        capsys.readouterr()
+        table = LatencyTable.load(runner.run(few_folder, ["--out", "mine.json"]))
+        assert len(machine.compiled) == 1 + len(whole.rows) - rows  # the sentinel, and what was missing
+        assert table.rows.keys() == whole.rows.keys()
+        assert [table.rows[key].ratio for key in table.rows] == pytest.approx([whole.rows[k].ratio for k in table.rows])
+        assert (table.created == head["created"]) or cut == len(kept)
+        assert ("going on with mine.json.log: " in capsys.readouterr().out) == (rows > 0)
+        assert not log.exists()
+        Path("mine.json").unlink()
+
+
+def interrupted(machine: Machine, few_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The log of a run that was stopped after its first batch."""
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "ROW", None)
+        with pytest.raises(AttributeError):
+            runner.run(few_folder, ["--out", "mine.json"])
+    assert len(Path("mine.json.log").read_text(encoding="utf-8").splitlines()) == 2
+    return Path("mine.json.log")
+
+
+def test_a_log_of_another_run_is_refused(machine: Machine, few_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = interrupted(machine, few_folder, monkeypatch)
+    text = log.read_text(encoding="utf-8")
+    with pytest.raises(NasError, match=r"mine\.json\.log is of another runtime; remove it to begin anew, or name"):
+        runner.run(few_folder, ["--out", "mine.json", "--threads", "2"])
+    log.write_text(re.sub('"bundle": "..', '"bundle": "xx', text), encoding="utf-8")
+    with pytest.raises(NasError, match="is of another bundle; remove it"):
+        runner.run(few_folder, ["--out", "mine.json"])
+    for damaged in (
+        "[]\n",
+        "{}\n",
+        "x\n",
+        text + "1\n",
+        text + '{"rows": {}}\n',
+        text.replace('"ratio": ', '"ratio": -'),
+    ):
+        log.write_text(damaged, encoding="utf-8")
+        with pytest.raises(NasError, match="remove it to begin anew"):
+            runner.run(few_folder, ["--out", "mine.json"])
+    log.write_text(text, encoding="utf-8")
+    assert runner.run(few_folder, ["--out", "mine.json"]).exists()
+
+
+def test_a_full_disk_keeps_what_was_measured(
+    machine: Machine, few_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = interrupted(machine, few_folder, monkeypatch)
+    rows = log.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(NasError, match=r"mine\.json\.log: cannot be written \(No space left on device\); mend"):
+            runner.run(few_folder, ["--out", "mine.json"])
+    assert log.read_bytes().startswith(rows)
+    assert runner.run(few_folder, ["--out", "mine.json"]).exists()
+
+
+def test_places_that_cannot_be_written_to(machine: Machine, few_folder: Path, tmp_path: Path) -> None:
+    Path("file").write_text("", encoding="utf-8")
+    for out in ("file/mine.json", "few"):
+        with pytest.raises(NasError, match=r"cannot be made|exists already"):
+            runner.run(few_folder, ["--out", out])
+    assert not machine.ran
+
+
+def test_bundles_that_are_not_whole(machine: Machine, few_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(NasError, match=r"networks\.zip: no such file; unzip the whole bundle into one folder"):
+        runner.run(tmp_path, [])
+    archive = few_folder / ARCHIVE
+    content = archive.read_bytes()
+    archive.write_bytes(content[:-100])
+    with pytest.raises(NasError, match=r"networks\.zip: cannot be read .*; unzip the bundle again"):
+        runner.run(few_folder, [])
+    archive.write_bytes(content[:200] + bytes(200) + content[400:])
+    with pytest.raises(NasError, match=r"networks\.zip: cannot be read .*; unzip the bundle again"):
+        runner.run(few_folder, [])
+
+
+def test_a_line_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 10.0, 11.0, 40.0])
+    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    out = io.StringIO()
+    line = ProgressLine(out)
+    for share in (0.0, 0.25, 0.26, 1.0):
+        line(share, "rows")
+    assert out.getvalue().splitlines() == ["  0%  rows, ? s left", " 25%  rows, 30 s left", "100%  rows, 0 s left"]
+    assert duration(600) == "10 min"
+
+
+# The script, on its own -------------------------------------------------------------------------------
+
+BLOCKED = "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'search_spaces', 'scipy', 'pandas']))"
+
+
+def script(python: str | Path, folder: Path, *arguments: str, before: str = "") -> list[str]:
+    """A command that runs the bundle's measure.py, after some statements."""
+    text = f"{before}\nimport runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    return [str(python), "-I", "-c", text, str(folder / "measure.py"), *arguments]
+
+
+def call(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of an environment that holds numpy and onnxruntime, and nothing else."""
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not installed")
+    folder = tmp_path_factory.mktemp("bare") / "env"
+    python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    versions = [f"numpy=={np.__version__}", f"onnxruntime=={onnxruntime.__version__}"]
+    for command in (
+        [uv, "venv", "-q", "--python", sys.executable, str(folder)],
+        [uv, "pip", "install", "-q", "--python", str(python), *versions],
+    ):
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        except subprocess.TimeoutExpired:
+            pytest.skip("uv takes longer than a minute to install numpy and onnxruntime")
+        if result.returncode:
+            pytest.skip(f"uv cannot install numpy and onnxruntime: {result.stderr.strip()[-200:]}")
+    return python
+
+
+def test_in_an_environment_of_numpy_and_onnxruntime(few_zipped: Path, tmp_path: Path, bare_python: Path) -> None:
+    check = "import importlib.util as u; print(*(n for n in ('torch', 'onnx', 'nas', 'scipy') if u.find_spec(n)))"
+    assert call([str(bare_python), "-c", check], tmp_path).stdout.strip() == ""
+    folder = unzipped(few_zipped, tmp_path / "bundle")
+    result = call(script(bare_python, folder, "--out", "mine.json"), tmp_path)
+    assert result.returncode == 0, result.stderr
+    table = LatencyTable.load(tmp_path / "mine.json")
+    table.check_device()
+    assert 0 < table.predict_ms([COMPARED])[0] < table.sentinel_ms
+    assert table.runtime.version == onnxruntime.__version__
+    help_text = call(script(bare_python, folder, "--help"), tmp_path).stdout
+    assert "--threads" in help_text
+
+
+def test_killed_without_warning_it_goes_on(few_zipped: Path, tmp_path: Path) -> None:
+    """And it loads neither torch nor onnx, nor this package from where it is installed."""
+    folder = unzipped(few_zipped, tmp_path / "bundle")
+    command = script(sys.executable, folder, "--out", "mine.json", before=BLOCKED)
+    log = tmp_path / "mine.json.log"
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(3000):
+            if process.poll() is not None or (log.exists() and log.read_bytes().count(b"\n") >= 2):
+                break
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    rows = [json.loads(line).get("rows", {}) for line in log.read_text(encoding="utf-8").splitlines()]
+    assert not (tmp_path / "mine.json").exists()
+    result = call(command, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "going on with mine.json.log: " in result.stdout
+    table = LatencyTable.load(tmp_path / "mine.json")
+    assert all(table.rows[key].ratio == row["ratio"] for batch in rows for key, row in batch.items())
+
+
+def test_what_stops_the_script_is_one_line(few_zipped: Path, tmp_path: Path) -> None:
+    folder = unzipped(few_zipped, tmp_path / "bundle")
+    for before, expected in (
+        ("import sys; sys.modules['onnxruntime'] = None", "`python -m pip install numpy onnxruntime` installs"),
+        ("import sys; sys.version_info = (3, 8, 1)", "this is Python 3.8, and it takes 3.10 or newer"),
+        ("import os; os.chdir('/')", "networks.zip: cannot be read"),
+    ):
+        if "cannot be read" in expected:
+            (folder / ARCHIVE).write_bytes(b"no zip")
+        result = call(script(sys.executable, folder, before=before), tmp_path)
+        assert result.returncode == 2
+        assert re.fullmatch(textwrap.dedent(f"measure.py: error: .*{re.escape(expected)}.*\n"), result.stderr)
