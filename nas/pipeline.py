@@ -283,13 +283,16 @@ class Search:
             for index, (stage, limited, number) in enumerate(stages):
                 finished = [row_of(space, trial.params) for trial in self.run.trials(role, stage)]
                 rows = optimise(limited, strategy, trials=number, seed=self.request.seed, finished=finished)
-                for done, row in enumerate(rows, start=len(finished) + 1):
-                    spec = space.decode([np.array(row)])[0]
-                    latency_ms = float(self.table.predict_ms([spec])[0])
-                    estimate = self.estimator.estimate([spec])
-                    values = (latency_ms, float(estimate.top1[0]), float(estimate.std[0]))
-                    self.run.log(role, stage, spec, *values, params_of(space, row), genes)
-                    progress((index + done / number) / len(stages), f"{done} trials")
+                try:
+                    for done, row in enumerate(rows, start=len(finished) + 1):
+                        spec = space.decode([np.array(row)])[0]
+                        latency_ms = float(self.table.predict_ms([spec])[0])
+                        estimate = self.estimator.estimate([spec])
+                        values = (latency_ms, float(estimate.top1[0]), float(estimate.std[0]))
+                        self.run.log(role, stage, spec, *values, params_of(space, row), genes)
+                        progress((index + done / number) / len(stages), f"{done} trials")
+                finally:
+                    self.run.flush()
         seeds = {trial.spec.id: trial for trial in self.run.trials(role, seeding)}
         over = [trial for trial in seeds.values() if trial.latency_ms > limit_ms]
         for trial in sorted(over, key=lambda trial: -trial.top1)[:SEEDS]:

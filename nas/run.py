@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +28,7 @@ from nas.spec import ArchSpec
 
 JSON_VERSION = 1
 MANIFEST, LOG = "run.json", "study.log"
+WRITE_EVERY = 0.5  # seconds between two writes of the log
 COLUMNS = (
     "role",
     "stage",
@@ -93,15 +94,22 @@ class RunFolder:
                 "roles": {},
                 "networks": [],
             }
-            self.save()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._storage = _open_log(log)
+        self._log, self._storage = _open_log(log)
         self._studies: dict[str, optuna.Study] = {}
+        self._logged: dict[str, list[LoggedTrial]] = {}
+        if not resume:
+            self.save()
 
     def save(self) -> None:
+        self.flush()
         write_text(
             self.path / MANIFEST, json.dumps(self.manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         )
+
+    def flush(self) -> None:
+        """Writes what was logged; until then up to `WRITE_EVERY` seconds of it are in memory only."""
+        self._log.flush()
 
     def discard(self) -> None:
         """Takes away what makes the folder a run's, for a run that cannot be."""
@@ -142,19 +150,19 @@ class RunFolder:
             distributions=dict(distributions or {}),
             user_attrs={"stage": stage, "spec": spec.to_dict(), "top1_std": top1_std},
         )
-        self._study(role).add_trial(trial)
+        # What `study.add_trial` does, without checking a second time that the trial is one.
+        self._storage.create_new_trial(self._storage.get_study_id_from_name(self._study(role).study_name), trial)
 
     def trials(self, role: str, stage: str | None = None) -> list[LoggedTrial]:
         """What was logged for a role, in order."""
-        logged = []
-        for trial in self._study(role).get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        logged = self._logged.setdefault(role, [])
+        for trial in self._study(role).get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[len(logged) :]:
             attributes = trial.user_attrs
-            if stage is None or attributes["stage"] == stage:
-                spec = ArchSpec.from_dict(attributes["spec"])
-                top1, latency_ms = trial.values
-                entry = (role, attributes["stage"], trial.number, spec, latency_ms, top1, attributes["top1_std"])
-                logged.append(LoggedTrial(*entry, trial.params))
-        return logged
+            spec = ArchSpec.from_dict(attributes["spec"])
+            top1, latency_ms = trial.values
+            entry = (role, attributes["stage"], trial.number, spec, latency_ms, top1, attributes["top1_std"])
+            logged.append(LoggedTrial(*entry, trial.params))
+        return [trial for trial in logged if stage is None or trial.stage == stage]
 
     def write_csv(self, name: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
         import pandas as pd  # a second that no command's --help should take
@@ -210,13 +218,46 @@ def _holds_run(path: Path) -> bool:
     return os.path.exists(path / MANIFEST)  # unlike Path's, no error for a name that is too long or not to be read
 
 
-def _open_log(path: Path) -> JournalStorage:
+class _Log(JournalFileBackend):
+    """A journal that one process alone writes: in batches, for each write waits for the disk.
+
+    What a killed process had not written is proposed again when its run is resumed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), lock_obj=JournalFileOpenLock(str(path)))
+        self._waiting: list[dict[str, Any]] = []
+        self._written: int | None = None  # entries in the file, once it was read
+        self._next_write = 0.0
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        if self._written is None:
+            entries = list(super().read_logs(0))
+            self._written = len(entries)
+            yield from entries[log_number_from:]
+        yield from self._waiting[max(0, log_number_from - self._written) :]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        if time.monotonic() >= self._next_write:
+            self.flush()  # what came before: the storage has yet to read these
+        self._waiting += logs
+
+    def flush(self) -> None:
+        if self._waiting:
+            super().append_logs(self._waiting)
+            self._written = (self._written or 0) + len(self._waiting)
+            self._waiting = []
+        self._next_write = time.monotonic() + WRITE_EVERY
+
+
+def _open_log(path: Path) -> tuple[_Log, JournalStorage]:
     """The log, less the half line that a killed process may have left. Raises NasError if it is damaged."""
     try:
         if path.exists():
             with path.open("rb+") as file:
                 file.truncate(file.read().rfind(b"\n") + 1)
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+        log = _Log(path)
+        return log, JournalStorage(log)
     except OSError as error:
         raise NasError(f"{path}: cannot be written ({error.strerror})") from None
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError):  # all are seen

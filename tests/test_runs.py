@@ -34,6 +34,7 @@ def log(run: RunFolder, role: str, spec: ArchSpec, stage: str = "exact", **value
     row = tuple(SPACE.encode([spec])[0].tolist())
     figures = {"latency_ms": 1.25, "top1": 70.5, "top1_std": 0.5} | values
     run.log(role, stage, spec, **figures, params=params_of(SPACE, row), distributions=distributions(SPACE))
+    run.flush()
 
 
 # Begun, resumed, refused ------------------------------------------------------------------------------
@@ -127,6 +128,7 @@ def test_what_is_logged_comes_back_in_order(folder: Path) -> None:
     for index, spec in enumerate(specs):
         log(run, ("large", "small")[index % 2], spec, stage="exact" if index < 4 else "seed", latency_ms=1.0 + index)
     run.log("large", "netadapt", specs[0].replace(name="trimmed"), 1 / 3, 70.125, 0.1)
+    run.flush()
     for read in (run, RunFolder(folder, ARGUMENTS, resume=True)):
         large = read.trials("large")
         assert [trial.spec for trial in large] == [specs[0], specs[2], specs[4], specs[0].replace(name="trimmed")]
@@ -194,6 +196,24 @@ def test_a_study_that_optunas_own_tools_can_read(folder: Path) -> None:
     assert trial.values == [70.5, 1.25]
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     assert trial.params["stage1.depth"] in SPACE.stages[0].depths
+
+
+@pytest.mark.parametrize("every", [0.0, 9e9])
+def test_what_is_logged_is_written_soon_or_when_it_must_be(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, every: float
+) -> None:
+    """All but the last entry at once, or nothing until something else is saved; both are known to the run itself."""
+    monkeypatch.setattr("nas.run.WRITE_EVERY", every)
+    run = RunFolder(folder, ARGUMENTS, resume=False)
+    run.trials("large")
+    run.save()
+    for index, spec in enumerate(networks(5)):
+        run.log("large", "exact", spec, 1.0, 70.0, 1.0)
+        assert [trial.spec for trial in run.trials("large")] == networks(5)[: index + 1]
+        seen = RunFolder(folder, ARGUMENTS, resume=True).trials("large")
+        assert [trial.spec for trial in seen] == networks(5)[: 0 if every else index]
+    run.save()
+    assert [trial.spec for trial in RunFolder(folder, ARGUMENTS, resume=True).trials("large")] == networks(5)
 
 
 # Tables -----------------------------------------------------------------------------------------------

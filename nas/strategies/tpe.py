@@ -18,7 +18,7 @@ from nas.strategies.problem import Problem, Row
 STARTUP = 10  # trials at random
 CANDIDATES = 24
 BEST_SHARE, BEST_MOST = 0.1, 25  # the trials that count as good
-YOUNGEST = 1_000  # of the others, that are looked at
+YOUNGEST = 500  # of the others, that are looked at
 _FULL_WEIGHT = 25  # trials, the youngest ones, beyond which weights fall
 
 
