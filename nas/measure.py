@@ -4,6 +4,7 @@
     python -m nas.measure --budget-ms 20      # what a search under that budget needs
     python -m nas.measure --all               # every width and resolution: many minutes
     python -m nas.measure --check             # 100 random networks, measured whole, against the table
+    python -m nas.measure --profile SPEC      # where a network's time goes, by the runtime's own account
 
 A search measures by itself what it needs; this command is for tables that are made beforehand or checked.
 """
@@ -19,6 +20,7 @@ from nas.errors import NasError
 from nas.files import make_folder
 
 if TYPE_CHECKING:
+    from nas.latency.runtimes import Runtime
     from nas.latency.table import LatencyTable
     from nas.space import SearchSpace
 
@@ -27,21 +29,21 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     from nas.latency.building import new_table
     from nas.latency.table import space_parts
-    from nas.pipeline import SMALL_SHARE, Prices, open_table, pick_scales
-    from nas.registry import RUNTIMES, load_estimator, load_space, resolve
+    from nas.pipeline import SMALL_SHARE, Prices, open_runtime, open_table, pick_scales
+    from nas.registry import load_estimator, load_space
 
     console = RichConsole()
+    kind = arguments.runtime, arguments.threads, arguments.precision
+    if arguments.profile:
+        _profile(arguments.profile, open_runtime(*kind, console), console)
+        return
     spaces = [load_space(name) for name in arguments.space]
     if arguments.out and not Path(arguments.out).exists():
         make_folder(Path(arguments.out).parent)  # before anything is measured for it
-        table = new_table(resolve("runtime", arguments.runtime, RUNTIMES)(threads=arguments.threads))
+        table = new_table(open_runtime(*kind, console))
     else:
-        table = open_table(arguments.out, arguments.runtime, arguments.threads, console)
-        if table.runtime.threads != arguments.threads:
-            raise NasError(
-                f"{table.path} is of {table.runtime}; ask for that with --threads {table.runtime.threads}, or name "
-                "another file with --out"
-            )
+        name, threads, precision = kind
+        table = open_table(arguments.out, name, threads, console, precision=precision)
     console.say(f"device: {table.device.cpu}, {table.runtime}")
     if arguments.check:
         _check(table, spaces, arguments.networks, console)
@@ -89,10 +91,31 @@ def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, consol
         )
 
 
+def _profile(name: str, runtime: Runtime, console: RichConsole) -> None:
+    """Prints a network's milliseconds by kind of operation."""
+    from nas.latency.runtimes import Profiler
+    from nas.latency.table import RuntimeId
+    from nas.parts import NetworkPart
+    from nas.registry import load_spec
+
+    spec = load_spec(name)
+    if not isinstance(runtime, Profiler):
+        raise NasError(f"the runtime {runtime.name} does not tell where time goes; take another with --runtime")
+    profile = runtime.profile(NetworkPart(spec))
+    total = sum(milliseconds for _, milliseconds in profile)
+    console.say(f"{spec.name}, {spec.resolution} px, {RuntimeId.of(runtime)}: {total:.2f} ms while profiled, in")
+    shown = [row for row in profile if row[1] >= 0.01 * total]
+    rest = sum(milliseconds for _, milliseconds in profile[len(shown) :])
+    others = [(f"{len(profile) - len(shown)} others", rest)] if rest else []
+    for operation, milliseconds in shown + others:
+        console.say(f"{milliseconds:9.3f} ms {milliseconds / total:6.1%}  {operation}")
+
+
 def _parser() -> Parser:
     parser = Parser("python -m nas.measure", description=__doc__.splitlines()[0])
     parser.add_argument("--runtime", default="onnxruntime", metavar="NAME")
     parser.add_argument("--threads", type=positive_int, default=1, metavar="N")
+    parser.add_argument("--precision", default="float32", metavar="NAME", help="float32 or int8")
     parser.add_argument(
         "--space", nargs="+", default=["mobilenet_v3_large", "mobilenet_v3_small"], metavar="NAME", help="or paths"
     )
@@ -102,6 +125,7 @@ def _parser() -> Parser:
     what.add_argument(
         "--check", action="store_true", help="measure random networks and write the errors into the table"
     )
+    what.add_argument("--profile", metavar="SPEC", help="where the time of a network goes: its name or a path")
     parser.add_argument("--networks", type=positive_int, default=100, metavar="N", help="of --check")
     parser.add_argument("--out", metavar="FILE", help="the table (default: this device's in latency_tables/)")
     return parser

@@ -6,6 +6,7 @@ table → where things stand → scales → rows → trials → trimming → fin
 from __future__ import annotations
 
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,8 @@ from nas.cost import count_cost
 from nas.errors import NasError
 from nas.front import front_indices
 from nas.latency.building import measure_missing, new_table
+from nas.latency.device import allowed_cores
+from nas.latency.runtimes import Runtime
 from nas.latency.table import LatencyTable, space_parts
 from nas.latency.timing import Measured, measure_latency
 from nas.parts import BlockPart, HeadPart, NetworkPart, Part, StemPart, parts_of
@@ -80,6 +83,8 @@ class Request:
     resolution: tuple[int, ...] = ()
     table: str | None = None
     runtime: str = "onnxruntime"
+    threads: int = 1
+    precision: str = "float32"
     estimator: str = "imagenet-prior"
     recipe_level: str | None = None  # the training effort that estimates speak for; the estimator's own by default
     strategy: str = "exact"
@@ -356,23 +361,50 @@ class Search:
         raise NasError(f"no network of {role} was measured within {budget:.4g} ms; raise the budget a little")
 
 
-def open_table(path: str | None, runtime_name: str, threads: int = 1, console: Console | None = None) -> LatencyTable:
+def open_runtime(name: str, threads: int, precision: str, console: Console) -> Runtime:
+    """A runtime by name. Raises NasError for what is unknown or not installed; warns of more threads than cores."""
+    runtime: Runtime = resolve("runtime", name, RUNTIMES)(threads=threads, precision=precision)
+    cores = len(allowed_cores()) or os.cpu_count() or 1
+    if threads > cores:
+        plural = "s" if cores > 1 else ""
+        console.say(
+            f"warning: {threads} threads wait for each other on {cores} core{plural}: times will be long and differ "
+            f"from run to run; --threads {cores} is the most that makes sense here"
+        )
+    return runtime
+
+
+def open_table(
+    path: str | None,
+    runtime_name: str,
+    threads: int = 1,
+    console: Console | None = None,
+    *,
+    precision: str = "float32",
+) -> LatencyTable:
     """The table to use: the one named, this device's own if there is one, else a new one.
 
-    Raises NasError for a table that is damaged, of another device, or of another runtime.
+    Raises NasError for a table that is damaged, of another device, or of another runtime, threads or precision.
     """
-    runtime = resolve("runtime", runtime_name, RUNTIMES)(threads=threads)
+    console = console or Silent()
+    runtime = open_runtime(runtime_name, threads, precision, console)
     fresh = new_table(runtime)
     default = fresh.default_path()
     if path is None and not default.exists():
         return fresh
     table = LatencyTable.load(path or default)
     table.check_device()
-    if table.runtime.name != runtime.name:
-        raise NasError(f"{table.path} is of {table.runtime.name}, not {runtime.name}; name its runtime with --runtime")
-    if table.runtime.version != runtime.version and console is not None:
+    of = table.runtime
+    for flag, wanted, has in (
+        ("--runtime", runtime.name, of.name),
+        ("--threads", runtime.threads, of.threads),
+        ("--precision", runtime.precision, of.precision),
+    ):
+        if wanted != has:
+            raise NasError(f"{table.path} is of {of}; ask for that with {flag} {has}, or name another file")
+    if of.version != runtime.version:
         console.say(
-            f"warning: {table.path} was measured with {runtime.name} {table.runtime.version}, here is "
+            f"warning: {table.path} was measured with {runtime.name} {of.version}, here is "
             f"{runtime.version}; `python -m nas.measure --check` tells whether it still holds"
         )
     return table
@@ -396,7 +428,7 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
     """
     console = console or Silent()
     request.check()
-    table = open_table(request.table, request.runtime, console=console)
+    table = open_table(request.table, request.runtime, request.threads, console, precision=request.precision)
     run = RunFolder(out, asdict(request), resume=resume)
     prices = Prices(table, console, request.seed)
     state = Search(request, prices, load_estimator(request.estimator, request.recipe_level), run, console)

@@ -57,6 +57,8 @@ def _parser() -> Parser:
     )
     parser.add_argument("--table", metavar="FILE", help="latency table (default: this device's in latency_tables/)")
     parser.add_argument("--runtime", default="onnxruntime", metavar="NAME")
+    parser.add_argument("--threads", type=positive_int, default=1, metavar="N", help="of the runtime")
+    parser.add_argument("--precision", default="float32", metavar="NAME", help="of the networks: float32 or int8")
     parser.add_argument("--estimator", default="imagenet-prior", metavar="NAME")
     parser.add_argument(
         "--recipe-level", metavar="NAME", help="training effort that estimates speak for (default: mobilenet-v3)"
@@ -90,6 +92,8 @@ def _request(arguments: argparse.Namespace) -> Request:
         resolution=tuple(arguments.resolution),
         table=arguments.table,
         runtime=arguments.runtime,
+        threads=arguments.threads,
+        precision=arguments.precision,
         estimator=arguments.estimator,
         recipe_level=arguments.recipe_level,
         strategy=arguments.strategy,

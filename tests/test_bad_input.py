@@ -183,7 +183,7 @@ TABLES: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     ),
     "another runtime": (
         lambda table: json.dumps(table | {"runtime": table["runtime"] | {"name": "onnxruntime"}}),
-        "of onnxruntime, not synthetic",
+        "of onnxruntime 1.0, 1 thread, float32; ask for that with --runtime onnxruntime",
     ),
 }
 

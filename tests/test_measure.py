@@ -8,7 +8,7 @@ import pytest
 import synthetic
 from synthetic import Machine, network_ms
 
-from nas import measure
+from nas import measure, pipeline
 from nas.errors import NasError
 from nas.latency.building import new_table
 from nas.latency.fidelity import covered_scales
@@ -85,3 +85,26 @@ def test_a_check_of_what_was_never_measured(measured: Callable[..., str]) -> Non
     with pytest.raises(NasError, match="has all rows of no scale of mobilenet_v3_large"):
         measure.main(["--space", "mobilenet_v3_large", "--runtime", "synthetic", "--check"])
     assert json.loads(Path(str(own_table().path)).read_text(encoding="utf-8"))["fidelity"] is None
+
+
+def test_threads_and_precision_have_tables_of_their_own(
+    measured: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "allowed_cores", lambda: [0])
+    out = measured("--threads", "2", "--precision", "int8")
+    assert "warning: 2 threads wait for each other on 1 core" in out
+    assert "synthetic 1.0, 2 threads, int8" in out
+    (file,) = Path("latency_tables").iterdir()
+    assert file.name.endswith("-synthetic-t2-int8.json")
+    assert "warning" not in measured()
+    assert len(list(Path("latency_tables").iterdir())) == 2
+
+
+def test_a_profile_is_of_runtimes_that_have_one(measured: Callable[..., str]) -> None:
+    with pytest.raises(NasError, match="synthetic does not tell where time goes"):
+        measured("--profile", "mobilenet_v3_small")
+    Path("tiny.json").write_text(load_space("few.py").smallest((0.75, 96)).to_json(), encoding="utf-8")
+    out = measured("--profile", "tiny.json", "--runtime", "onnxruntime", "--precision", "int8")
+    assert "few" in out.splitlines()[0]
+    assert "QLinearConv" in out
+    assert not Path("latency_tables").exists()

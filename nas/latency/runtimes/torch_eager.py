@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,13 +57,15 @@ class TorchEager:
     def profile(self, part: Part) -> Profile:
         run = self.compile(part)
         run()
-        samples = []
-        for _ in range(PROFILED_RUNS):
-            with self._torch.profiler.profile(activities=[self._torch.profiler.ProfilerActivity.CPU]) as profiler:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # or the profiler writes lines of its own on stderr
+        with self._torch.autograd.profiler.profile(use_kineto=False) as profiler:
+            for _ in range(PROFILED_RUNS):
                 run()
-            for place, event in enumerate(profiler.events()):
-                samples.append((event.name, str(place), event.self_cpu_time_total / 1000))
-        return by_operation(samples)
+        events = profiler.function_events
+        places = len(events) // PROFILED_RUNS  # every run calls the same operations in the same order
+        return by_operation(
+            (event.name, str(index % places), event.self_cpu_time_total / 1000) for index, event in enumerate(events)
+        )
 
 
 def part_module(part: Part) -> nn.Module:
