@@ -5,6 +5,7 @@ table → where things stand → scales → rows → trials → trimming → fin
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import random
@@ -42,6 +43,8 @@ ROLES = ("large", "small")
 SMALL_SHARE = 15.8 / 51  # MobileNetV3-Small's latency over Large's on a Pixel 1 (arXiv 1905.02244, table 3)
 SEED_LIMIT = 1.06  # times the budget: networks that trimming starts from
 SEEDS, FINALISTS = 2, 3
+RUNNERS_UP = 4  # behind the proven optimum, that are told
+LOOP, LOOP_TRIALS = "tpe", 200  # what the proven optimum is compared with where a search is exact itself
 # A network measured twice differs by one or two percent: what is shipped is measured that much below the budget.
 NOISE = 0.0125
 SLACK = 0.03  # unused share of the budget that is worth another attempt
@@ -255,7 +258,7 @@ class Search:
             # At least the fastest (to the last bits of a sum in another order): what is predicted a little over
             # the budget may be within it when measured.
             limit = max(budget / (corrections[attempt - 1] if attempt else 1.0), fastest * (1 + 1e-9))
-            self.explore(role, prices, limit, attempt)
+            problem = self.explore(role, prices, limit, attempt)
             finalists = [trial.spec for trial in self.candidates(role, limit, attempt)[:FINALISTS]]
             measured = self.measured(role, finalists)
             fitting |= {s.id: (s, m) for s, m in zip(finalists, measured, strict=True) if m.normalised_ms <= budget}
@@ -266,12 +269,15 @@ class Search:
             # A network that fits leaves less than the corrections' own error unused: no better one is in reach.
             if not entry["binds"] or any(m.normalised_ms > (1 - SLACK) * budget for _, m in fitting.values()):
                 break
+        if "optimum" not in entry:
+            entry["optimum"] = self.optimum(role, problem, attempt)
+            self.run.save()
         if not fitting:
             spec = self.trimmed_until_measured(role, finalists[0], measured[0], budget)
             fitting = {spec.id: (spec, self.measured(role, [spec])[0])}
         return max(fitting.values(), key=lambda pair: self.top1([pair[0]])[0])
 
-    def explore(self, role: str, prices: BlockSums, limit_ms: float, attempt: int) -> None:
+    def explore(self, role: str, prices: BlockSums, limit_ms: float, attempt: int) -> Problem:
         """The study: networks predicted within the limit, others a little above it, and those trimmed down to it."""
         space = prices.space
         score, terms, limits = self.estimator.compile(space), self.estimator.terms(space), self.request.limits(space)
@@ -302,6 +308,39 @@ class Search:
         over = [trial for trial in seeds.values() if trial.latency_ms > limit_ms]
         for trial in sorted(over, key=lambda trial: -trial.top1)[:SEEDS]:
             self.trim(role, trial.spec, limit_ms, trimming)
+        return problem
+
+    def optimum(self, role: str, problem: Problem, attempt: int) -> dict[str, Any] | None:
+        """The model's proven optimum, its runners-up, and the best that a strategy found beside it.
+
+        For `exact` that is a loop of trials without the model's terms. None where the estimate is no sum over blocks.
+        """
+        if problem.additive is None:
+            return None
+        best = [optimum.row for optimum in itertools.islice(problem.best(), 1 + RUNNERS_UP)]
+        name = LOOP if self.request.strategy == "exact" else self.request.strategy
+        if self.request.strategy == "exact":
+            strategy = resolve("strategy", LOOP, STRATEGIES)
+            tried = list(optimise(problem, strategy, trials=LOOP_TRIALS, seed=self.request.seed))
+        else:
+            trials = self.run.trials(role, self.stages(attempt)[0])
+            tried = [row_of(problem.space, trial.params) for trial in trials]
+        found = problem.score(np.array(tried))
+        rows = [
+            {"spec_id": spec.id, "top1": round(float(top1), 4), "predicted_ms": round(float(ms), 4)}
+            for spec, top1, ms in zip(
+                problem.space.decode([np.array(row) for row in best]),
+                problem.score(np.array(best)),
+                problem.latency(np.array(best)),
+                strict=True,
+            )
+        ]
+        return {
+            "limit_ms": round(problem.budget_ms, 4),
+            "proven": rows[0],
+            "runners_up": rows[1:],
+            "loop": {"strategy": name, "trials": len(tried), "top1": round(float(found.max()), 4)},
+        }
 
     def stages(self, attempt: int) -> tuple[str, str, str]:
         """What an attempt's trials are logged as: the strategy's, seeds for trimming, what was trimmed."""

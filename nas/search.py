@@ -146,6 +146,20 @@ def _show(manifest: dict[str, Any], console: RichConsole) -> None:
         found = next(network for network in shown if network["role"] == role)
         text = f"{role}: {found['measured_ms']:.2f} of {entry['budget_ms']:.3g} ms"
         console.say(text + ("" if entry["binds"] else "; the budget does not bind, this is the space's most accurate"))
+        if entry["optimum"]:
+            console.say(f"{role}: {_proven(entry['optimum'])}")
+
+
+def _proven(optimum: dict[str, Any]) -> str:
+    """What the model's optimum is, and how far from it a loop of trials came."""
+    proven, loop = optimum["proven"], optimum["loop"]
+    gap = proven["top1"] - loop["top1"]
+    after = ", ".join(f"{runner_up['top1']:.3f}" for runner_up in optimum["runners_up"])
+    return (
+        f"proven optimum of the model within {optimum['limit_ms']:.3g} ms predicted: {proven['top1']:.3f} %"
+        + (f" (next best {after})" if after else "")
+        + f"; best of {loop['trials']} trials of {loop['strategy']}: {loop['top1']:.3f} %, {gap:.3f} below"
+    )
 
 
 if __name__ == "__main__":

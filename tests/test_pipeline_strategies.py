@@ -74,3 +74,29 @@ def test_limits_that_leave_nothing_within_the_budget_say_so(machine: Machine, mo
     monkeypatch.setattr(pipeline, "fastest_ms", lambda prices, limits: 0.9)
     with pytest.raises(NasError, match=r"few that keeps the other limits is as fast as 0\.\d+ ms, .* some 0\.9 ms"):
         search(exact(max_params=1_300_000), Path("run"))
+
+
+# The proven optimum -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["exact", "random"])
+def test_the_proven_optimum_stands_beside_what_a_loop_found(machine: Machine, strategy: str) -> None:
+    run = search(exact(strategy=strategy), Path("run"))
+    told = run.manifest["roles"]["large"]["optimum"]
+    loop, proven = told["loop"], told["proven"]
+    assert loop["strategy"] == ("tpe" if strategy == "exact" else "random")
+    trials = rows(Path("run/trials.csv"))
+    stage = [row for row in trials if row["stage"] == loop["strategy"]]
+    if strategy == "random":
+        assert loop["trials"] == len(stage) == 6
+        assert loop["top1"] == pytest.approx(max(float(row["top1"]) for row in stage), abs=1e-3)
+    else:
+        first = next(row for row in trials if row["stage"] == "exact")
+        assert loop["trials"] > 100
+        assert proven["spec_id"] in {row["spec_id"] for row in trials if row["stage"] == "exact"}
+        assert proven["top1"] >= float(first["top1"]) - 1e-3
+    top1 = [proven["top1"], *(runner_up["top1"] for runner_up in told["runners_up"])]
+    assert top1 == sorted(top1, reverse=True)
+    assert len({entry["spec_id"] for entry in [proven, *told["runners_up"]]}) == 5
+    assert loop["top1"] <= proven["top1"] + 1e-4
+    assert all(entry["predicted_ms"] <= told["limit_ms"] + 1e-4 for entry in [proven, *told["runners_up"]])

@@ -49,6 +49,11 @@ def test_a_search_ends_with_what_was_found_and_where_it_lies(searched: Callable[
             assert f"{network['estimated_top1']:.1f}" in shown[0]
     assert any(line.startswith("large: 0.") and "of 0.6 ms" in line for line in lines)
     assert any(line.startswith("small: 0.") and "of 0.4 ms" in line for line in lines)
+    for role in ("large", "small"):
+        proven = manifest["roles"][role]["optimum"]["proven"]["top1"]
+        (line,) = (line for line in lines if line.startswith(f"{role}: proven optimum of the model"))
+        assert f"{proven:.3f} %" in line
+        assert re.search(r"best of \d+ trials of tpe: \d\d\.\d+ %, \d\.\d+ below", line)
     assert "specs:  runs/one/large.json runs/one/small.json" in lines
     assert f"report: {Path('runs/one/index.html')}" in lines
     assert "train:  python -m nas.train runs/one/small.json" in lines

@@ -85,10 +85,13 @@ def nsga2(problem: Problem) -> Propose:
     )
 
     def propose(history: History, rng: random.Random) -> Row:
-        for number in range(len(storage.finished), len(history)):
+        for number in range(storage.seen, len(history)):
             values = [float(history.scores[number]), float(history.latencies[number])]
             params = {n: max(0, c) for n, c in zip(genes, history.rows[number], strict=True) if n in open_genes}
             storage.finished.append(_frozen(number, params, open_genes, values))
+            storage.seen += 1
+            if storage.seen % POPULATION == 0:  # what is no parent is never looked at again
+                storage.finished = _NSGAII(0).get_parent_population(study, storage.seen // POPULATION)
         sampler = _NSGAII(rng.getrandbits(31))
         trial = _frozen(len(history), {}, {}, None)
         params = sampler.sample_relative(study, trial, open_genes)
@@ -120,6 +123,7 @@ class _Finished(InMemoryStorage):
     def __init__(self) -> None:
         super().__init__()
         self.finished: list[FrozenTrial] = []
+        self.seen = 0
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
