@@ -23,7 +23,8 @@ from nas.cost import count_cost
 from nas.errors import NasError
 from nas.front import front_indices
 from nas.latency.building import measure_missing, new_table
-from nas.latency.device import allowed_cores
+from nas.latency.device import Device, allowed_cores
+from nas.latency.fidelity import covered_scales
 from nas.latency.runtimes import Runtime
 from nas.latency.table import LatencyTable, space_parts
 from nas.latency.timing import Measured, measure_latency
@@ -88,6 +89,7 @@ class Request:
     runtime: str = "onnxruntime"
     threads: int = 1
     precision: str = "float32"
+    allow_other_device: bool = False  # to rest on the predictions of a table that nothing can be measured for here
     estimator: str = "imagenet-prior"
     recipe_level: str | None = None  # the training effort that estimates speak for; the estimator's own by default
     strategy: str = "exact"
@@ -157,7 +159,10 @@ def _check_limits(space: SearchSpace, limits: Sequence[Limit]) -> None:
 
 @dataclass
 class Prices:
-    """What parts and networks take; what the table does not know is measured, and the table saved."""
+    """What parts and networks take; what the table does not know is measured, and the table saved.
+
+    Nothing is measured for a table of another device: there a missing row is a NasError that names it.
+    """
 
     table: LatencyTable
     console: Console
@@ -167,7 +172,10 @@ class Prices:
 
     def measure(self, parts: Sequence[Part], title: str) -> None:
         """Fills the table's rows for `parts`."""
-        if self.table.missing(parts):
+        missing = self.table.missing(parts)
+        if missing and self.table.other_device:
+            raise self.table.lacks(missing[0])
+        if missing:
             with self.console.progress(title) as progress:
                 rng, before = random.Random(self.seed), len(self.table.rows)
                 try:
@@ -178,14 +186,31 @@ class Prices:
                         self.table.save(self.table.path or self.file)
 
     def predicted_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
+        """The table's predictions (ms); infinite for what another device's table lacks rows of."""
+        if self.table.other_device:
+            lacking = np.array([bool(self.table.missing(parts_of(spec))) for spec in specs])
+            known = [spec for spec, lacks in zip(specs, lacking, strict=True) if not lacks]
+            prices = np.full(len(specs), np.inf)
+            prices[~lacking] = self.table.predict_ms(known)
+            return prices
         self.measure([part for spec in specs for part in parts_of(spec)], "measuring")
         return self.table.predict_ms(specs)
 
     def whole_ms(self, specs: Sequence[ArchSpec], title: str) -> np.ndarray:
-        """Measured latency (ms) of whole networks, remembered in the table."""
+        """Measured latency (ms) of whole networks, remembered in the table; else what another device's predicts."""
         parts = [NetworkPart(spec) for spec in specs]
+        if self.table.other_device:
+            rows = self.table.rows
+            predicted = (part.spec for part in parts if part.key not in rows)
+            prices = iter(self.table.predict_ms(list(predicted)))
+            return np.array([self.table.part_ms(part) if part.key in rows else next(prices) for part in parts])
         self.measure(parts, title)
         return np.array([self.table.part_ms(part) for part in parts])
+
+    def knows(self, spec: ArchSpec) -> bool:
+        """Whether a network can be priced: always, where what the table lacks can be measured."""
+        table = self.table
+        return not (table.other_device and NetworkPart(spec).key not in table.rows and table.missing(parts_of(spec)))
 
     def anchors(self, space: SearchSpace) -> dict[Scale, Anchors]:
         """Measured smallest and largest networks of some scales."""
@@ -222,6 +247,18 @@ class Search:
     @property
     def table(self) -> LatencyTable:
         return self.prices.table
+
+    @property
+    def notes(self) -> list[str]:
+        """What must be known of all figures of the run."""
+        runtime, notes = self.table.runtime, []
+        if self.table.other_device:
+            notes.append(
+                f"latencies are predicted, not measured: the table is of another device, {self.table.device.cpu}"
+            )
+        if runtime.precision != "float32":
+            notes.append(f"latencies are those of {runtime.precision}; accuracies are still estimates for float32")
+        return notes
 
     def top1(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         return self.estimator.estimate(specs).top1
@@ -276,6 +313,16 @@ class Search:
             spec = self.trimmed_until_measured(role, finalists[0], measured[0], budget)
             fitting = {spec.id: (spec, self.measured(role, [spec])[0])}
         return max(fitting.values(), key=lambda pair: self.top1([pair[0]])[0])
+
+    def find_predicted(self, role: str, space: SearchSpace) -> ArchSpec:
+        """The most accurate network of a role predicted within the budget, where nothing can be measured."""
+        prices = self.table.compile(space)
+        fastest = fastest_ms(prices, self.request.limits(space))
+        limit = max((1 - NOISE) * self.request.budget(role), fastest * (1 + 1e-9))
+        if limit > self.request.budget(role):
+            raise NasError(f"no network of {space.name} that keeps the other limits is predicted within the budget")
+        self.explore(role, prices, limit, 0)
+        return self.candidates(role, limit, 0)[0].spec
 
     def explore(self, role: str, prices: BlockSums, limit_ms: float, attempt: int) -> Problem:
         """The study: networks predicted within the limit, others a little above it, and those trimmed down to it."""
@@ -420,12 +467,19 @@ def open_table(
     console: Console | None = None,
     *,
     precision: str = "float32",
+    allow_other_device: bool = False,
 ) -> LatencyTable:
     """The table to use: the one named, this device's own if there is one, else a new one.
 
-    Raises NasError for a table that is damaged, of another device, or of another runtime, threads or precision.
+    Raises NasError for a table that is damaged, of another device unless that is allowed, or of another runtime,
+    threads or precision. Of another device's the runtime need not be installed here.
     """
     console = console or Silent()
+    if path is not None and allow_other_device:
+        table = LatencyTable.load(path)
+        if table.other_device:
+            _check_runtime(table, runtime_name, threads, precision)
+            return table
     runtime = open_runtime(runtime_name, threads, precision, console)
     fresh = new_table(runtime)
     default = fresh.default_path()
@@ -433,20 +487,26 @@ def open_table(
         return fresh
     table = LatencyTable.load(path or default)
     table.check_device()
+    _check_runtime(table, runtime_name, threads, precision)
     of = table.runtime
-    for flag, wanted, has in (
-        ("--runtime", runtime.name, of.name),
-        ("--threads", runtime.threads, of.threads),
-        ("--precision", runtime.precision, of.precision),
-    ):
-        if wanted != has:
-            raise NasError(f"{table.path} is of {of}; ask for that with {flag} {has}, or name another file")
     if of.version != runtime.version:
         console.say(
             f"warning: {table.path} was measured with {runtime.name} {of.version}, here is "
             f"{runtime.version}; `python -m nas.measure --check` tells whether it still holds"
         )
     return table
+
+
+def _check_runtime(table: LatencyTable, name: str, threads: int, precision: str) -> None:
+    """Raises NasError, with the flag to give, unless the table is of this runtime."""
+    of = table.runtime
+    for flag, wanted, has in (
+        ("--runtime", name, of.name),
+        ("--threads", threads, of.threads),
+        ("--precision", precision, of.precision),
+    ):
+        if wanted != has:
+            raise NasError(f"{table.path} is of {of}; ask for that with {flag} {has}, or name another file")
 
 
 def published_networks() -> list[PublishedResult]:
@@ -467,14 +527,23 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
     """
     console = console or Silent()
     request.check()
-    table = open_table(request.table, request.runtime, request.threads, console, precision=request.precision)
+    table = open_table(
+        request.table,
+        request.runtime,
+        request.threads,
+        console,
+        precision=request.precision,
+        allow_other_device=request.allow_other_device,
+    )
+    spaces = {role: _searchable(table, request.space(role), console) for role in request.roles}
     run = RunFolder(out, asdict(request), resume=resume)
     prices = Prices(table, console, request.seed)
     state = Search(request, prices, load_estimator(request.estimator, request.recipe_level), run, console)
+    for note in state.notes:
+        console.say(f"note: {note}")
     begun = time.monotonic()
-    published = published_networks()
+    published = [result for result in published_networks() if prices.knows(result.spec)]
     prices.whole_ms([result.spec for result in published], "published networks")
-    spaces = {role: request.space(role) for role in request.roles}
     try:
         _say_where_things_stand(state, spaces)
     except NasError:
@@ -488,10 +557,22 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
     begun = time.monotonic()
     found = {}
     for role, space in spaces.items():
-        found[role] = state.find(role, space)[0]
+        found[role] = state.find_predicted(role, space) if table.other_device else state.find(role, space)[0]
     run.add_seconds("search", begun)
     _finish(state, found, published)
     return run
+
+
+def _searchable(table: LatencyTable, space: SearchSpace, console: Console) -> SearchSpace:
+    """The space at the scales whose rows there are, or can be measured. Raises NasError naming a row if at none."""
+    if not table.other_device:
+        return space
+    scales = covered_scales(table, space)
+    if not scales:
+        raise table.lacks(table.missing(space_parts(space, table.num_classes))[0])
+    if len(scales) < len(space.scales):
+        console.say(f"{table.path} has all rows of {len(scales)} of the {len(space.scales)} scales of {space.name}")
+    return space.at(scales)
 
 
 def _rounded_up(milliseconds: float) -> str:
@@ -502,39 +583,46 @@ def _say_where_things_stand(state: Search, spaces: Mapping[str, SearchSpace]) ->
     """The feasible range, before anything is searched. Raises NasError for a budget below it."""
     table, request, say = state.table, state.request, state.console.say
     say(f"device: {table.device.cpu}, {table.runtime}")
+    device = "that device" if table.other_device else "this device"
     for role, space in spaces.items():
         budget = request.budget(role)
         low, high = feasible_ms(state.prices.anchors(space))
-        say(f"{role}: {space.name} spans {low:.2f} to {high:.2f} ms on this device; budget {budget:.3g} ms")
+        say(f"{role}: {space.name} spans {low:.2f} to {high:.2f} ms on {device}; budget {budget:.3g} ms")
         if (1 - NOISE) * budget < low:
             own = role == "small" and (request.only is None or request.small_budget_ms is not None)
             flag = "--small-budget-ms" if own else "--budget-ms"
             hint = " (or search Large alone with --only large)" if own and request.only is None else ""
             raise NasError(
-                f"no network of {space.name} is as fast as {budget:.3g} ms on this device; the smallest feasible "
+                f"no network of {space.name} is as fast as {budget:.3g} ms on {device}; the smallest feasible "
                 f"budget is {flag} {_rounded_up(low / (1 - NOISE))}{hint}"
             )
         if budget >= high:
             say(f"{role}: the budget does not bind; the most accurate network of the space is looked for")
         entry = state.run.manifest["roles"].setdefault(role, {})
         entry |= {"space": space.name, "budget_ms": budget, "feasible_ms": [low, high], "binds": budget < high}
-    for name in COMPARED:
-        say(f"published {name}: {table.part_ms(NetworkPart(published_spec(name))):.2f} ms")
+    for spec in map(published_spec, COMPARED):
+        if state.prices.knows(spec):
+            say(f"published {spec.name}: {float(state.prices.whole_ms([spec], spec.name)[0]):.2f} ms")
 
 
 def _finish(state: Search, found: dict[str, ArchSpec], published: Sequence[PublishedResult]) -> None:
-    """Measures what is compared in one go, and writes the files of the run."""
+    """Measures what is compared in one go, where that can be, and writes the files of the run."""
     run, table, request = state.run, state.table, state.request
-    state.prices.measure([part for name in COMPARED for part in parts_of(published_spec(name))], "published networks")
-    by_id = _measured_together(state, found, _compared(state, found, published))
+    by_id: dict[str, Measured] = {}
+    if not table.other_device:
+        compared = [part for name in COMPARED for part in parts_of(published_spec(name))]
+        state.prices.measure(compared, "published networks")
+        by_id = _measured_together(state, found, _compared(state, found, published))
     found = {role: spec.replace(name=f"{role}_{request.budget(role):.3g}ms") for role, spec in found.items()}
-    networks = [_network(state, f"found {role}", spec, by_id[spec.id], role, None) for role, spec in found.items()]
+    networks = [_network(state, f"found {role}", spec, by_id.get(spec.id), role, None) for role, spec in found.items()]
     for result in published:
         measurement = by_id.get(result.spec.id)
         networks.append(_network(state, result.spec.name, result.spec, measurement, None, result))
     run.manifest["networks"] = networks
     run.manifest["table"] = _table_summary(table)
-    run.manifest["machine"] = {"cpu": table.device.cpu, "cores": table.device.cores, "os": table.device.os}
+    here = Device.this()
+    run.manifest["machine"] = {"cpu": here.cpu, "cores": here.cores, "os": here.os}
+    run.manifest["notes"] = state.notes
     run.manifest["estimator"] = {"name": state.estimator.name, "effort": state.estimator.effort}
     for network, (role, spec) in zip(networks, found.items(), strict=False):
         spec.save(run.path / f"{role}.json", _results(state, role, network))
@@ -589,7 +677,11 @@ def _network(
     """A row of the comparison, as run.json has it."""
     table = state.table
     cost, estimate = count_cost(spec), state.estimator.estimate([spec])
-    whole = table.part_ms(NetworkPart(spec)) if measured is None else measured.normalised_ms
+    whole = None
+    if measured is not None:
+        whole = round(measured.normalised_ms, 4)
+    elif NetworkPart(spec).key in table.rows:
+        whole = round(table.part_ms(NetworkPart(spec)), 4)
     priced = not table.missing(parts_of(spec))
     estimated_top1, estimated_std = round(float(estimate.top1[0]), 3), round(float(estimate.std[0]), 3)
     return {
@@ -597,7 +689,7 @@ def _network(
         "kind": "published" if result else "found",
         "role": role,
         "spec": spec.to_dict(),
-        "measured_ms": round(whole, 4),
+        "measured_ms": whole,
         "raw_ms": None if measured is None else round(measured.median_ms, 4),
         "quartiles_ms": None if measured is None else [round(q, 4) for q in measured.quartiles_ms],
         "predicted_ms": round(float(table.predict_ms([spec])[0]), 4) if priced else None,
@@ -628,6 +720,7 @@ def _results(state: Search, role: str, network: dict[str, Any]) -> dict[str, Any
             "device": table.device.cpu,
             "runtime": str(table.runtime),
             "table": str(table.path),
+            "other_device": table.other_device,
         },
         "accuracy": {
             "top1": network["top1"],
@@ -637,6 +730,7 @@ def _results(state: Search, role: str, network: dict[str, Any]) -> dict[str, Any
             "effort": state.estimator.effort,
             "extrapolated": network["extrapolated"],
         },
+        "notes": state.notes,
         "cost": cost._asdict() | {"param_bytes": cost.param_bytes, "memory_bytes": cost.memory_bytes},
     }
 
@@ -645,6 +739,7 @@ def _table_summary(table: LatencyTable) -> dict[str, Any]:
     return {
         "file": str(table.path),
         "device": table.device.cpu,
+        "other_device": table.other_device,
         "runtime": f"{table.runtime.name} {table.runtime.version}",
         "threads": table.runtime.threads,
         "precision": table.runtime.precision,

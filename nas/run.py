@@ -276,6 +276,8 @@ def _check_same(before: Mapping[str, Any], arguments: Mapping[str, Any], path: P
 
 def _said(flag: str, value: Any) -> str:
     """How an argument would be given on the command line."""
-    if value is None or value == []:
+    if value is None or value is False or value == []:
         return f"without {flag}"
+    if value is True:
+        return f"with {flag}"
     return " ".join(map(str, [f"with {flag}", *value] if isinstance(value, list) else [f"with {flag}", value]))

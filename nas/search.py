@@ -59,6 +59,9 @@ def _parser() -> Parser:
     parser.add_argument("--runtime", default="onnxruntime", metavar="NAME")
     parser.add_argument("--threads", type=positive_int, default=1, metavar="N", help="of the runtime")
     parser.add_argument("--precision", default="float32", metavar="NAME", help="of the networks: float32 or int8")
+    parser.add_argument(
+        "--allow-other-device", action="store_true", help="rest on the predictions of another device's --table"
+    )
     parser.add_argument("--estimator", default="imagenet-prior", metavar="NAME")
     parser.add_argument(
         "--recipe-level", metavar="NAME", help="training effort that estimates speak for (default: mobilenet-v3)"
@@ -94,6 +97,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         runtime=arguments.runtime,
         threads=arguments.threads,
         precision=arguments.precision,
+        allow_other_device=arguments.allow_other_device,
         estimator=arguments.estimator,
         recipe_level=arguments.recipe_level,
         strategy=arguments.strategy,
@@ -118,17 +122,29 @@ def _show(manifest: dict[str, Any], console: RichConsole) -> None:
     from rich import box
     from rich.table import Table
 
+    from nas.pipeline import COMPARED
+
+    def latency_ms(network: dict[str, Any]) -> float:
+        milliseconds = network["predicted_ms"] if network["measured_ms"] is None else network["measured_ms"]
+        return float(milliseconds)
+
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("", no_wrap=True)
     for heading in ("px", "ms", "MACs M", "params M", "top-1 % est.", "published"):
         table.add_column(heading, justify="right", no_wrap=True)
-    shown = [network for network in manifest["networks"] if network["raw_ms"] is not None]
+    predicted = manifest["table"]["other_device"]
+    # What was measured in the same rounds; where nothing was, what was found, and the two that all know.
+    shown = [
+        network
+        for network in manifest["networks"]
+        if network["raw_ms"] is not None or (predicted and (network["role"] or network["name"] in COMPARED))
+    ]
     for network in shown:
         published = network["kind"] == "published"
         table.add_row(
             network["name"],
             str(network["spec"]["resolution"]),
-            f"{network['measured_ms']:.2f}",
+            f"{latency_ms(network):.2f}",
             f"{network['macs'] / 1e6:.0f}",
             f"{network['params'] / 1e6:.2f}",
             f"{network['estimated_top1']:.1f} ± {network['estimated_std']:.1f}"
@@ -138,13 +154,14 @@ def _show(manifest: dict[str, Any], console: RichConsole) -> None:
         )
     console.say("")
     console.print(table)
-    console.say(f"ms: measured whole on {manifest['machine']['cpu']}, {manifest['table']['runtime']}, normalised")
+    how = "predicted, not measured, for" if predicted else "measured whole on"
+    console.say(f"ms: {how} {manifest['table']['device']}, {manifest['table']['runtime']}, normalised")
     console.say(f"est.: {manifest['estimator']['name']}: {manifest['estimator']['effort']}")
     if any(network["extrapolated"] for network in shown):
         console.say("*: outside the range that the estimator was fitted to, its uncertainty doubled")
     for role, entry in manifest["roles"].items():
         found = next(network for network in shown if network["role"] == role)
-        text = f"{role}: {found['measured_ms']:.2f} of {entry['budget_ms']:.3g} ms"
+        text = f"{role}: {latency_ms(found):.2f} of {entry['budget_ms']:.3g} ms"
         console.say(text + ("" if entry["binds"] else "; the budget does not bind, this is the space's most accurate"))
         if entry["optimum"]:
             console.say(f"{role}: {_proven(entry['optimum'])}")

@@ -19,7 +19,8 @@ from nas.errors import NasError
 from nas.estimators.imagenet_prior import ImageNetPrior
 from nas.latency import building
 from nas.latency.building import new_table
-from nas.latency.table import LatencyTable
+from nas.latency.fidelity import covered_scales
+from nas.latency.table import LatencyTable, space_parts
 from nas.parts import NetworkPart
 from nas.pipeline import (
     NOISE,
@@ -35,6 +36,7 @@ from nas.pipeline import (
 )
 from nas.published import published_spec
 from nas.registry import load_space
+from nas.reporting import write_report
 from nas.run import RunFolder
 from nas.spec import ArchSpec, load_results
 
@@ -343,6 +345,130 @@ def test_other_tables_are_refused(machine: Machine) -> None:
     open_table("old.json", "synthetic", console=told)
     assert "synthetic 0.9, here is 1.0" in told.lines[0]
     assert not Path("two").exists()
+
+
+# Tables of another device -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def others(machine: Machine) -> LatencyTable:
+    """What a search left on another device, whose runtime is not to be had here."""
+    search(request(only="large", strategy="exact"), Path("there"))
+    (file,) = Path("latency_tables").iterdir()
+    table = LatencyTable.load(file)
+    table = replace(table, device=replace(table.device, cpu="Another CPU"))
+    table.save("other.json")
+    _without_table()
+    machine.compiled.clear()
+    machine.ran.clear()
+    return table
+
+
+def elsewhere(**changes: Any) -> Request:
+    plain: dict[str, Any] = {"only": "large", "table": "other.json", "allow_other_device": True, "strategy": "exact"}
+    return request(**plain | changes)
+
+
+def test_a_table_of_another_device_is_searched_without_measuring(
+    machine: Machine, others: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthetic, "made_runtime", None)
+    before = Path("other.json").read_bytes()
+    told = Told()
+    out = search(elsewhere(), Path("here"), console=told).path
+    assert not machine.ran
+    assert not machine.compiled
+    assert Path("other.json").read_bytes() == before
+    note = "latencies are predicted, not measured: the table is of another device, Another CPU"
+    assert f"note: {note}" in told.lines
+    data, spec = manifest(out), found(out)["large"]
+    predicted = others.predict_ms([spec])[0]
+    assert 0.9 * BUDGET_MS < predicted <= BUDGET_MS
+    assert data["notes"] == [note]
+    assert data["table"]["other_device"] is True
+    assert data["machine"]["cpu"] != data["table"]["device"] == "Another CPU"
+    network = data["networks"][0]
+    assert (network["measured_ms"], network["raw_ms"], network["quartiles_ms"]) == (None, None, None)
+    assert network["predicted_ms"] == pytest.approx(predicted, abs=1e-4)
+    published = {n["name"]: n["measured_ms"] for n in data["networks"] if n["kind"] == "published"}
+    assert published["mobilenet_v3_large"] == pytest.approx(network_ms(published_spec("mobilenet_v3_large")), rel=1e-3)
+    results = load_results(out / "large.json")
+    assert results["notes"] == [note]
+    assert results["latency"]["measured_ms"] is None
+    assert results["latency"]["other_device"] is True
+    # As accurate as what was found there: the fine view's rows, which trimming needs, came with the table.
+    there = found(Path("there"))["large"]
+    assert ImageNetPrior().estimate([spec, there]).top1 @ [1, -1] > -0.3
+    page = write_report(out).read_text(encoding="utf-8")
+    assert "(predicted, not measured: the table is of another device)" in page
+    assert note in page
+
+
+def test_without_being_allowed_a_table_of_another_device_is_refused(others: LatencyTable) -> None:
+    with pytest.raises(NasError, match=r"of another device: Another CPU .*--allow-other-device"):
+        search(elsewhere(allow_other_device=False), Path("here"))
+    with pytest.raises(NasError, match="ask for that with --threads 1"):
+        search(elsewhere(threads=2), Path("here"))
+    assert not Path("here").exists()
+
+
+def test_only_what_another_devices_table_has_is_searched(others: LatencyTable) -> None:
+    space = load_space("few.py")
+    (one,) = covered_scales(others, space)
+    keys = {part.key for part in space_parts(space.at([one]))}
+    contexts = {key for key in others.rows if key.startswith("context")}
+    others.rows = {key: row for key, row in others.rows.items() if key in keys | contexts}
+    others.save("other.json")
+    told = Told()
+    low, high = others.predict_ms([space.smallest(one), space.largest(one)])
+    data = manifest(search(elsewhere(budget_ms=float(low + high) / 2), Path("here"), console=told).path)
+    assert data["roles"]["large"]["scales"] == [list(one)]
+    assert f"other.json has all rows of 1 of the {len(space.scales)} scales of few" in told.lines
+    assert [network["name"] for network in data["networks"]] == ["found large"], "no published one can be priced"
+    with pytest.raises(NasError, match=r"no network of few is as fast as 0\.1 ms on that device"):
+        search(elsewhere(budget_ms=0.1), Path("none"))
+    lost = next(key for key in keys if key.startswith("mbconv"))
+    del others.rows[lost]
+    others.save("other.json")
+    with pytest.raises(NasError, match=r"other.json has no row for '.*; .* on Another CPU"):
+        search(elsewhere(), Path("none"))
+    assert not Path("none").exists()
+
+
+def test_ones_own_table_is_measured_for_whatever_is_allowed(machine: Machine) -> None:
+    out = search(request(only="large", allow_other_device=True), Path("one")).path
+    data = manifest(out)
+    assert data["table"]["other_device"] is False
+    assert data["notes"] == []
+    assert data["networks"][0]["measured_ms"] is not None
+    with pytest.raises(NasError, match=r"begun with --allow-other-device, not without --allow-other-device"):
+        search(request(only="large"), out, resume=True)
+
+
+# Threads and precision --------------------------------------------------------------------------------
+
+
+def test_int8_is_said_wherever_a_figure_stands(machine: Machine) -> None:
+    told = Told()
+    out = search(request(only="large", precision="int8"), Path("one"), console=told).path
+    note = "latencies are those of int8; accuracies are still estimates for float32"
+    assert told.lines.count(f"note: {note}") == 1
+    assert manifest(out)["notes"] == load_results(out / "large.json")["notes"] == [note]
+    assert manifest(out)["table"]["precision"] == "int8"
+    (file,) = Path("latency_tables").iterdir()
+    assert file.name.endswith("-t1-int8.json")
+    page = write_report(out).read_text(encoding="utf-8")
+    assert note in page
+    assert "1 thread, int8" in page
+
+
+def test_threads_beyond_the_cores_are_warned_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "allowed_cores", lambda: [0, 1])
+    for threads, warnings in ((2, 0), (3, 1)):
+        told = Told()
+        table = open_table(None, "synthetic", threads, told)
+        assert table.runtime.threads == threads
+        assert sum("warning: 3 threads" in line for line in told.lines) == len(told.lines) == warnings
 
 
 # Stopped and resumed ----------------------------------------------------------------------------------

@@ -84,12 +84,15 @@ class LatencyTable:
     def _row(self, part: Part) -> Row:
         row = self.rows.get(part.key)
         if row is None:
-            where = self.path or "the table"
-            raise NasError(
-                f"{where} has no row for {part.key!r}; `python -m nas.measure --space NAME --all` on "
-                f"{self.device.cpu} measures every row of a space"
-            )
+            raise self.lacks(part)
         return row
+
+    def lacks(self, part: Part) -> NasError:
+        """The error for a part that has no row."""
+        return NasError(
+            f"{self.path or 'the table'} has no row for {part.key!r}; `python -m nas.measure --space NAME --all` on "
+            f"{self.device.cpu} measures every row of a space"
+        )
 
     def missing(self, parts: Iterable[Part]) -> list[Part]:
         """The parts among these, and their contexts, that have no row yet; each once, in order."""
@@ -117,14 +120,19 @@ class LatencyTable:
 
     # Device and runtime -------------------------------------------------------------------------------
 
+    @property
+    def other_device(self) -> bool:
+        """Whether the table is of another machine: then what it lacks cannot be measured here."""
+        return Device.this().identity != self.device.identity
+
     def check_device(self) -> None:
         """Raises NasError unless the table is of this machine."""
-        here = Device.this()
-        if here.identity != self.device.identity:
+        if self.other_device:
+            here = Device.this()
             raise NasError(
                 f"{self.path or 'the table'} is of another device: {self.device.cpu} "
                 f"[{' '.join(self.device.flags)}], this machine is {here.cpu} [{' '.join(here.flags)}]; "
-                "measure one here with `python -m nas.measure`"
+                "measure one here with `python -m nas.measure`, or rest on its predictions with --allow-other-device"
             )
 
     def runtime_here(self) -> Runtime:

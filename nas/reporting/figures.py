@@ -98,13 +98,13 @@ def front_figure(run: Run) -> FrontFigure:
     """Accuracy against latency: everything that was tried, found and published."""
     named = _named_of_family(run.networks)
     return FrontFigure(
-        title="ImageNet accuracy against latency on this device",
+        title=f"ImageNet accuracy against latency on {'that' if run.other_device else 'this'} device",
         subtitle=where(run),
         trials=tuple(_trials(run, role) for role in run.roles),
         points=tuple(
             Point(
                 display_name(network) if not _is_once_for_all(network) or network.name in named else None,
-                network.measured_ms,
+                network.latency_ms,
                 network.estimated_top1,
                 network.estimated_std,
                 network.published_top1,
@@ -119,7 +119,7 @@ def front_figure(run: Run) -> FrontFigure:
 
 def _named_of_family(networks: Iterable[Network]) -> set[str]:
     """Names of a few Once-for-All networks, spread over the front of their published accuracies."""
-    family = [(n.name, n.measured_ms, n.published_top1) for n in networks if _is_once_for_all(n) and n.published_top1]
+    family = [(n.name, n.latency_ms, n.published_top1) for n in networks if _is_once_for_all(n) and n.published_top1]
     if not family:
         return set()
     names, latency_ms, top1 = zip(*family, strict=True)
@@ -141,9 +141,12 @@ def _trials(run: Run, role: str) -> Trials:
 
 
 def where(run: Run) -> str:
-    """Device, runtime and threads, as every time of the run holds for them."""
-    threads = run.table["threads"]
-    return f"{run.table['device']}, {run.table['runtime']}, {threads} thread{'s' if threads != 1 else ''}"
+    """Device, runtime, threads and precision, as every time of the run holds for them."""
+    table, threads = run.table, run.table["threads"]
+    precision = "" if table["precision"] == "float32" else f", {table['precision']}"
+    predicted = " (predicted, not measured: the table is of another device)" if run.other_device else ""
+    plural = "s" if threads != 1 else ""
+    return f"{table['device']}, {table['runtime']}, {threads} thread{plural}{precision}{predicted}"
 
 
 # The latency table ------------------------------------------------------------------------------------
@@ -259,7 +262,8 @@ def diagram_figure(run: Run, role: str) -> DiagramFigure:
     network, spec = run.found(role), run.roles[role].spec
     cost = count_cost(spec)
     subtitle = (
-        f"{network.measured_ms:.2f} ms measured · {network.estimated_top1:.1f} ± {network.estimated_std:.1f} % top-1 "
+        f"{network.latency_ms:.2f} ms {'predicted' if network.measured_ms is None else 'measured'} · "
+        f"{network.estimated_top1:.1f} ± {network.estimated_std:.1f} % top-1 "
         f"{'extrapolated' if network.extrapolated else 'estimated'} · {cost.macs / 1e6:.0f} M MACs · "
         f"{cost.params / 1e6:.2f} M parameters · {spec.resolution}×{spec.resolution} px"
     )

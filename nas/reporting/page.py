@@ -82,6 +82,7 @@ def render_page(run: Run, figures: Mapping[str, str]) -> str:
             "</head>",
             "<body>",
             f"<h1>{escape(title)}</h1>",
+            *(f"<p><strong>Note:</strong> {escape(note)}.</p>" for note in run.notes),
             *(f"<p>{_result(run, network)}</p>" for network in found),
             _comparison(run.networks),
             f'<p class="soft">{_reading(run)}</p>',
@@ -99,19 +100,20 @@ def render_page(run: Run, figures: Mapping[str, str]) -> str:
 def _result(run: Run, network: Network) -> str:
     """What was found for a role, in a sentence or two."""
     role = run.roles[network.role or ""]
+    takes = "is predicted to take" if network.measured_ms is None else "takes"
     text = (
-        f"<strong>Found {ROLE_NAMES[network.role or '']}</strong> takes {network.measured_ms:.2f} ms at an estimated "
+        f"<strong>Found {ROLE_NAMES[network.role or '']}</strong> {takes} {network.latency_ms:.2f} ms at an estimated "
         f"<strong>{_estimate(network)} % top-1</strong> on ImageNet"
     )
     published = next((n for n in run.networks if not n.found and n.name == f"mobilenet_v3_{network.role}"), None)
     if published:
         text += (
-            f"; {escape(display_name(published))} takes {published.measured_ms:.2f} ms at {_estimate(published)} %, "
+            f"; {escape(display_name(published))} takes {published.latency_ms:.2f} ms at {_estimate(published)} %, "
             f"estimated for the same training effort"
         )
         if published.published_top1 is not None:
             text += f" (published: {published.published_top1:.1f} %)"
-    budget, slack_ms = budget_text(role.budget_ms), role.budget_ms - network.measured_ms
+    budget, slack_ms = budget_text(role.budget_ms), role.budget_ms - network.latency_ms
     if slack_ms >= 0:
         share = 100 * slack_ms / role.budget_ms
         text += f". The budget of {budget} ms is kept, with {slack_ms:.2f} ms ({share:.1f} %) unused."
@@ -128,13 +130,14 @@ def _result(run: Run, network: Network) -> str:
 def _comparison(networks: Iterable[Network]) -> str:
     """What was measured together in one table, all else folded in a second one, fastest first."""
     networks = list(networks)
-    others = [network for network in networks if network.raw_ms is None]
-    parts = [_table(network for network in networks if network.raw_ms is not None)]
+    others = [network for network in networks if network.raw_ms is None and not network.found]
+    parts = [_table(network for network in networks if network.raw_ms is not None or network.found)]
     if others:
         plural = "s" if len(others) > 1 else ""
+        measured = "" if any(network.measured_ms is None for network in others) else ", measured at another time"
         parts.append(
-            f"<details><summary>{len(others)} more network{plural}, measured at another time</summary>\n"
-            f"{_table(sorted(others, key=lambda network: network.measured_ms))}</details>"
+            f"<details><summary>{len(others)} more network{plural}{measured}</summary>\n"
+            f"{_table(sorted(others, key=lambda network: network.latency_ms))}</details>"
         )
     if any(network.extrapolated for network in networks):
         parts.append(
@@ -151,7 +154,7 @@ def _table(networks: Iterable[Network]) -> str:
         cells = [
             f"<td>{escape(display_name(network))} <br><small><code>{escape(network.spec.id)}</code></small></td>",
             _number(str(network.spec.resolution)),
-            _number(f"{network.measured_ms:.2f}{spread}"),
+            _number("–" if network.measured_ms is None else f"{network.measured_ms:.2f}{spread}"),
             _number("–" if network.predicted_ms is None else f"{network.predicted_ms:.2f}"),
             _number("–" if network.raw_ms is None else f"{network.raw_ms:.2f}"),
             _number(f"{network.macs / 1e6:,.0f}"),
@@ -176,12 +179,18 @@ def _table(networks: Iterable[Network]) -> str:
 def _reading(run: Run) -> str:
     """What the comparison's numbers mean."""
     sentinel = escape(str(run.table.get("sentinel", "a reference network")))
+    if run.other_device:
+        measured = "Measured: the whole network on that device when its table was made, where it was."
+    else:
+        measured = (
+            f"Measured: the whole network on this device, median and quartiles, in milliseconds as at the device's "
+            f"undisturbed speed (normalised by {sentinel}, timed in the same rounds). Raw: as the clock showed."
+        )
     return (
-        f"Measured: the whole network on this device, median and quartiles, in milliseconds as at the device's "
-        f"undisturbed speed (normalised by {sentinel}, timed in the same rounds). Raw: as the clock showed. "
-        f"Predicted: the latency table's sum. Estimated accuracies come from {escape(run.estimator['name'])} and all "
-        f"speak for one training: {escape(run.estimator['effort'])}. Compare what was found with the others' "
-        f"estimates, not with what they published, for the trainings behind that differ and many are longer."
+        f"{measured} Predicted: the latency table's sum. Estimated accuracies come from "
+        f"{escape(run.estimator['name'])} and all speak for one training: {escape(run.estimator['effort'])}. "
+        f"Compare what was found with the others' estimates, not with what they published, for the trainings behind "
+        f"that differ and many are longer."
     )
 
 

@@ -44,7 +44,7 @@ class Network:
     found: bool
     role: str | None
     spec: ArchSpec
-    measured_ms: float
+    measured_ms: float | None  # None: the table is of another device, and holds no measurement of it
     raw_ms: float | None  # None for one that was not measured together with what was found
     quartiles_ms: tuple[float, float] | None
     predicted_ms: float | None
@@ -56,6 +56,13 @@ class Network:
     published_top1: float | None
     source: str  # of the published accuracy, or else of the estimate
     breakdown: tuple[tuple[str, float], ...]  # the table's row and its ms; empty where the table lacks rows
+
+    @property
+    def latency_ms(self) -> float:
+        """Measured if it was, else predicted."""
+        latency_ms = self.predicted_ms if self.measured_ms is None else self.measured_ms
+        assert latency_ms is not None  # as it was read
+        return latency_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +117,16 @@ class Run:
     fidelity: Fidelity | None
     estimator: Mapping[str, Any]
     roles: Mapping[str, Role]
+    notes: tuple[str, ...]  # what must be known of all figures
     networks: tuple[Network, ...]
     trials: tuple[Trial, ...]
     front: tuple[Trial, ...]
     table_rows: tuple[TableRow, ...]
+
+    @property
+    def other_device(self) -> bool:
+        """Whether the table is of another machine than the run's, so that nothing was measured."""
+        return bool(self.table.get("other_device"))
 
     def found(self, role: str) -> Network:
         """The network that was found for a role."""
@@ -140,8 +153,9 @@ def load_run(path: Path) -> Run:
 
 def _run(path: Path, fields: _Fields) -> Run:
     table = fields.object("table")
-    for key, kind in (("device", str), ("runtime", str), ("threads", int), ("rows", int)):
+    for key, kind in (("device", str), ("runtime", str), ("threads", int), ("precision", str), ("rows", int)):
         table.get(key, kind)
+    table.optional("other_device", bool)
     estimator = fields.object("estimator")
     for key in ("name", "effort"):
         estimator.get(key, str)
@@ -159,6 +173,7 @@ def _run(path: Path, fields: _Fields) -> Run:
         fidelity=_fidelity(table.object("fidelity")) if table.data.get("fidelity") is not None else None,
         estimator=estimator.data,
         roles={role: _role(roles.object(role), path / f"{role}.json") for role in ROLES if role in roles.data},
+        notes=tuple(map(str, fields.optional("notes", list) or ())),
         networks=tuple(_network(network) for network in fields.objects("networks")),
         trials=tuple(_trials(path / "trials.csv")),
         front=tuple(_trials(path / "front.csv")),
@@ -204,13 +219,16 @@ def _network(fields: _Fields) -> Network:
     for row in breakdown:
         if not (isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and _is_number(row[1])):
             raise NasError(f"{fields.where}: breakdown has {row!r}; each row must be a name and its milliseconds")
+    measured_ms = fields.optional_number("measured_ms")
+    if measured_ms is None:
+        fields.number("predicted_ms")
     is_published = fields.one_of("top1_source", ("estimated", "published")) == "published"
     return Network(
         name=fields.get("name", str),
         found=fields.one_of("kind", ("found", "published")) == "found",
         role=fields.optional("role", str),
         spec=spec,
-        measured_ms=fields.number("measured_ms"),
+        measured_ms=measured_ms,
         raw_ms=fields.optional_number("raw_ms"),
         quartiles_ms=fields.pair("quartiles_ms") if fields.data.get("quartiles_ms") is not None else None,
         predicted_ms=fields.optional_number("predicted_ms"),

@@ -2,9 +2,12 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
+import pytest
 from made_up_run import write_run
 
 from nas import report
+from nas.errors import NasError
+from nas.reporting.figures import diagram_figure, front_figure, table_figure
 from nas.reporting.page import render_page
 from nas.reporting.run_folder import load_run
 
@@ -187,3 +190,34 @@ def test_reports_need_no_torch_and_help_nothing_heavy():
         "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_run_on_another_devices_table_is_marked_everywhere(edit_run):
+    def predicted(run):
+        run["table"] |= {"other_device": True, "precision": "int8"}
+        run["notes"] = ["latencies are predicted, not measured", "<int8>"]
+        for network in run["networks"]:
+            if network["kind"] == "found" or not network["name"].startswith("mobilenet_v3"):
+                network |= {"measured_ms": None, "raw_ms": None, "quartiles_ms": None}
+
+    run = load_run(edit_run(predicted))
+    mark = "1 thread, int8 (predicted, not measured: the table is of another device)"
+    figures = [front_figure(run), table_figure(run)]
+    assert all(mark in figure.subtitle for figure in figures)
+    assert "on that device" in figures[0].title
+    assert "ms predicted" in diagram_figure(run, "large").subtitle
+    page = render_page(run, {})
+    assert mark in page.partition("<h1>")[2].partition("</h1>")[0]
+    assert "<strong>Note:</strong> latencies are predicted, not measured." in page
+    assert "&lt;int8&gt;" in page
+    assert f"is predicted to take {run.found('large').predicted_ms:.2f} ms" in page
+    assert "measured at another time" not in page
+    assert "timed in the same rounds" not in page
+
+
+def test_a_network_has_a_time(edit_run):
+    def neither(run):
+        run["networks"][0] |= {"measured_ms": None, "predicted_ms": None}
+
+    with pytest.raises(NasError, match="number 1: predicted_ms"):
+        load_run(edit_run(neither))
