@@ -24,6 +24,7 @@ GATES = {"hard_sigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
 # MobileNetV3's (arXiv 1905.02244, section 6.1.1). Too slow for the statistics of a short training:
 # nas.training.batchnorm sets them right before they are used.
 NORM_MOMENTUM = 0.01
+Norm = partial[nn.BatchNorm2d]
 
 
 def build_model(spec: ArchSpec, num_classes: int = NUM_CLASSES, dropout: float = 0.2) -> MobileNet:
@@ -41,21 +42,8 @@ class MobileNet(nn.Module):
         super().__init__()
         self.spec = spec
         norm = partial(nn.BatchNorm2d, eps=spec.norm_eps, momentum=NORM_MOMENTUM)
-        head, channels = spec.head, spec.head_input[0]
-        layers: list[nn.Module] = [
-            Conv2dNormActivation(
-                3, spec.stem.out, stride=2, norm_layer=norm, activation_layer=ACTIVATIONS[spec.stem.activation]
-            )
-        ]
-        layers += [_block(placed, norm) for placed in spec.walk()]
-        if head.conv:
-            layers.append(
-                Conv2dNormActivation(
-                    channels, head.conv, 1, norm_layer=norm, activation_layer=ACTIVATIONS[head.activation]
-                )
-            )
-            channels = head.conv
-        self.features = nn.Sequential(*layers)
+        head, channels = spec.head, spec.head.conv or spec.head_input[0]
+        self.features = build_features(spec, norm)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         classifier: list[nn.Module] = []
         if head.hidden:
@@ -64,13 +52,36 @@ class MobileNet(nn.Module):
         self.classifier = nn.Sequential(
             *classifier, nn.Dropout(p=dropout, inplace=bool(head.hidden)), nn.Linear(channels, num_classes)
         )
-        _initialise(self)
+        initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(torch.flatten(self.avgpool(self.features(images)), 1))
 
 
-def _initialise(model: nn.Module) -> None:
+def build_features(spec: ArchSpec, norm: Norm, max_stride: int | None = None) -> nn.Sequential:
+    """Stem, blocks and the last 1x1, by default as the spec says.
+
+    Beyond `max_stride` maps keep their size, and the depthwise convolutions are dilated instead (arXiv 1706.05587).
+    Not initialised yet.
+    """
+    stem, head = spec.stem, spec.head
+    layers: list[nn.Module] = [
+        Conv2dNormActivation(3, stem.out, stride=2, norm_layer=norm, activation_layer=ACTIVATIONS[stem.activation])
+    ]
+    stride = 2
+    for placed in spec.walk():
+        stride *= placed.block.stride
+        layers.append(_block(placed, norm, max(1, stride // max_stride) if max_stride else 1))
+    if head.conv:
+        layers.append(
+            Conv2dNormActivation(
+                spec.head_input[0], head.conv, 1, norm_layer=norm, activation_layer=ACTIVATIONS[head.activation]
+            )
+        )
+    return nn.Sequential(*layers)
+
+
+def initialise(model: nn.Module) -> None:
     """As torchvision's MobileNets. Batch norm starts at 1 and 0 by itself."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -81,14 +92,14 @@ def _initialise(model: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _block(placed: PlacedBlock, norm: partial[nn.BatchNorm2d]) -> nn.Module:
+def _block(placed: PlacedBlock, norm: Norm, dilation: int) -> nn.Module:
     """torchvision's block where it can express this one, else the one below."""
     block, in_channels = placed.block, placed.in_channels
     # Neither of torchvision's blocks has an expand convolution where the channels stay the same.
     expands_as_torchvision = (block.op == "mbconv") == (block.expanded != in_channels)
     if expands_as_torchvision and not block.activate_output:
         if block.activation == "relu6":
-            if block.kernel == 3 and not block.se:
+            if block.kernel == 3 and not block.se and dilation == 1:
                 return mobilenetv2.InvertedResidual(
                     in_channels, block.out, block.stride, block.expanded / in_channels, norm
                 )
@@ -101,12 +112,12 @@ def _block(placed: PlacedBlock, norm: partial[nn.BatchNorm2d]) -> nn.Module:
                 use_se=block.se > 0,
                 activation="HS" if block.activation == "hswish" else "RE",
                 stride=block.stride,
-                dilation=1,
+                dilation=dilation,
                 width_mult=1.0,  # which rounds the channels to multiples of 8
             )
             # The block computes the squeezed channels by itself; the spec's count instead.
             return mobilenetv3.InvertedResidual(config, norm, lambda expanded, _: _squeeze(placed))
-    return InvertedResidual(placed, norm)
+    return InvertedResidual(placed, norm, dilation)
 
 
 def _squeeze(placed: PlacedBlock) -> SqueezeExcitation:
@@ -115,9 +126,12 @@ def _squeeze(placed: PlacedBlock) -> SqueezeExcitation:
 
 
 class InvertedResidual(nn.Module):
-    """1x1, BN, AF, depthwise, BN, AF, SE, 1x1, BN (, AF) (+ input): any block, named as in torchvision's V3."""
+    """1x1, BN, AF, depthwise, BN, AF, SE, 1x1, BN (, AF) (+ input): any block, named as in torchvision's V3.
 
-    def __init__(self, placed: PlacedBlock, norm: partial[nn.BatchNorm2d]) -> None:
+    With a dilation the map keeps its size.
+    """
+
+    def __init__(self, placed: PlacedBlock, norm: Norm, dilation: int = 1) -> None:
         super().__init__()
         block = placed.block
         activation = ACTIVATIONS[block.activation]
@@ -133,8 +147,9 @@ class InvertedResidual(nn.Module):
                 block.expanded,
                 block.expanded,
                 block.kernel,
-                block.stride,
+                block.stride if dilation == 1 else 1,
                 groups=block.expanded,
+                dilation=dilation,
                 norm_layer=norm,
                 activation_layer=activation,
             )

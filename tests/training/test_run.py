@@ -1,12 +1,18 @@
 import csv
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import types
 
 import pytest
 import torch
 
 from nas.errors import NasError
-from nas.training.checkpoint import load_checkpoint, load_model
-from nas.training.data import TensorImages
+from nas.models.mobilenet import build_model
+from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
+from nas.training.data import Data, TensorImages, load_data
 from nas.training.loop import Metrics, evaluate
 from nas.training.run import Settings, best_epoch, load_settings, train
 
@@ -137,3 +143,123 @@ def test_the_seed_is_of_the_first_weights_too(settings, little_data, tmp_path):
         train(dataclasses.replace(settings, recipe=quick, seed=seed), data, tmp_path / str(seed))
     first, second = (load_checkpoint(tmp_path / str(seed) / "last.pt")["model"] for seed in (0, 1))
     assert not torch.allclose(first["features.0.0.weight"], second["features.0.0.weight"], atol=0.05)
+
+
+# Other weights, teachers, TensorBoard -------------------------------------------------------------------
+
+
+def test_first_weights_are_those_that_were_named(settings, little_data, tmp_path):
+    train(settings, little_data, tmp_path / "first")
+    source = str(tmp_path / "first" / "best.pt")
+    seen = []
+    one = settings.recipe.replace(epochs=1, learning_rate=1e-9)
+    rows = train(
+        dataclasses.replace(settings, recipe=one, init=source), little_data, tmp_path / "second", on_init=seen.append
+    )
+    assert seen[0].fresh == ()
+    assert rows[0].top1 == pytest.approx(load_checkpoint(source)["metrics"][0]["top1"], abs=1)
+    with pytest.raises(NasError, match="was trained with another init"):
+        train(dataclasses.replace(settings, recipe=one), little_data, tmp_path / "second", resume=True)
+
+
+def test_a_training_with_a_teacher_goes_on_exactly(settings, little_data, tmp_path):
+    torch.manual_seed(5)
+    teacher = build_model(settings.spec, 10)
+    taught = dataclasses.replace(settings, teacher="big.pt")
+    whole = train(taught, little_data, tmp_path / "whole", teacher=teacher)
+    assert without_times(whole) != without_times(train(settings, little_data, tmp_path / "alone"))
+    with pytest.raises(StoppedError):
+        train(taught, little_data, tmp_path / "stopped", teacher=teacher, on_step=stopper(2, 2))
+    rows = train(taught, little_data, tmp_path / "stopped", teacher=teacher, resume=True)
+    assert without_times(rows) == without_times(whole)
+
+
+def test_tensorboard_is_an_extra(settings, little_data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(NasError, match="--tensorboard needs the package tensorboard; install it with"):
+        train(settings, little_data, tmp_path, tensorboard=True)
+
+
+def test_tensorboard_gets_every_epoch(settings, little_data, tmp_path, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            written.append((folder, purge_step))
+
+        def add_scalar(self, name, value, epoch):
+            written.append((name, value, epoch))
+
+        def flush(self):
+            pass
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
+    rows = train(settings, little_data, tmp_path, tensorboard=True)
+    assert written[0] == (str(tmp_path / "tensorboard"), 1)
+    assert [(value, epoch) for name, value, epoch in written[1:] if name == "top1"] == [(r.top1, r.epoch) for r in rows]
+
+
+# Faults, in processes of their own ----------------------------------------------------------------------
+
+PROGRAM = """
+import dataclasses, sys, torch
+from nas.training.data import Data, TensorImages, load_data
+from nas.training.loop import Machine
+from nas.training.processes import joined_processes
+from nas.training.run import Settings, train
+from nas.training.checkpoint import load_checkpoint
+torch.set_num_threads(1)
+out, resume, settings = sys.argv[1], sys.argv[2] == "resume", Settings.from_dict(load_checkpoint(sys.argv[3]))
+data = load_data(settings.source)
+few = [TensorImages(part.images[:n], part.labels[:n]) for part, n in ((data.train, 600), (data.val, 201))]
+data = Data(data.source, data.classes, *few)
+def on_step(step):
+    print(step.epoch, step.step, flush=True)
+with joined_processes() as (processes, device):
+    machine = Machine(device=device, processes=processes)
+    train(settings, data, out, resume=resume, on_step=on_step, machine=machine)
+"""
+
+
+@pytest.fixture
+def command(settings, tmp_path):
+    save_checkpoint(tmp_path / "settings.pt", settings.to_dict())
+    (tmp_path / "program.py").write_text(PROGRAM)
+
+    def words(out: str, how: str) -> list[str]:
+        return [str(tmp_path / "program.py"), str(tmp_path / out), how, str(tmp_path / "settings.pt")]
+
+    return words
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(command, settings, tmp_path):
+    with subprocess.Popen([sys.executable, *command("killed", "start")], stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line == "2 2\n":
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
+    data = load_data(settings.source)
+    few = [TensorImages(part.images[:n], part.labels[:n]) for part, n in ((data.train, 600), (data.val, 201))]
+    data = Data(data.source, data.classes, *few)
+    whole = train(settings, data, tmp_path / "whole")
+    assert without_times(train(settings, data, tmp_path / "killed", resume=True)) == without_times(whole)
+
+
+def test_two_processes_train_one_network(command, settings, tmp_path):
+    """What they write is one run, validated on all images, and as good as that of one process."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, *command("run", "start")], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    last, best = (load_checkpoint(tmp_path / "run" / name) for name in ("last.pt", "best.pt"))
+    assert last["epoch"] == settings.recipe.epochs
+    assert [row["train_loss"] for row in last["metrics"]] == sorted(
+        (row["train_loss"] for row in last["metrics"]), reverse=True
+    )
+    data = load_data(settings.source)
+    val = TensorImages(data.val.images[:201], data.val.labels[:201])
+    assert evaluate(load_model(tmp_path / "run" / "best.pt"), val.batches(201, 32))[1] == pytest.approx(
+        best["metrics"][0]["top1"]
+    )

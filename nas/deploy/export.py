@@ -1,0 +1,112 @@
+"""A trained network as files for other programs: ONNX, the same in int8, and torch's own `.pt2`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from nas.deploy.onnx_file import OnnxNetwork, save_onnx
+from nas.deploy.trained import Trained
+from nas.errors import NasError
+from nas.files import replacing
+from nas.models.mobilenet import folded_convolutions
+from nas.onnx_graph import INPUT, network_model
+from nas.training.data import Images
+
+TOLERANCE = 1e-4  # largest difference of logits between torch and onnxruntime
+CALIBRATION_IMAGES = 512
+BATCH = 64
+
+
+def export_onnx(trained: Trained, path: str | Path) -> float:
+    """Writes the network in float32 with a dynamic batch; gives the largest difference of its logits from torch's.
+
+    Raises NasError, and leaves no file, if that is above `TOLERANCE`.
+    """
+    resolution = trained.settings.resolution
+    spec = trained.settings.spec.replace(resolution=resolution)
+    model = network_model(spec, len(trained.about.classes), folded_convolutions(trained.model), batch="batch")
+    with tempfile.TemporaryDirectory() as folder:
+        save_onnx(model, trained.about, Path(folder, "model.onnx"))
+        network = OnnxNetwork.load(Path(folder, "model.onnx"))
+    images = torch.randn(3, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = trained.model(images).numpy()
+    difference = max(
+        float(np.abs(network.run(images[:count].numpy()) - expected[:count]).max()) for count in (1, len(images))
+    )
+    if not difference <= TOLERANCE:
+        raise NasError(
+            f"{path}: onnxruntime's logits differ from torch's by {difference:.1e}, which is more than {TOLERANCE:g}; "
+            "nothing was written"
+        )
+    save_onnx(model, trained.about, path)
+    return difference
+
+
+def export_int8(onnx_path: str | Path, images: Images, path: str | Path) -> None:
+    """Writes the exported network in int8, its scales from training images (onnxruntime's static quantisation)."""
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    network = OnnxNetwork.load(onnx_path)
+    with tempfile.TemporaryDirectory() as folder:
+        prepared, quantised = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
+        quant_pre_process(str(onnx_path), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(quantised),
+            _Calibration(images, network.about.preparation.resolution),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        save_onnx(onnx.load(quantised), network.about, path)
+
+
+class _Calibration:
+    """Batches of training images as validation shows them, for onnxruntime's calibration."""
+
+    def __init__(self, images: Images, resolution: int) -> None:
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        self._batches = images.batches(BATCH, resolution, order[:CALIBRATION_IMAGES].tolist())
+
+    def get_next(self) -> dict[str, Any] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT: batch[0].numpy()}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.get_next, None)
+
+
+def export_program(trained: Trained, path: str | Path) -> None:
+    """Writes the network as a program of torch.export, with a dynamic batch."""
+    resolution = trained.settings.resolution
+    program = torch.export.export(
+        trained.model,
+        (torch.zeros(2, 3, resolution, resolution),),
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+    )
+    with replacing(path) as side:
+        torch.export.save(program, side)
+
+
+def accuracy(network: OnnxNetwork, images: Images) -> float:
+    """Top-1 (percent) over labelled images. Raises NasError if none can be read."""
+    right = seen = 0
+    batches: Iterator[tuple[Tensor, Tensor]] = images.batches(BATCH, network.about.preparation.resolution)
+    for batch, labels in batches:
+        right += int((network.run(batch.numpy()).argmax(1) == labels.numpy()).sum())
+        seen += len(labels)
+    if not seen:
+        raise NasError("none of the images to validate on can be read")
+    return 100 * right / seen

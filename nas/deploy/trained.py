@@ -1,0 +1,48 @@
+"""A trained network with what it was trained on: the best checkpoint of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.deploy.images import Preparation
+from nas.deploy.onnx_file import About
+from nas.errors import NasError
+from nas.models.mobilenet import MobileNet
+from nas.training.checkpoint import load_checkpoint, load_model
+from nas.training.data import MEAN, STD
+from nas.training.loop import Metrics
+from nas.training.run import BEST, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """`model` is in evaluation mode; `metrics` are those of its epoch."""
+
+    path: Path
+    model: MobileNet
+    settings: Settings
+    metrics: Metrics
+    about: About
+
+
+def load_trained(path: str | Path) -> Trained:
+    """Of a checkpoint's file, or the best one in the folder of a training. Raises NasError if there is none."""
+    path = Path(path)
+    path = path / BEST if path.is_dir() else path
+    model, contents = load_model(path), load_checkpoint(path)
+    try:
+        settings = Settings.from_dict(contents)
+        return Trained(path, model, settings, Metrics(**contents["metrics"][-1]), _about(settings, contents))
+    except (KeyError, TypeError, IndexError, NasError) as error:
+        raise NasError(f"{path}: not a checkpoint of nas.train that can be deployed ({error})") from None
+
+
+def _about(settings: Settings, contents: dict[str, Any]) -> About:
+    return About(
+        name=settings.spec.name,
+        spec_id=settings.spec.replace(resolution=settings.resolution).id,
+        classes=tuple(contents["classes"]),
+        preparation=Preparation(resolution=settings.resolution, crop=contents["crop"], mean=MEAN, std=STD),
+    )

@@ -1,0 +1,220 @@
+"""Exported files against the network they are of."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from nas import export
+from nas.cli import run
+from nas.deploy.export import TOLERANCE, accuracy, export_int8, export_onnx, export_program
+from nas.deploy.onnx_file import KEY, OnnxNetwork
+from nas.deploy.trained import load_trained
+from nas.errors import NasError
+from nas.models.mobilenet import folded_convolutions
+from nas.training.checkpoint import load_checkpoint, save_checkpoint
+from nas.training.data import MEAN, STD
+from nas.training.loop import evaluate
+
+
+@pytest.fixture
+def trained(training):
+    return load_trained(training)
+
+
+@pytest.fixture(scope="session")
+def exported(training, few):
+    """The float32 and the int8 file of the training."""
+    paths = training / "m.onnx", training / "m.int8.onnx"
+    export_onnx(load_trained(training), paths[0])
+    export_int8(paths[0], few.train, paths[1])
+    return paths
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_logits_are_torch_s_for_any_batch(trained, exported, few, batch):
+    ((images, _), *_) = few.val.batches(batch, 32)
+    with torch.no_grad():
+        expected = trained.model(images).numpy()
+    assert np.abs(OnnxNetwork.load(exported[0]).run(images.numpy()) - expected).max() < TOLERANCE
+
+
+def test_the_file_says_what_it_is(trained, exported):
+    for path in exported:
+        about = OnnxNetwork.load(path).about
+        assert about == trained.about
+        assert about.classes[:2] == ("T-shirt/top", "Trouser")
+        assert (about.preparation.resolution, about.preparation.crop) == (32, 1.0)
+        assert (about.preparation.mean, about.preparation.std) == (MEAN, STD)
+    onnx.checker.check_model(onnx.load(exported[0]), full_check=True)
+
+
+def test_int8_is_small_and_nearly_as_good(trained, exported, few):
+    float32, int8 = map(OnnxNetwork.load, exported)
+    top1 = accuracy(float32, few.val)
+    assert top1 == evaluate(trained.model, few.val.batches(100, 32))[1] == trained.metrics.top1 > 50
+    assert accuracy(int8, few.val) > top1 - 4
+    # All weights are in int8; with them come zero points, a vector a layer.
+    constants = onnx.load(exported[1]).graph.initializer
+    weights = [i for i in constants if i.data_type == onnx.TensorProto.INT8 and len(i.dims) > 1]
+    expected = sum(weight.size for weight, _ in folded_convolutions(trained.model))
+    assert sum(int(np.prod(weight.dims)) for weight in weights) == expected
+
+
+def test_a_network_that_differs_is_not_written(trained, tmp_path, monkeypatch):
+    wrong = [(weight, bias + 0.01) for weight, bias in folded_convolutions(trained.model)]
+    monkeypatch.setattr("nas.deploy.export.folded_convolutions", lambda model: wrong)
+    with pytest.raises(NasError, match=r"x\.onnx: onnxruntime's logits differ from torch's by .*; nothing was written"):
+        export_onnx(trained, tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_of_torch_takes_any_batch(trained, few, tmp_path):
+    export_program(trained, tmp_path / "x.pt2")
+    module = torch.export.load(tmp_path / "x.pt2").module()
+    for batch in (1, 4):
+        ((images, _), *_) = few.val.batches(batch, 32)
+        with torch.no_grad():
+            torch.testing.assert_close(module(images), trained.model(images))
+
+
+# The command ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_few(few, monkeypatch):
+    monkeypatch.setattr("nas.training.data.load_data", lambda source, folder: few)
+
+
+def test_the_command_writes_and_prints_all(training, on_few, tmp_path, capsys):
+    export.main([str(training), "--onnx", str(tmp_path / "net.onnx"), "--torch-export"])
+    names = ["net.int8.onnx", "net.md", "net.onnx", "net.pt2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    out = capsys.readouterr().out
+    assert "its logits differ from torch's by" in out
+    rows = [line.split() for line in out.splitlines() if line.startswith("net.") and "32" in line or "int8 " in line]
+    assert [row[1] for row in rows] == ["float32", "int8"]
+    assert float(rows[0][3]) == pytest.approx(load_trained(training).metrics.top1, abs=0.006)
+    assert all(0 < float(row[4]) < 100 for row in rows)
+    card = (tmp_path / "net.md").read_text()
+    for text in (
+        "# tiny net",
+        "fashion-mnist-sample",
+        "recipe: `quick`",
+        "net.int8.onnx",
+        "T-shirt/top",
+        "nas.predict",
+    ):
+        assert text in card
+    # The Python that the card shows runs.
+    lines = [line.strip() for line in card.splitlines() if line.startswith("    network = ")]
+    scope: dict = {}
+    exec("from nas.deploy.onnx_file import OnnxNetwork\n" + lines[0], scope)
+    assert scope["network"].about.name == "tiny net"
+
+
+def test_a_spec_stands_for_the_training_beside_it(training, on_few, monkeypatch, tmp_path):
+    spec = training.parent / "tiny.json"
+    load_trained(training).settings.spec.save(spec)
+    seen = []
+    monkeypatch.setattr("nas.deploy.export.export_onnx", lambda trained, path: seen.append(path) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export.main([str(spec)])
+    assert seen == [training / "model.onnx"]
+
+
+def test_mistakes_are_named(training, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    load_trained(training).settings.spec.save("other.json")
+    for arguments, message in (
+        (["other.json"], "other.json: is not trained yet; run `python -m nas.train other.json` first"),
+        (["nothing.json"], "nothing.json: no such file"),
+        ([str(tmp_path)], "best.pt: no such file"),
+        (["x.pt"], "x.pt: no such file"),
+    ):
+        with pytest.raises(NasError, match=message):
+            export.main(arguments)
+    for name in ("other-a", "other-b"):
+        Path(name).mkdir()
+        Path(name, "best.pt").touch()
+    with pytest.raises(
+        NasError, match=r"other\.json: is trained more than once \(other-a, other-b\); name one of these"
+    ):
+        export.main(["other.json"])
+
+
+def test_a_checkpoint_of_an_older_kind_is_refused(training, tmp_path):
+    contents = load_checkpoint(training / "best.pt")
+    del contents["crop"], contents["version"]
+    save_checkpoint(tmp_path / "x.pt", contents)
+    with pytest.raises(NasError, match=r"x\.pt: not a checkpoint of nas\.train that can be deployed \('crop'\)"):
+        load_trained(tmp_path / "x.pt")
+
+
+# In a process without torch -------------------------------------------------------------------------------
+
+
+def test_predicts_without_torch(exported, pictures, few):
+    code = (
+        "import sys; sys.modules['torch'] = None; from nas import predict\n"
+        "predict.main(sys.argv[1:]); print('torchvision' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(exported[0]), "--top", "1", *map(str, pictures)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *lines, loaded = done.stdout.splitlines()
+    assert loaded == "False"
+    names = [line.rpartition(": ")[2].rpartition(" ")[0] for line in lines]
+    truth = [few.classes[label] for label in few.val.labels[: len(pictures)]]
+    assert sum(a == b for a, b in zip(names, truth, strict=True)) > len(pictures) / 2
+
+
+def test_a_checkpoint_predicts_the_same(exported, training, pictures, capsys):
+    from nas import predict
+
+    texts = []
+    for model in (exported[0], training, training / "best.pt"):
+        predict.main([str(model), str(pictures[0]), str(pictures[1])])
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] == texts[2]
+    assert texts[0].count("%") == 6
+
+
+def test_images_that_cannot_be_read_do_not_stop_the_others(exported, pictures, tmp_path, capsys, monkeypatch):
+    from nas import predict
+
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    arguments = ["/x/nas/predict.py", str(exported[0]), str(tmp_path / "broken.png"), "nothing.png", str(pictures[0])]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as error:
+        run(predict.main)
+    assert error.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{pictures[0]}: ")
+    assert captured.err.startswith(f"nas.predict: error: {tmp_path / 'broken.png'}: this image cannot be read")
+    assert captured.err.endswith("; and 1 more\n")
+
+
+def test_files_that_are_no_networks_are_refused(exported, tmp_path):
+    path = tmp_path / "x.onnx"
+    with pytest.raises(NasError, match=r"x\.onnx: no such file"):
+        OnnxNetwork.load(path)
+    path.write_bytes(exported[0].read_bytes()[:5000])
+    with pytest.raises(NasError, match=r"x\.onnx: onnxruntime cannot load it"):
+        OnnxNetwork.load(path)
+    model = onnx.load(exported[0])
+    for props, message in (
+        ({}, "does not say what its classes are; only files that nas.export wrote do"),
+        ({KEY: "{"}, "what it says of its classes and images cannot be read"),
+        ({KEY: json.dumps({"name": "x"})}, "what it says of its classes and images cannot be read"),
+    ):
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, props)
+        onnx.save(model, path)
+        with pytest.raises(NasError, match=message):
+            OnnxNetwork.load(path)

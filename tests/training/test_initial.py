@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from nas.errors import NasError
+from nas.models.mobilenet import build_model
+from nas.registry import load_spec
+from nas.training.checkpoint import save_checkpoint
+from nas.training.initial import load_weights, take_weights
+
+
+def test_matching_layers_are_taken_and_the_rest_is_listed(tiny_spec):
+    torch.manual_seed(0)
+    source, target = build_model(tiny_spec, 3), build_model(tiny_spec.with_block(1, kernel=5), 10)
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    taken = take_weights(target, source.state_dict())
+    # The kernel and the classifier differ in shape.
+    assert taken.fresh == ("features.2.block.1.0", "classifier.3")
+    assert taken.taken == sum(1 for m in target.modules() if list(m.parameters(recurse=False))) - 2
+    for name, tensor in target.state_dict().items():
+        fresh = name.startswith(taken.fresh)
+        assert torch.equal(tensor, before[name] if fresh else source.state_dict()[name])
+
+
+def test_weights_of_nothing_alike_are_refused(tiny_spec):
+    with pytest.raises(NasError, match="none of these weights fits this network; leave out --init"):
+        take_weights(build_model(tiny_spec, 3), {"conv.weight": torch.zeros(1)})
+
+
+def test_weights_of_a_checkpoint(tiny_spec, tmp_path):
+    model = build_model(tiny_spec, 3)
+    save_checkpoint(tmp_path / "x.pt", {"average": model.state_dict()})
+    weights = load_weights(str(tmp_path / "x.pt"), model)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
+    save_checkpoint(tmp_path / "y.pt", {"other": 1})
+    with pytest.raises(NasError, match=r"y\.pt: not a checkpoint of nas\.train"):
+        load_weights(str(tmp_path / "y.pt"), model)
+    with pytest.raises(NasError, match=r"z\.pt: no such file"):
+        load_weights(str(tmp_path / "z.pt"), model)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v2"])
+def test_torchvision_s_weights_are_those_of_the_most_alike_network(name, tmp_path, monkeypatch):
+    """From the folder that torch.hub keeps them in; without the file and a network it is named."""
+    wanted = []
+
+    def no_network(url, *args, **kwargs):
+        wanted.append(url.rpartition("/")[2])
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    spec = load_spec(name).with_block(3, kernel=7)
+    with pytest.raises(
+        NasError, match=r"cannot be downloaded \(no network\); put the file .* into .*checkpoints"
+    ) as error:
+        load_weights("torchvision", build_model(spec, 10))
+    assert wanted[0].startswith(name)
+    assert wanted[0] in str(error.value)

@@ -1,0 +1,101 @@
+"""Proposals judged by training them a little."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nas.models.mobilenet import MobileNet, build_model
+from nas.spec import ArchSpec
+from nas.training.data import EMBEDDED, DiskImages, TensorImages, load_data
+from nas.training.inherit import inherited
+from nas.training.proposals import HELD_OUT, JUDGING_IMAGES, TunedProposals, Tuning, judge, split_data
+from nas.training.recipes import Recipe
+
+
+@pytest.fixture
+def model(tiny_spec: ArchSpec) -> MobileNet:
+    torch.manual_seed(0)
+    return build_model(tiny_spec, 10)
+
+
+@pytest.fixture
+def tuning(recipe: Recipe) -> Tuning:
+    return Tuning(source=EMBEDDED, data_dir=None, recipe=recipe.replace(batch_size=32), steps=3)
+
+
+@pytest.fixture
+def specs(tiny_spec: ArchSpec) -> list[ArchSpec]:
+    return [tiny_spec, tiny_spec.with_block(1, expanded=16), tiny_spec.with_block(1, out=8)]
+
+
+def test_judging_images_are_training_images_that_none_is_trained_on() -> None:
+    whole, parts = load_data(EMBEDDED).train, split_data(EMBEDDED, None)
+    assert isinstance(whole, TensorImages)
+    assert isinstance(parts.train, TensorImages)
+    assert isinstance(parts.val, TensorImages)
+    assert len(parts.val) == min(JUDGING_IMAGES, len(whole) // HELD_OUT)
+    assert len(parts.train) + len(parts.val) == len(whole)
+    both = torch.cat([parts.train.images, parts.val.images]).flatten(1).sort(0).values
+    assert torch.equal(both, whole.images.flatten(1).sort(0).values)
+    classes = torch.bincount(parts.val.labels, minlength=10)
+    assert classes.min() > len(parts.val) / 20, "every class is among them"
+
+
+def test_images_on_disk_are_split_too(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for part in ("train", "val"):
+        for number in range(10):
+            folder = tmp_path / part / "cat"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40), (number, 0, 0)).save(folder / f"{number}.png")
+    parts = split_data(f"imagefolder:{tmp_path}", None)
+    assert isinstance(parts.val, DiskImages)
+    assert (len(parts.train), len(parts.val)) == (8, 2)
+    ((images, labels),) = parts.val.batches(4, 32)
+    assert images.shape == (2, 3, 32, 32)
+    assert labels.tolist() == [0, 0]
+
+
+def test_proposals_are_trained_alike_and_the_model_is_left_alone(
+    model: MobileNet, tuning: Tuning, specs: list[ArchSpec]
+) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    first = TunedProposals(model, tuning).estimate(specs)
+    assert first.shape == (3,)
+    assert ((first > 0) & (first < 100)).all()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert np.array_equal(TunedProposals(model, tuning).estimate(specs[::-1])[::-1], first), "whatever their order"
+    later = TunedProposals(model, tuning, steps_done=1).estimate(specs)
+    assert not np.array_equal(later, first), "each step has batches of its own"
+
+
+def test_training_helps(model: MobileNet, tuning: Tuning, specs: list[ArchSpec]) -> None:
+    data = split_data(EMBEDDED, None)
+    proposals = TunedProposals(model, Tuning(source=EMBEDDED, data_dir=None, recipe=tuning.recipe, steps=40))
+    (accuracy,) = proposals.estimate(specs[1:2])
+    untrained = judge(inherited(specs[1], model), data)
+    assert accuracy > untrained.probability + 5
+    kept = proposals.keep(specs[1])
+    assert kept.probability == accuracy
+    assert kept.top1 > 30
+
+
+def test_what_is_kept_is_gone_on_from(model: MobileNet, tuning: Tuning, specs: list[ArchSpec]) -> None:
+    proposals = TunedProposals(model, tuning)
+    accuracies = proposals.estimate(specs)
+    kept = proposals.keep(specs[1])
+    assert kept.probability == accuracies[1]
+    assert proposals.model.spec == specs[1]
+    assert proposals.judge() == kept
+    again = TunedProposals(proposals.model, tuning, steps_done=1)
+    assert np.array_equal(again.estimate(specs[1:2]), proposals.estimate(specs[1:2]))
+
+
+def test_workers_find_the_same(model: MobileNet, tuning: Tuning, specs: list[ArchSpec]) -> None:
+    alone = TunedProposals(model, tuning).estimate(specs)
+    with TunedProposals(model, tuning, workers=2) as proposals:
+        assert np.array_equal(proposals.estimate(specs), alone)
+        assert proposals.keep(specs[2]).probability == alone[2]
