@@ -58,7 +58,8 @@ def main(argv: list[str] | None = None) -> None:
     console.print(_table(files))
     device = Device.this()
     console.say(
-        f"in {path.parent}; top-1 on the {len(data.val)} validation images of {settings.source}; ms at batch 1, 1 thread, here"
+        f"in {path.parent}; top-1 on the {len(data.val)} validation images of {settings.source}; "
+        "ms at batch 1, 1 thread, here"
     )
     card = path.with_suffix(".md")
     write_text(card, model_card(trained, files, f"{device.cpu} (onnxruntime)", _expected(trained)))
