@@ -321,7 +321,11 @@ class Search:
         limit = max((1 - NOISE) * self.request.budget(role), fastest * (1 + 1e-9))
         if limit > self.request.budget(role):
             raise NasError(f"no network of {space.name} that keeps the other limits is predicted within the budget")
-        self.explore(role, prices, limit, 0)
+        problem = self.explore(role, prices, limit, 0)
+        entry = self.run.manifest["roles"][role]
+        if "optimum" not in entry:
+            entry["optimum"] = self.optimum(role, problem, 0)
+            self.run.save()
         return self.candidates(role, limit, 0)[0].spec
 
     def explore(self, role: str, prices: BlockSums, limit_ms: float, attempt: int) -> Problem:

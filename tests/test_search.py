@@ -1,5 +1,6 @@
 """The command from its arguments to its last line, on a machine that is known."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import synthetic
 from synthetic import Machine
 
 from nas import search
+from nas.latency.table import LatencyTable
 from nas.pipeline import Request
 from nas.registry import load_spec
 from nas.run import RunFolder
@@ -71,6 +73,24 @@ def test_the_report_is_drawn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "report: run/index.html" in capsys.readouterr().out
 
 
+def test_what_is_predicted_only_is_shown_as_such(searched: Callable[..., str]) -> None:
+    searched("--budget-ms", "0.6", "--only", "large", "--out", "there")
+    (file,) = Path("latency_tables").iterdir()
+    table = LatencyTable.load(file)
+    dataclasses.replace(table, device=dataclasses.replace(table.device, cpu="Another CPU")).save("other.json")
+    elsewhere = ("--budget-ms", "0.6", "--only", "large", "--table", "other.json", "--allow-other-device")
+    lines = searched(*elsewhere, "--out", "here").splitlines()
+    assert "ms: predicted, not measured, for Another CPU, synthetic 1.0, normalised" in lines
+    assert any(line.startswith("note: latencies are predicted, not measured") for line in lines)
+    shown = [
+        name
+        for name in ("found large", "mobilenet_v3_large", "mobilenet_v3_small", "ofa_")
+        if any(re.match(rf"\s*{name}", line) for line in lines)
+    ]
+    assert shown == ["found large", "mobilenet_v3_large", "mobilenet_v3_small"]
+    assert any(re.match(r"large: 0\.5\d of 0\.6 ms", line) for line in lines)
+
+
 def test_folders_are_named_after_the_budget_and_never_taken_twice(searched: Callable[..., str]) -> None:
     for name in ("0.6ms", "0.6ms-2"):
         assert f"report: reports/{name}/index.html" in searched("--budget-ms", "0.6", "--only", "large")
@@ -90,7 +110,8 @@ def test_every_argument_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.pipeline.search", stop)
     arguments = (
         "--budget-ms 7.5 --small-budget-ms 2.5 --only small --large-space a --small-space b --width 0.5 1 "
-        "--resolution 96 128 --table t.json --runtime r --estimator e --recipe-level l --strategy s --trials 9 "
+        "--resolution 96 128 --table t.json --runtime r --threads 3 --precision p --allow-other-device "
+        "--estimator e --recipe-level l --strategy s --trials 9 "
         "--max-params 3.5M --max-memory-mb 20.5 "
         "--seed 3 --out o --resume"
     )
@@ -108,6 +129,9 @@ def test_every_argument_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
             resolution=(96, 128),
             table="t.json",
             runtime="r",
+            threads=3,
+            precision="p",
+            allow_other_device=True,
             estimator="e",
             recipe_level="l",
             strategy="s",
