@@ -57,6 +57,11 @@ def positive_float(text: str) -> float:
     return value
 
 
+def positive_floats(text: str) -> tuple[float, ...]:
+    """For argparse's `type`: finite numbers above 0 with commas between them."""
+    return tuple(positive_float(part) for part in text.split(","))
+
+
 def count(text: str) -> int:
     """For argparse's `type`: a whole number of at least 1, also as 800k or 3.5M."""
     units = {"k": 1e3, "m": 1e6, "g": 1e9}

@@ -41,6 +41,7 @@ from nas.strategies.samplers import distributions, optimise, params_of, row_of
 from nas.strategies.scales import Anchors, anchor_networks, anchor_scales, choose_scales, rough_prices
 
 ROLES = ("large", "small")
+LEAST_OF_FRONT = 1.05  # times the fastest network: the smallest budget of a front
 SMALL_SHARE = 15.8 / 51  # MobileNetV3-Small's latency over Large's on a Pixel 1 (arXiv 1905.02244, table 3)
 SEED_LIMIT = 1.06  # times the budget: networks that trimming starts from
 SEEDS, FINALISTS = 2, 3
@@ -78,8 +79,10 @@ class Silent:
 class Request:
     """What somebody wants found."""
 
-    budget_ms: float
+    budget_ms: float  # of no account where there are several, or a front
     small_budget_ms: float | None = None  # `SMALL_SHARE` of the budget by default
+    several_ms: tuple[float, ...] = ()  # budgets of Large; of Small, where that is searched alone
+    front: int = 0  # so many budgets, over the feasible range
     only: str | None = None  # "large" or "small"
     large_space: str = "mobilenet_v3_large"
     small_space: str = "mobilenet_v3_small"
@@ -99,27 +102,39 @@ class Request:
     seed: int = 0
 
     @property
-    def roles(self) -> tuple[str, ...]:
+    def kinds(self) -> tuple[str, ...]:
         return (self.only,) if self.only else ROLES
 
-    def budget(self, role: str) -> float:
-        """Milliseconds. Small's is its share of Large's; asked for alone, it has the budget for itself."""
-        if role == "large":
-            return self.budget_ms
-        if self.small_budget_ms is not None:
-            return self.small_budget_ms
-        return self.budget_ms if self.only == "small" else self.budget_ms * SMALL_SHARE
+    @property
+    def budgets(self) -> dict[str, float]:
+        """Milliseconds of each role: of "large" and "small", or of "large_4ms" and so on where there are several.
+
+        Small's is its share of Large's; asked for alone, it has the budget for itself. A front has none before
+        the feasible range is known.
+        """
+        if self.several_ms:
+            of = {(kind, ms): self._share(kind, ms) for kind in self.kinds for ms in self.several_ms}
+            return {role_name(kind, budget_ms): budget_ms for (kind, _), budget_ms in of.items()}
+        if self.front:
+            return {}
+        return {kind: self._share(kind, self.budget_ms) for kind in self.kinds}
+
+    def _share(self, kind: str, budget_ms: float) -> float:
+        if kind == "large" or self.only == "small":
+            return budget_ms
+        return budget_ms * SMALL_SHARE if self.small_budget_ms is None else self.small_budget_ms
 
     def space(self, role: str) -> SearchSpace:
         """The role's space at the widths and resolutions asked for. Raises NasError for foreign ones."""
-        space = load_space(self.large_space if role == "large" else self.small_space)
+        space = load_space(self.large_space if kind_of(role) == "large" else self.small_space)
         if not self.width and not self.resolution:
             return space
         return space.at([Scale(w, r) for w in self.width or space.widths for r in self.resolution or space.resolutions])
 
     def check(self) -> None:
         """Raises NasError for the first name or number that is wrong, before anything is measured."""
-        for name, value in (("budget", self.budget_ms), ("budget of Small", self.small_budget_ms)):
+        budgets = self.several_ms or (() if self.front else (self.budget_ms,))
+        for name, value in (*(("budget", ms) for ms in budgets), ("budget of Small", self.small_budget_ms)):
             if value is not None and not 0 < value < math.inf:
                 raise NasError(f"the {name} is {value:g} ms; it must be a finite number above 0")
         for kind, name, known in (
@@ -129,8 +144,12 @@ class Request:
         ):
             resolve(kind, name, known)
         load_estimator(self.estimator, self.recipe_level)
-        for role in self.roles:
-            _check_limits(self.space(role), self.limits(self.space(role)))
+        if self.small_budget_ms is not None and (self.several_ms or self.front):
+            raise NasError("--small-budget-ms goes with one budget; leave it out, or search with --only small")
+        if len(self.budgets) < len(self.kinds) * len(self.several_ms):
+            raise NasError(f"of the budgets {', '.join(map(str, self.several_ms))} two are (nearly) the same")
+        for kind in self.kinds:
+            _check_limits(self.space(kind), self.limits(self.space(kind)))
 
     def limits(self, space: SearchSpace) -> tuple[Limit, ...]:
         """What else than latency must be kept."""
@@ -142,6 +161,16 @@ class Request:
         return (self.max_params is None or cost.params <= self.max_params) and (
             self.max_memory_mb is None or cost.memory_bytes <= self.max_memory_mb * MEGABYTE
         )
+
+
+def role_name(kind: str, budget_ms: float) -> str:
+    """What a kind is called where it is searched for several budgets; its files are named so."""
+    return f"{kind}_{budget_ms:.3g}ms"
+
+
+def kind_of(role: str) -> str:
+    """"large" or "small"."""
+    return role.partition("_")[0]
 
 
 def _check_limits(space: SearchSpace, limits: Sequence[Limit]) -> None:
@@ -244,6 +273,9 @@ class Search:
     run: RunFolder
     console: Console
 
+    def __post_init__(self) -> None:
+        self.budgets = self.request.budgets  # milliseconds, by role
+
     @property
     def table(self) -> LatencyTable:
         return self.prices.table
@@ -268,7 +300,7 @@ class Search:
         entry = self.run.manifest["roles"][role]
         if "scales" not in entry:
             limits = self.request.limits(space)
-            chosen = pick_scales(self.prices, space, self.estimator, self.request.budget(role), limits)
+            chosen = pick_scales(self.prices, space, self.estimator, self.budgets[role], limits)
             entry["scales"] = [list(scale) for scale in chosen]
             self.run.save()
         return [Scale(*scale) for scale in entry["scales"]]
@@ -280,7 +312,7 @@ class Search:
         were measured, the search is repeated for the budget that predictions must keep for measurements to keep
         the real one. Raises NasError if nothing ever fits.
         """
-        budget = (1 - NOISE) * self.request.budget(role)
+        budget = (1 - NOISE) * self.budgets[role]
         prices = self.table.compile(space)
         entry = self.run.manifest["roles"][role]
         corrections: list[float] = entry.setdefault("corrections", [])
@@ -539,7 +571,7 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
         precision=request.precision,
         allow_other_device=request.allow_other_device,
     )
-    spaces = {role: _searchable(table, request.space(role), console) for role in request.roles}
+    by_kind = {kind: _searchable(table, request.space(kind), console) for kind in request.kinds}
     run = RunFolder(out, asdict(request), resume=resume)
     prices = Prices(table, console, request.seed)
     state = Search(request, prices, load_estimator(request.estimator, request.recipe_level), run, console)
@@ -548,6 +580,9 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
     begun = time.monotonic()
     published = [result for result in published_networks() if prices.knows(result.spec)]
     prices.whole_ms([result.spec for result in published], "published networks")
+    if request.front:
+        state.budgets = _over_the_range(state, by_kind)
+    spaces = {role: by_kind[kind_of(role)] for role in state.budgets}
     try:
         _say_where_things_stand(state, spaces)
     except NasError:
@@ -565,6 +600,19 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
     run.add_seconds("search", begun)
     _finish(state, found, published)
     return run
+
+
+def _over_the_range(state: Search, spaces: Mapping[str, SearchSpace]) -> dict[str, float]:
+    """The budgets of a front: evenly spaced in their logarithms, over the feasible range of each kind."""
+    kept: dict[str, float] = state.run.manifest.setdefault("front_ms", {})
+    if not kept:
+        for kind, space in spaces.items():
+            low, high = feasible_ms(state.prices.anchors(space))
+            low *= LEAST_OF_FRONT / (1 - NOISE)
+            for budget_ms in np.geomspace(low, max(low, high), state.request.front):
+                kept.setdefault(role_name(kind, float(budget_ms)), round(float(budget_ms), 4))
+        state.run.save()
+    return kept
 
 
 def _searchable(table: LatencyTable, space: SearchSpace, console: Console) -> SearchSpace:
@@ -589,11 +637,11 @@ def _say_where_things_stand(state: Search, spaces: Mapping[str, SearchSpace]) ->
     say(f"device: {table.device.cpu}, {table.runtime}")
     device = "that device" if table.other_device else "this device"
     for role, space in spaces.items():
-        budget = request.budget(role)
+        budget = state.budgets[role]
         low, high = feasible_ms(state.prices.anchors(space))
         say(f"{role}: {space.name} spans {low:.2f} to {high:.2f} ms on {device}; budget {budget:.3g} ms")
         if (1 - NOISE) * budget < low:
-            own = role == "small" and (request.only is None or request.small_budget_ms is not None)
+            own = kind_of(role) == "small" and (request.only is None or request.small_budget_ms is not None)
             flag = "--small-budget-ms" if own else "--budget-ms"
             hint = " (or search Large alone with --only large)" if own and request.only is None else ""
             raise NasError(
@@ -611,13 +659,13 @@ def _say_where_things_stand(state: Search, spaces: Mapping[str, SearchSpace]) ->
 
 def _finish(state: Search, found: dict[str, ArchSpec], published: Sequence[PublishedResult]) -> None:
     """Measures what is compared in one go, where that can be, and writes the files of the run."""
-    run, table, request = state.run, state.table, state.request
+    run, table = state.run, state.table
     by_id: dict[str, Measured] = {}
     if not table.other_device:
         compared = [part for name in COMPARED for part in parts_of(published_spec(name))]
         state.prices.measure(compared, "published networks")
         by_id = _measured_together(state, found, _compared(state, found, published))
-    found = {role: spec.replace(name=f"{role}_{request.budget(role):.3g}ms") for role, spec in found.items()}
+    found = {r: spec.replace(name=role_name(kind_of(r), state.budgets[r])) for r, spec in found.items()}
     networks = [_network(state, f"found {role}", spec, by_id.get(spec.id), role, None) for role, spec in found.items()]
     for result in published:
         measurement = by_id.get(result.spec.id)
@@ -644,7 +692,7 @@ def _measured_together(
         with state.console.progress("measuring the comparison") as progress:
             measured = measure_latency(specs, table=state.table, on_progress=lambda share: progress(share, ""))
         by_id = dict(zip([spec.id for spec in specs], measured, strict=True))
-        budgets = {role: state.request.budget(role) for role in found}
+        budgets = state.budgets
         over = [role for role, spec in found.items() if by_id[spec.id].normalised_ms > (1 - NOISE / 2) * budgets[role]]
         if any(m.disturbed for m in measured):
             state.console.say(
@@ -715,7 +763,7 @@ def _results(state: Search, role: str, network: dict[str, Any]) -> dict[str, Any
     table, cost = state.table, count_cost(ArchSpec.from_dict(network["spec"]))
     return {
         "role": role,
-        "budget_ms": state.request.budget(role),
+        "budget_ms": state.budgets[role],
         "latency": {
             "measured_ms": network["measured_ms"],
             "predicted_ms": network["predicted_ms"],
@@ -757,11 +805,11 @@ def _table_summary(table: LatencyTable) -> dict[str, Any]:
 def _write_tables(state: Search) -> None:
     """trials.csv, front.csv and table_rows.csv."""
     run = state.run
-    trials = [trial for role in state.request.roles for trial in run.trials(role)]
+    trials = [trial for role in state.budgets for trial in run.trials(role)]
     run.write_csv("trials.csv", (trial.row() for trial in trials), COLUMNS)
     front = []
-    for role in state.request.roles:
-        own = [trial for trial in trials if trial.role == role]
+    for kind in state.request.kinds:
+        own = [trial for trial in trials if kind_of(trial.role) == kind]
         front += [own[i] for i in front_indices([t.latency_ms for t in own], [t.top1 for t in own])]
     run.write_csv("front.csv", (trial.row() for trial in front), COLUMNS)
     columns = (
@@ -779,7 +827,7 @@ def _write_tables(state: Search) -> None:
         "ms",
     )
     parts = {part.key: part for trial in trials for part in parts_of(trial.spec)}
-    for role in state.request.roles:
+    for role in state.budgets:
         scales = [Scale(*scale) for scale in run.manifest["roles"][role]["scales"]]
         parts |= {part.key: part for part in space_parts(state.request.space(role).at(scales))}
     run.write_csv(

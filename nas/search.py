@@ -12,14 +12,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli import Parser, RichConsole, count, natural_int, positive_float, positive_int, run
+from nas.cli import Parser, RichConsole, count, natural_int, positive_float, positive_floats, positive_int, run
 
 if TYPE_CHECKING:
     from nas.pipeline import Request
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if bool(arguments.budget_ms) == (arguments.front is not None):
+        parser.error("one of --budget-ms and --front must be given")
     from nas.pipeline import search
 
     request = _request(arguments)
@@ -32,18 +35,26 @@ def main(argv: list[str] | None = None) -> None:
     with console.progress("drawing the report"):
         page = write_report(folder.path)
     _show(folder.manifest, console)
-    roles = " ".join(f"{folder.path}/{role}.json" for role in request.roles)
-    print(f"\nspecs:  {roles}\nreport: {page}\ntrain:  python -m nas.train {folder.path}/{request.roles[-1]}.json")
+    specs = [f"{folder.path}/{role}.json" for role in folder.manifest["roles"]]
+    print(f"\nspecs:  {' '.join(specs)}\nreport: {page}\ntrain:  python -m nas.train {specs[-1]}")
 
 
 def _parser() -> Parser:
     parser = Parser("python -m nas.search", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--budget-ms",
-        type=positive_float,
-        required=True,
-        metavar="MS",
-        help="latency budget of Large; with --only small, of Small",
+        type=positive_floats,
+        default=(),
+        metavar="MS[,MS...]",
+        help="latency budget of Large; with --only small, of Small. Several: a search for each, in one run",
+    )
+    parser.add_argument(
+        "--front",
+        type=positive_int,
+        nargs="?",
+        const=8,
+        metavar="N",
+        help="instead of a budget: N of them (default: 8) over the feasible range of this device",
     )
     parser.add_argument(
         "--small-budget-ms", type=positive_float, metavar="MS", help="budget of Small (default: 0.31 of Large's)"
@@ -86,7 +97,9 @@ def _request(arguments: argparse.Namespace) -> Request:
     from nas.pipeline import Request
 
     return Request(
-        budget_ms=arguments.budget_ms,
+        budget_ms=arguments.budget_ms[0] if arguments.budget_ms else 0.0,
+        several_ms=arguments.budget_ms if len(arguments.budget_ms) > 1 else (),
+        front=arguments.front or 0,
         small_budget_ms=arguments.small_budget_ms,
         only=arguments.only,
         large_space=arguments.large_space,
@@ -113,7 +126,8 @@ def _folder(arguments: argparse.Namespace, request: Request) -> Path:
 
     if arguments.out:
         return Path(arguments.out)
-    default = Path("reports") / f"{request.budget_ms:g}ms"
+    name = "front" if request.front else ",".join(f"{ms:g}" for ms in request.several_ms or [request.budget_ms]) + "ms"
+    default = Path("reports") / name
     return last_folder(default) if arguments.resume else unused_folder(default)
 
 
@@ -163,7 +177,7 @@ def _show(manifest: dict[str, Any], console: RichConsole) -> None:
         found = next(network for network in shown if network["role"] == role)
         text = f"{role}: {latency_ms(found):.2f} of {entry['budget_ms']:.3g} ms"
         console.say(text + ("" if entry["binds"] else "; the budget does not bind, this is the space's most accurate"))
-        if entry["optimum"]:
+        if entry.get("optimum"):
             console.say(f"{role}: {_proven(entry['optimum'])}")
 
 

@@ -1,5 +1,6 @@
 """What a search does with its limits and strategies, on a machine that is known, in a space of few choices."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from nas.cost import count_cost
 from nas.errors import NasError
 from nas.pipeline import search
 from nas.registry import load_space
-from nas.spec import load_results
+from nas.reporting import write_report
+from nas.spec import ArchSpec, load_results
 
 
 @pytest.fixture
@@ -100,3 +102,73 @@ def test_the_proven_optimum_stands_beside_what_a_loop_found(machine: Machine, st
     assert len({entry["spec_id"] for entry in [proven, *told["runners_up"]]}) == 5
     assert loop["top1"] <= proven["top1"] + 1e-4
     assert all(entry["predicted_ms"] <= told["limit_ms"] + 1e-4 for entry in [proven, *told["runners_up"]])
+
+
+# Several budgets --------------------------------------------------------------------------------------
+
+
+def test_several_budgets_are_one_run(machine: Machine) -> None:
+    budgets = {"large_0.5ms": 0.5, "large_0.7ms": 0.7}
+    run = search(
+        request(several_ms=(0.5, 0.7), only="large", budget_ms=0.5, strategy="exact", small_budget_ms=None), Path("run")
+    )
+    assert set(run.manifest["roles"]) == set(budgets)
+    top1 = {}
+    for role, budget_ms in budgets.items():
+        spec = ArchSpec.load(Path("run") / f"{role}.json")
+        assert spec.name == role
+        assert 0.9 * budget_ms < whole_ms(machine, spec) <= budget_ms
+        top1[role] = load_results(Path("run") / f"{role}.json")["accuracy"]["top1"]
+        search(exact(budget_ms=budget_ms), Path(role))
+        assert found(Path(role))["large"].id == spec.id, "alone it is another"
+    assert top1["large_0.5ms"] < top1["large_0.7ms"]
+    trials, front = rows(Path("run/trials.csv")), rows(Path("run/front.csv"))
+    assert {row["role"] for row in trials} == set(budgets)
+    for one in front:
+        beaten = [r for r in trials if float(r["latency_ms"]) < float(one["latency_ms"]) and r["top1"] >= one["top1"]]
+        assert not beaten, "the front is not that of all budgets together"
+
+
+def test_smalls_budgets_are_their_share_of_larges(machine: Machine) -> None:
+    run = search(request(several_ms=(1.1, 1.5), small_budget_ms=None, trials=3), Path("run"))
+    wanted = {"large_1.1ms": 1.1, "large_1.5ms": 1.5, "small_0.341ms": 0.341, "small_0.465ms": 0.465}
+    assert {role: round(entry["budget_ms"], 3) for role, entry in run.manifest["roles"].items()} == wanted
+
+
+def test_a_front_covers_the_range_and_resumes(machine: Machine) -> None:
+    wanted = request(front=4, only="large", budget_ms=0.0, strategy="exact", trials=3, small_budget_ms=None)
+    run = search(wanted, Path("run"))
+    roles = run.manifest["roles"]
+    assert len(roles) == 4
+    low, high = next(iter(roles.values()))["feasible_ms"]
+    budgets = [entry["budget_ms"] for entry in roles.values()]
+    assert low < budgets[0] < 1.1 * low
+    assert budgets[-1] == pytest.approx(high, abs=1e-3)
+    ratios = [after / before for before, after in itertools.pairwise(budgets)]
+    assert max(ratios) == pytest.approx(min(ratios), rel=1e-2)
+    for role, entry in roles.items():
+        assert whole_ms(machine, ArchSpec.load(Path("run") / f"{role}.json")) <= entry["budget_ms"]
+    again = search(wanted, Path("run"), resume=True)
+    assert {n["name"]: n["spec"] for n in again.manifest["networks"]} == {
+        n["name"]: n["spec"] for n in run.manifest["networks"]
+    }
+
+
+def test_budgets_that_cannot_be_told_apart_are_refused(machine: Machine) -> None:
+    with pytest.raises(NasError, match=r"of the budgets 0\.7, 0\.7001 two are"):
+        search(request(several_ms=(0.7, 0.7001), small_budget_ms=None), Path("run"))
+    with pytest.raises(NasError, match="--small-budget-ms goes with one budget"):
+        search(request(several_ms=(0.7, 0.8)), Path("run"))
+    with pytest.raises(NasError, match=r"the budget is -1 ms"):
+        search(request(several_ms=(0.7, -1.0), small_budget_ms=None), Path("run"))
+
+
+def test_the_report_shows_all_budgets(machine: Machine) -> None:
+    wanted = request(several_ms=(1.1, 1.5, 1.9), small_budget_ms=None, trials=3, strategy="exact")
+    search(wanted, Path("run"))
+    page = write_report(Path("run")).read_text(encoding="utf-8")
+    for name in ("Large at 1.1 ms", "Large at 1.9 ms", "Small at 0.465 ms"):
+        assert f"<strong>Found {name}</strong>" in page
+        assert f"Found {name}, block by block" in page
+    assert {path.stem for path in Path("run/figures").glob("*.png")} >= {"front", "large_1.1ms", "small_0.341ms"}
+    assert page.count("run/small_0.341ms.json") >= 1

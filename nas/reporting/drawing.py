@@ -23,7 +23,6 @@ from matplotlib.transforms import Bbox
 from nas.files import replacing
 from nas.reporting import figures
 from nas.reporting.figures import (
-    ROLE_NAMES,
     Bar,
     Box,
     BreakdownFigure,
@@ -32,8 +31,10 @@ from nas.reporting.figures import (
     Point,
     TableFigure,
     budget_text,
+    role_text,
 )
 from nas.reporting.labels import Label, box_around, place_labels, text_size
+from nas.reporting.run_folder import kind_of
 
 DPI = 144
 SVG_DPI = 100  # of the images in it, which are most of its bytes
@@ -42,7 +43,7 @@ WIDTH_INCHES = 12.0
 BLUE, VERMILION, SKY, ORANGE, PURPLE, GREEN = "#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#CC79A7", "#009E73"
 INK, GREY, PALE = "#222222", "#6b6b6b", "#eef0f3"
 LIGHT = "#a7adb5"  # of a family's many networks
-ROLE_COLORS = {"large": BLUE, "small": VERMILION}
+KIND_COLORS = {"large": BLUE, "small": VERMILION}
 KERNEL_COLORS = {3: SKY, 5: ORANGE, 7: PURPLE}
 OTHER_KERNEL, NO_KERNEL = GREEN, "#b9bec6"
 _STYLE: Any = {
@@ -79,9 +80,10 @@ def draw(figure: figures.Figure, stem: Path) -> None:
                 drawn = draw_breakdown(figure)
             case DiagramFigure():
                 drawn = draw_diagram(figure)
-        with replacing(stem.with_suffix(".png")) as side:
+        # Not with_suffix: "large_1.1ms" has none.
+        with replacing(stem.with_name(f"{stem.name}.png")) as side:
             drawn.savefig(side, format="png", metadata={"Software": None})
-        with replacing(stem.with_suffix(".svg")) as side:
+        with replacing(stem.with_name(f"{stem.name}.svg")) as side:
             nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
             drawn.savefig(side, format="svg", dpi=SVG_DPI, metadata=nothing)
 
@@ -140,7 +142,7 @@ def draw_front(data: FrontFigure) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
     for trials in data.trials:
-        color = ROLE_COLORS[trials.role]
+        color = KIND_COLORS[trials.role]
         # Thousands of dots are an image, in the SVG too.
         axes.scatter(
             trials.latency_ms, trials.top1, s=9, color=color, alpha=0.22, linewidths=0, zorder=2, rasterized=True
@@ -185,7 +187,7 @@ _FAMILY_DIAMOND: Any = {**_DIAMOND, "ms": 5, "mec": LIGHT, "mew": 1.2}
 
 
 def _point_color(point: Point) -> str:
-    return ROLE_COLORS.get(point.role or "", INK)
+    return KIND_COLORS.get(kind_of(point.role or ""), INK)
 
 
 def _label_top1(point: Point) -> float:
@@ -233,8 +235,8 @@ def _front_legend(data: FrontFigure) -> list[Line2D]:
     for trials in data.trials:
         if trials.latency_ms:
             count = f"{len(trials.latency_ms):,}"
-            name = f"{ROLE_NAMES[trials.role]}: {count} trials and their front, predicted and estimated"
-            color = ROLE_COLORS[trials.role]
+            name = f"{role_text(trials.role)}: {count} trials and their front, predicted and estimated"
+            color = KIND_COLORS[trials.role]
             handles.append(Line2D([], [], marker="o", ms=4, color=color, mfc=color, alpha=0.8, label=name))
     return handles
 
@@ -248,12 +250,14 @@ def _draw_budgets(axes: Axes, data: FrontFigure) -> None:
     texts = []
     for budget in budgets:
         beyond = budget.latency_ms > right
-        name = f"budget of {ROLE_NAMES[budget.role]}: {budget_text(budget.latency_ms)} ms" + (" →" if beyond else "")
+        kind = kind_of(budget.role)
+        named = f"budget of {role_text(kind)}: " if len(budgets) <= 2 else ""  # more names than that have no room
+        name = f"{named}{budget_text(budget.latency_ms)} ms" + (" →" if beyond else "")
         x = min(budget.latency_ms, right)
         if not beyond:
-            axes.axvline(x, color=ROLE_COLORS[budget.role], lw=1.4, ls=(0, (6, 3)), zorder=1.5)
+            axes.axvline(x, color=KIND_COLORS[kind], lw=1.4, ls=(0, (6, 3)), zorder=1.5)
         pixel = float(axes.transData.transform((x, axes.get_ylim()[0]))[0])
-        texts.append((name, pixel, text_size(axes, name, 10)[0], ROLE_COLORS[budget.role]))
+        texts.append((name, pixel, text_size(axes, name, 10)[0], KIND_COLORS[kind]))
     frame = axes.get_window_extent()
     spans: list[list[float]] = []
     for _, pixel, width, _ in texts:

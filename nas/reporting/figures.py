@@ -11,10 +11,10 @@ import numpy as np
 from nas.cost import count_cost
 from nas.errors import NasError
 from nas.front import front_indices
-from nas.reporting.run_folder import Network, Run, TableRow
+from nas.reporting.run_folder import Network, Run, TableRow, kind_of
 from nas.spec import ArchSpec, halved
 
-ROLE_NAMES = {"large": "Large", "small": "Small"}
+_KIND_NAMES = {"large": "Large", "small": "Small"}
 NAMED_OF_FAMILY = 5  # of the Once-for-All networks in the figure
 _FAMILY_NAMES = {
     "mobilenet_v1": "MobileNetV1",
@@ -25,10 +25,16 @@ _FAMILY_NAMES = {
 }
 
 
+def role_text(role: str) -> str:
+    """A role as readers know it: "Large", and "Large at 4 ms" where there are several budgets."""
+    kind, _, budget = role.partition("_")
+    return _KIND_NAMES[kind] + (f" at {budget.removesuffix('ms')} ms" if budget else "")
+
+
 def display_name(network: Network) -> str:
     """A network's name as readers know it: "found Large", "MobileNetV3-Large x0.75", "OFA cpu 15ms"."""
-    if network.found and network.role in ROLE_NAMES:
-        return f"found {ROLE_NAMES[network.role]}"
+    if network.found and network.role:
+        return f"found {role_text(network.role)}"
     family, _, width = network.name.partition("@")
     if family in _FAMILY_NAMES:
         return _FAMILY_NAMES[family] + (f" ×{width}" if width else "")
@@ -54,9 +60,9 @@ def budget_text(budget_ms: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Trials:
-    """The networks that one role's search looked at: predicted ms, estimated top-1 in percent."""
+    """The networks that the search for Large, or for Small, looked at: predicted ms, estimated top-1 in percent."""
 
-    role: str
+    role: str  # "large" or "small"
     latency_ms: tuple[float, ...]
     top1: tuple[float, ...]
     front_latency_ms: tuple[float, ...]
@@ -100,7 +106,7 @@ def front_figure(run: Run) -> FrontFigure:
     return FrontFigure(
         title=f"ImageNet accuracy against latency on {'that' if run.other_device else 'this'} device",
         subtitle=where(run),
-        trials=tuple(_trials(run, role) for role in run.roles),
+        trials=tuple(_trials(run, kind) for kind in dict.fromkeys(map(kind_of, run.roles))),
         points=tuple(
             Point(
                 display_name(network) if not _is_once_for_all(network) or network.name in named else None,
@@ -128,11 +134,11 @@ def _named_of_family(networks: Iterable[Network]) -> set[str]:
     return {names[front[place]] for place in spread}
 
 
-def _trials(run: Run, role: str) -> Trials:
-    trials = [trial for trial in run.trials if trial.role == role]
-    front = sorted((trial for trial in run.front if trial.role == role), key=lambda trial: trial.latency_ms)
+def _trials(run: Run, kind: str) -> Trials:
+    trials = [trial for trial in run.trials if kind_of(trial.role) == kind]
+    front = sorted((trial for trial in run.front if kind_of(trial.role) == kind), key=lambda trial: trial.latency_ms)
     return Trials(
-        role,
+        kind,
         tuple(trial.latency_ms for trial in trials),
         tuple(trial.top1 for trial in trials),
         tuple(trial.latency_ms for trial in front),
@@ -196,13 +202,13 @@ class BreakdownFigure:
 def breakdown_figure(run: Run) -> BreakdownFigure:
     panels = []
     for role in run.roles:
-        published = [n for n in run.networks if not n.found and n.name == f"mobilenet_v3_{role}"]
+        published = [n for n in run.networks if not n.found and n.name == f"mobilenet_v3_{kind_of(role)}"]
         bars = tuple(
             Bar(display_name(network), _segments(network))
             for network in (run.found(role), *published)
             if network.breakdown
         )
-        panels.append((ROLE_NAMES[role], bars))
+        panels.append((role_text(role), bars))
     return BreakdownFigure("Where the milliseconds go, by the latency table", tuple(panels))
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from nas.reporting.figures import ROLE_NAMES, budget_text, display_name, where
-from nas.reporting.run_folder import Fidelity, Network, Run
+from nas.reporting.figures import budget_text, display_name, role_text, where
+from nas.reporting.run_folder import Fidelity, Network, Run, kind_of
 
 _CAPTIONS = {
     "front": (
@@ -29,8 +29,6 @@ _CAPTIONS = {
         "The table's rows added up by stage, for the networks found and, where the table has all their rows, the "
         "published ones of the same size.",
     ),
-    "large": ("Found Large, block by block", ""),
-    "small": ("Found Small, block by block", ""),
 }
 _DIAGRAM_CAPTION = (
     "A box is a block, as high as it has channels inside (by the square root), coloured by its kernel; the bands "
@@ -102,10 +100,11 @@ def _result(run: Run, network: Network) -> str:
     role = run.roles[network.role or ""]
     takes = "is predicted to take" if network.measured_ms is None else "takes"
     text = (
-        f"<strong>Found {ROLE_NAMES[network.role or '']}</strong> {takes} {network.latency_ms:.2f} ms at an estimated "
+        f"<strong>Found {role_text(network.role or '')}</strong> {takes} {network.latency_ms:.2f} ms at an estimated "
         f"<strong>{_estimate(network)} % top-1</strong> on ImageNet"
     )
-    published = next((n for n in run.networks if not n.found and n.name == f"mobilenet_v3_{network.role}"), None)
+    like = f"mobilenet_v3_{kind_of(network.role or '')}"
+    published = next((n for n in run.networks if not n.found and n.name == like), None)
     if published:
         text += (
             f"; {escape(display_name(published))} takes {published.latency_ms:.2f} ms at {_estimate(published)} %, "
@@ -204,7 +203,7 @@ def _fidelity(fidelity: Fidelity) -> str:
 
 
 def _figure(name: str, svg: str) -> str:
-    title, caption = _CAPTIONS[name]
+    title, caption = _CAPTIONS.get(name) or (f"Found {role_text(name)}, block by block", "")
     data = base64.b64encode(svg.encode()).decode()
     return (
         f'<h2 id="{name}">{title}</h2>\n<figure><img alt="{escape(title)}" src="data:image/svg+xml;base64,{data}">\n'
@@ -215,7 +214,7 @@ def _figure(name: str, svg: str) -> str:
 def _making(run: Run) -> str:
     tried = Counter(trial.role for trial in run.trials)
     roles = {
-        f"search for {ROLE_NAMES[role]}": (
+        f"search for {role_text(role)}": (
             f"space {limits.space}, feasible from {limits.feasible_ms[0]:.2f} to {limits.feasible_ms[1]:.2f} ms, "
             f"width@pixels {', '.join(f'{width:g}@{pixels:g}' for width, pixels in limits.scales)}, "
             f"{tried[role]:,} networks looked at"

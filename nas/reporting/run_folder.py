@@ -20,6 +20,11 @@ JSON_VERSION = 1
 ROLES = ("large", "small")
 
 
+def kind_of(role: str) -> str:
+    """ "large" or "small"; a role of a search with several budgets is named "large_4ms"."""
+    return role.partition("_")[0]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
     """One search, for Large or for Small."""
@@ -160,6 +165,9 @@ def _run(path: Path, fields: _Fields) -> Run:
     for key in ("name", "effort"):
         estimator.get(key, str)
     roles = fields.object("roles")
+    unknown = [role for role in roles.data if kind_of(role) not in ROLES]
+    if unknown:
+        raise NasError(f"{fields.where}: roles has {_short(unknown[0])}; known are large, small, large_4ms and so on")
     run = Run(
         path=path,
         command=fields.get("command", str),
@@ -172,7 +180,7 @@ def _run(path: Path, fields: _Fields) -> Run:
         table=table.data,
         fidelity=_fidelity(table.object("fidelity")) if table.data.get("fidelity") is not None else None,
         estimator=estimator.data,
-        roles={role: _role(roles.object(role), path / f"{role}.json") for role in ROLES if role in roles.data},
+        roles={role: _role(roles.object(role), path / f"{role}.json") for role in roles.data},
         notes=tuple(map(str, fields.optional("notes", list) or ())),
         networks=tuple(_network(network) for network in fields.objects("networks")),
         trials=tuple(_trials(path / "trials.csv")),
