@@ -11,6 +11,7 @@ A search measures by itself what it needs; this command is for tables that are m
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +44,8 @@ def main(argv: list[str] | None = None) -> None:
         table = new_table(open_runtime(*kind, console))
     else:
         name, threads, precision = kind
-        table = open_table(arguments.out, name, threads, console, precision=precision)
+        allowed = arguments.allow_other_device and arguments.check
+        table = open_table(arguments.out, name, threads, console, precision=precision, allow_other_device=allowed)
     console.say(f"device: {table.device.cpu}, {table.runtime}")
     if arguments.check:
         _check(table, spaces, arguments.networks, console)
@@ -68,23 +70,31 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, console: RichConsole) -> None:
-    """Writes the table's errors into it, and prints them."""
+    """Writes the table's errors into it, and prints them; those of another device's table on this one only prints."""
+    from nas.latency.device import Device
     from nas.latency.fidelity import check, held_out
 
     if table.path is None:
         raise NasError("there is no table of this device yet; `python -m nas.measure` makes one")
     rng = random.Random(1)
     specs = held_out(table, spaces, networks, rng)
+    here = dataclasses.replace(table, device=Device.this())  # measured as if it were of this device
     with console.progress("measuring whole networks") as progress:
-        table.fidelity, _, _ = check(table, specs, rng=rng, on_progress=lambda share: progress(share, ""))
-    table.save()
-    figures = table.fidelity
+        figures, _, _ = check(here, specs, rng=rng, on_progress=lambda share: progress(share, ""))
+    if table.other_device:
+        console.say(
+            "note: the table is of another device; beside this one's times, scaled so that "
+            f"{table.sentinel.spec.name} agrees, its predictions for"
+        )
+    else:
+        table.fidelity = figures
+        table.save()
     console.say(
         f"{figures['networks']} random networks: mean error {figures['mape']:.1%} (measuring twice differs by "
         f"{figures['noise_mape']:.1%}), bias {figures['bias']:+.1%}, within 5 %: {figures['within_5_percent']:.0%}, "
         f"within 10 %: {figures['within_10_percent']:.0%}, Spearman {figures['spearman']:.3f}"
     )
-    if abs(figures["bias"]) > 0.03:
+    if abs(figures["bias"]) > 0.03 and not table.other_device:
         console.say(
             f"the table no longer holds, its times are {figures['bias']:+.1%} off: move the file away, so that it is "
             "measured again"
@@ -126,6 +136,9 @@ def _parser() -> Parser:
         "--check", action="store_true", help="measure random networks and write the errors into the table"
     )
     what.add_argument("--profile", metavar="SPEC", help="where the time of a network goes: its name or a path")
+    parser.add_argument(
+        "--allow-other-device", action="store_true", help="with --check: how well another device's table holds here"
+    )
     parser.add_argument("--networks", type=positive_int, default=100, metavar="N", help="of --check")
     parser.add_argument("--out", metavar="FILE", help="the table (default: this device's in latency_tables/)")
     return parser

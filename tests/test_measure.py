@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,21 @@ def test_a_check_is_written_into_the_table(measured: Callable[..., str], machine
     assert "no longer holds" not in out
     machine.whole = lambda spec: 1.25 if spec.name == "mobilenet_v3_large" else 1.0
     assert "the table no longer holds, its times are +25.0% off" in measured("--check", "--networks", "5")
+
+
+def test_another_devices_table_is_checked_where_that_is_allowed(measured: Callable[..., str], machine: Machine) -> None:
+    measured()
+    table = own_table()
+    replace(table, device=replace(table.device, cpu="Another CPU")).save("other.json")
+    before = Path("other.json").read_bytes()
+    machine.ran.clear()
+    with pytest.raises(NasError, match="of another device: Another CPU"):
+        measured("--out", "other.json", "--allow-other-device")
+    assert not machine.ran
+    out = measured("--out", "other.json", "--check", "--allow-other-device", "--networks", "5")
+    assert "note: the table is of another device" in out
+    assert "5 random networks: mean error 0.0%" in out
+    assert Path("other.json").read_bytes() == before
 
 
 def test_a_check_of_what_was_never_measured(measured: Callable[..., str]) -> None:
