@@ -24,7 +24,7 @@ _PUBLIC = {
     "build_model": "nas.models.mobilenet",
     "load_model": "nas.training.checkpoint",
     "LatencyTable": "nas.latency.table",
-    "measure_latency": "nas.latency.timing",
+    "measure_latency": "nas.latency.networks",
 }
 
 __all__ = sorted(_PUBLIC)

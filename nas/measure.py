@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from nas.space import SearchSpace
 
 
+HOLDS = 0.03  # a bias beyond it is told as a table that no longer holds
+
+
 def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     from nas.latency.building import new_table
-    from nas.latency.table import space_parts
+    from nas.latency.table import NOISY
     from nas.pipeline import SMALL_SHARE, Prices, open_runtime, open_table, pick_scales
     from nas.registry import load_estimator, load_space
 
@@ -48,9 +51,12 @@ def main(argv: list[str] | None = None) -> None:
         table = open_table(arguments.out, name, threads, console, precision=precision, allow_other_device=allowed)
     console.say(f"device: {table.device.cpu}, {table.runtime}")
     if arguments.check:
-        _check(table, spaces, arguments.networks, console)
+        _check(table, spaces, arguments.networks, arguments.mend, console)
         return
     prices = Prices(table, console, file=arguments.out)
+    if noisy := table.noisy():
+        console.say(f"{len(noisy)} rows were uncertain by over {NOISY:.0%}; those that are needed are measured again")
+        table.forget(noisy)
     before = len(table.rows)
     for space in spaces:
         if arguments.all:
@@ -60,19 +66,24 @@ def main(argv: list[str] | None = None) -> None:
             scales = pick_scales(prices, space, load_estimator("imagenet-prior"), budget)
         else:
             scales = [scale for scale in space.scales if scale == (1.0, 224)] or [space.scales[0]]
-        # Scale by scale, so that what is finished is kept when the rest is interrupted.
-        for scale in scales:
-            prices.measure(list(space_parts(space.at([scale]))), f"{space.name} {scale}")
+        prices.measure_space(space.at(scales), space.name)
     console.say(
         f"{table.path}: {len(table.rows)} rows, {len(table.rows) - before} of them new; "
         f"sentinel {table.sentinel.spec.name} {table.sentinel_ms:.2f} ms"
     )
+    if noisy := table.noisy():
+        console.say(
+            f"{len(noisy)} rows stayed uncertain by over {NOISY:.0%}; the same command measures them again, better on "
+            "a quieter machine:"
+        )
+        for key in noisy:
+            console.say(f"  {key}: {table.rows[key].error:.0%}")
 
 
-def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, console: RichConsole) -> None:
+def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, mend: bool, console: RichConsole) -> None:
     """Writes the table's errors into it, and prints them; those of another device's table on this one only prints."""
     from nas.latency.device import Device
-    from nas.latency.fidelity import check, held_out
+    from nas.latency.fidelity import check, fidelity_text, held_out
 
     if table.path is None:
         raise NasError("there is no table of this device yet; `python -m nas.measure` makes one")
@@ -89,15 +100,19 @@ def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, consol
     else:
         table.fidelity = figures
         table.save()
-    console.say(
-        f"{figures['networks']} random networks: mean error {figures['mape']:.1%} (measuring twice differs by "
-        f"{figures['noise_mape']:.1%}), bias {figures['bias']:+.1%}, within 5 %: {figures['within_5_percent']:.0%}, "
-        f"within 10 %: {figures['within_10_percent']:.0%}, Spearman {figures['spearman']:.3f}"
-    )
-    if abs(figures["bias"]) > 0.03 and not table.other_device:
+    console.say(fidelity_text(figures))
+    factor = 1 / (1 + figures["bias"])
+    if mend:
+        if table.other_device:
+            raise NasError("--mend is for a table of this device")
+        table.scale_rows([key for key in table.rows if not key.startswith("network ")], factor)
+        table.fidelity = None  # those are another table's figures now
+        table.save()
+        console.say(f"all rows of blocks were multiplied by {factor:.3f}; check again")
+    elif abs(figures["bias"]) > max(HOLDS, 2 * figures["noise_mape"]) and not table.other_device:
         console.say(
-            f"the table no longer holds, its times are {figures['bias']:+.1%} off: move the file away, so that it is "
-            "measured again"
+            f"the table no longer holds: its times multiplied by {factor:.3f} would agree with what this machine takes "
+            "today; `python -m nas.measure --check --mend` does that"
         )
 
 
@@ -140,6 +155,7 @@ def _parser() -> Parser:
         "--allow-other-device", action="store_true", help="with --check: how well another device's table holds here"
     )
     parser.add_argument("--networks", type=positive_int, default=100, metavar="N", help="of --check")
+    parser.add_argument("--mend", action="store_true", help="with --check: multiply the rows by what makes them agree")
     parser.add_argument("--out", metavar="FILE", help="the table (default: this device's in latency_tables/)")
     return parser
 

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,14 +20,14 @@ import numpy as np
 
 from nas.additive import BlockSums
 from nas.cost import count_cost
-from nas.errors import NasError
+from nas.errors import NasError, unknown_name
 from nas.front import front_indices
-from nas.latency.building import measure_missing, new_table
+from nas.latency.building import companions_of, measure_missing, new_table
 from nas.latency.device import Device, allowed_cores
-from nas.latency.fidelity import covered_scales
+from nas.latency.fidelity import covered_scales, fidelity_text
+from nas.latency.networks import Measured, measure_latency
 from nas.latency.runtimes import Runtime
 from nas.latency.table import LatencyTable, space_parts
-from nas.latency.timing import Measured, measure_latency
 from nas.parts import BlockPart, HeadPart, NetworkPart, Part, StemPart, parts_of
 from nas.published import PublishedResult, published_results, published_spec
 from nas.registry import ESTIMATORS, RUNTIMES, STRATEGIES, load_estimator, load_space, resolve
@@ -37,7 +37,7 @@ from nas.spec import ArchSpec
 from nas.strategies.limits import MEGABYTE, Limit, cost_limits
 from nas.strategies.netadapt import netadapt
 from nas.strategies.problem import Problem, fastest_ms
-from nas.strategies.samplers import distributions, optimise, params_of, row_of
+from nas.strategies.samplers import SWEEPS, distributions, optimise, params_of, row_of
 from nas.strategies.scales import Anchors, anchor_networks, anchor_scales, choose_scales, rough_prices
 
 ROLES = ("large", "small")
@@ -51,6 +51,7 @@ LOOP, LOOP_TRIALS = "tpe", 200  # what the proven optimum is compared with where
 NOISE = 0.0125
 SLACK = 0.03  # unused share of the budget that is worth another attempt
 ATTEMPTS, TRIM_ROUNDS = 3, 6
+OBJECTIVES = ("top1", "mnasnet")
 HOPELESS = 1.1  # times the budget: a prediction that far above it is not measured within it
 COMPARED = ("mobilenet_v3_large", "mobilenet_v3_small")
 Progress = Callable[[float, str], None]
@@ -96,6 +97,8 @@ class Request:
     estimator: str = "imagenet-prior"
     recipe_level: str | None = None  # the training effort that estimates speak for; the estimator's own by default
     strategy: str = "exact"
+    objective: str = "top1"  # within the budget; or "mnasnet", whose reward takes latency into account
+    reward_w: float = -0.07
     trials: int | None = None  # the strategy's own number by default
     max_params: int | None = None
     max_memory_mb: float | None = None  # of parameters and activations, as `count_cost(...).memory_bytes`
@@ -144,6 +147,10 @@ class Request:
         ):
             resolve(kind, name, known)
         load_estimator(self.estimator, self.recipe_level)
+        if self.objective not in OBJECTIVES:
+            raise unknown_name("objective", self.objective, OBJECTIVES)
+        if not -math.inf < self.reward_w < 0:
+            raise NasError(f"--reward-w is {self.reward_w:g}; it must be below 0, for a slow network is worth less")
         if self.small_budget_ms is not None and (self.several_ms or self.front):
             raise NasError("--small-budget-ms goes with one budget; leave it out, or search with --only small")
         if len(self.budgets) < len(self.kinds) * len(self.several_ms):
@@ -169,7 +176,7 @@ def role_name(kind: str, budget_ms: float) -> str:
 
 
 def kind_of(role: str) -> str:
-    """"large" or "small"."""
+    """ "large" or "small"."""
     return role.partition("_")[0]
 
 
@@ -199,8 +206,8 @@ class Prices:
     rows_measured: int = 0
     file: str | None = None  # of a table that was never saved; its device's own by default
 
-    def measure(self, parts: Sequence[Part], title: str) -> None:
-        """Fills the table's rows for `parts`."""
+    def measure(self, parts: Sequence[Part], title: str, among: Sequence[ArchSpec] = ()) -> None:
+        """Fills the table's rows for `parts`, timed among whole networks."""
         missing = self.table.missing(parts)
         if missing and self.table.other_device:
             raise self.table.lacks(missing[0])
@@ -208,11 +215,17 @@ class Prices:
             with self.console.progress(title) as progress:
                 rng, before = random.Random(self.seed), len(self.table.rows)
                 try:
-                    measure_missing(self.table, parts, rng=rng, on_progress=progress)
+                    measure_missing(self.table, parts, among=among, rng=rng, on_progress=progress)
                 finally:  # what was measured by then is kept when the rest is interrupted
                     if len(self.table.rows) > before:
                         self.rows_measured += len(self.table.rows) - before
                         self.table.save(self.table.path or self.file)
+
+    def measure_space(self, space: SearchSpace, title: str) -> None:
+        """Fills the table's rows for a space, scale by scale, so that what is finished is kept."""
+        for scale in space.scales:
+            at = space.at([scale])
+            self.measure(list(space_parts(at)), f"{title} at {scale}", companions_of(at))
 
     def predicted_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         """The table's predictions (ms); infinite for what another device's table lacks rows of."""
@@ -222,7 +235,7 @@ class Prices:
             prices = np.full(len(specs), np.inf)
             prices[~lacking] = self.table.predict_ms(known)
             return prices
-        self.measure([part for spec in specs for part in parts_of(spec)], "measuring")
+        self.measure([part for spec in specs for part in parts_of(spec)], "measuring", specs[:1])
         return self.table.predict_ms(specs)
 
     def whole_ms(self, specs: Sequence[ArchSpec], title: str) -> np.ndarray:
@@ -346,12 +359,29 @@ class Search:
             fitting = {spec.id: (spec, self.measured(role, [spec])[0])}
         return max(fitting.values(), key=lambda pair: self.top1([pair[0]])[0])
 
+    def reward(self, role: str, top1: Any, latency_ms: Any) -> Any:
+        """MnasNet's reward, ACC * (LAT / TARGET)^w (arXiv 1807.11626, equation 2); numbers or arrays."""
+        return top1 * (latency_ms / self.budgets[role]) ** self.request.reward_w
+
+    def find_rewarded(self, role: str, space: SearchSpace) -> ArchSpec:
+        """The network with the highest reward, the latency of the best few being measured; it can be over budget."""
+        prices = self.table.compile(space)
+        self.explore(role, prices, float(Limit("latency", 1.0, prices).largest().max()), 0)
+        trials = {trial.spec.id: trial for trial in self.run.trials(role, self.stages(0)[0])}
+        kept = [trial for trial in trials.values() if self.request.keeps_limits(trial.spec)]
+        kept.sort(key=lambda trial: -self.reward(role, trial.top1, trial.latency_ms))
+        finalists = [trial.spec for trial in kept[:FINALISTS]]
+        if self.table.other_device:
+            return finalists[0]
+        latencies = np.array([measured.normalised_ms for measured in self.measured(role, finalists)])
+        return finalists[int(np.argmax(self.reward(role, self.top1(finalists), latencies)))]
+
     def find_predicted(self, role: str, space: SearchSpace) -> ArchSpec:
         """The most accurate network of a role predicted within the budget, where nothing can be measured."""
         prices = self.table.compile(space)
         fastest = fastest_ms(prices, self.request.limits(space))
-        limit = max((1 - NOISE) * self.request.budget(role), fastest * (1 + 1e-9))
-        if limit > self.request.budget(role):
+        limit = max((1 - NOISE) * self.budgets[role], fastest * (1 + 1e-9))
+        if limit > self.budgets[role]:
             raise NasError(f"no network of {space.name} that keeps the other limits is predicted within the budget")
         problem = self.explore(role, prices, limit, 0)
         entry = self.run.manifest["roles"][role]
@@ -365,12 +395,20 @@ class Search:
         space = prices.space
         score, terms, limits = self.estimator.compile(space), self.estimator.terms(space), self.request.limits(space)
         problem = Problem(space, prices, score, limit_ms, terms, limits)
+        rewarded = self.request.objective == "mnasnet"
+        if rewarded:
+            # What is exact for a budget sweeps budgets around the target: the best reward of a front.
+            problem = replace(
+                problem,
+                score=lambda codes: self.reward(role, score(codes), prices(codes)),
+                sweep=self._sweep(role, problem),
+            )
         strategy = resolve("strategy", self.request.strategy, STRATEGIES)
         # Later attempts only shift the limit by a few percent: they need less.
         trials = max(1, (self.request.trials or strategy.trials) // (3 if attempt else 1))
         proposing, seeding, trimming = self.stages(attempt)
         stages = [(proposing, problem, trials)]
-        if self.run.manifest["roles"][role]["binds"]:
+        if self.run.manifest["roles"][role]["binds"] and not rewarded:
             stages.append((seeding, problem.with_budget(SEED_LIMIT * limit_ms), max(1, trials // 4)))
         genes = distributions(space)
         with self.console.progress(f"searching {role}, attempt {attempt + 1}") as progress:
@@ -392,6 +430,12 @@ class Search:
         for trial in sorted(over, key=lambda trial: -trial.top1)[:SEEDS]:
             self.trim(role, trial.spec, limit_ms, trimming)
         return problem
+
+    def _sweep(self, role: str, problem: Problem) -> tuple[float, ...]:
+        """Budgets (ms) from the target outwards, to a quarter and four times of it, as far as there are networks."""
+        fastest = fastest_ms(problem.latency, problem.others)
+        factors = sorted(np.geomspace(1 / 4, 4, SWEEPS + 1), key=lambda factor: abs(np.log(factor)))
+        return tuple(max(fastest, self.budgets[role] * float(factor)) for factor in factors)
 
     def optimum(self, role: str, problem: Problem, attempt: int) -> dict[str, Any] | None:
         """The model's proven optimum, its runners-up, and the best that a strategy found beside it.
@@ -468,7 +512,7 @@ class Search:
             known |= {spec.id: list(astuple(m)) for spec, m in zip(new, timed, strict=True)}
             self.run.save()
         times = (known[spec.id] for spec in specs)
-        return [Measured(raw, normalised, (q1, q3), count) for raw, normalised, (q1, q3), count in times]
+        return [Measured(raw, normalised, (q1, q3), error) for raw, normalised, (q1, q3), error in times]
 
     def trimmed_until_measured(self, role: str, spec: ArchSpec, measured: Measured, budget: float) -> ArchSpec:
         """`spec` trimmed by what it exceeds the budget until its measurement keeps it; NasError if none does."""
@@ -591,12 +635,15 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
         raise
     for role, space in spaces.items():
         spaces[role] = at = space.at(state.scales(role, space))
-        prices.measure(list(space_parts(at)), f"latency table of {role}, {len(at.scales)} scales")
+        prices.measure_space(at, f"latency table of {role}")
     run.add_seconds("table", begun)
     begun = time.monotonic()
     found = {}
     for role, space in spaces.items():
-        found[role] = state.find_predicted(role, space) if table.other_device else state.find(role, space)[0]
+        if request.objective == "mnasnet":
+            found[role] = state.find_rewarded(role, space)
+        else:
+            found[role] = state.find_predicted(role, space) if table.other_device else state.find(role, space)[0]
     run.add_seconds("search", begun)
     _finish(state, found, published)
     return run
@@ -635,6 +682,8 @@ def _say_where_things_stand(state: Search, spaces: Mapping[str, SearchSpace]) ->
     """The feasible range, before anything is searched. Raises NasError for a budget below it."""
     table, request, say = state.table, state.request, state.console.say
     say(f"device: {table.device.cpu}, {table.runtime}")
+    if table.fidelity:
+        say(f"table: checked {table.fidelity['date']} against {fidelity_text(table.fidelity)}")
     device = "that device" if table.other_device else "this device"
     for role, space in spaces.items():
         budget = state.budgets[role]
@@ -699,7 +748,7 @@ def _measured_together(
                 "warning: other work slowed this machine all the while; times can be a tenth off, and the networks "
                 "smaller than need be. Search again when it is quiet"
             )
-        if not over:
+        if not over or state.request.objective == "mnasnet":
             return by_id
         for role in over:
             spec, budget = found[role], (1 - NOISE) * budgets[role]

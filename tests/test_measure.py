@@ -78,7 +78,27 @@ def test_a_check_is_written_into_the_table(measured: Callable[..., str], machine
     assert fidelity["within_5_percent"] == 1
     assert "no longer holds" not in out
     machine.whole = lambda spec: 1.25 if spec.name == "mobilenet_v3_large" else 1.0
-    assert "the table no longer holds, its times are +25.0% off" in measured("--check", "--networks", "5")
+    assert "the table no longer holds: its times multiplied by 0.800 would agree" in measured(
+        "--check", "--networks", "5"
+    )
+    assert "multiplied by 0.800" in measured("--check", "--networks", "5", "--mend")
+    assert "mean error 0.0%" in measured("--check", "--networks", "5")
+    assert own_table().calibrations[-1]["factor"] == pytest.approx(0.8)
+
+
+def test_rows_that_stay_uncertain_are_listed_and_measured_again(measured: Callable[..., str], machine: Machine) -> None:
+    machine.noise = 0.8
+    out = measured()
+    noisy = own_table().noisy()
+    assert noisy
+    assert f"{len(noisy)} rows stayed uncertain by over 10%" in out
+    assert all(f"  {key}: " in out for key in noisy)
+    machine.noise = 0.0
+    machine.compiled.clear()
+    out = measured()
+    assert f"{len(noisy)} rows were uncertain" in out
+    assert set(noisy) <= set(machine.compiled)
+    assert not own_table().noisy()
 
 
 def test_another_devices_table_is_checked_where_that_is_allowed(measured: Callable[..., str], machine: Machine) -> None:

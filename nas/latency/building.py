@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
-import numpy as np
-
+from nas.latency.calibration import factor
 from nas.latency.device import Device
 from nas.latency.runtimes import Runtime
 from nas.latency.table import LatencyTable, RuntimeId
-from nas.latency.timing import GOOD_RUNS, MAX_ROUNDS, time_interleaved
-from nas.parts import NetworkPart, Part
+from nas.latency.timing import LANDMARK, LONG, ROW, SHORT, Program, Visit, time_interleaved
+from nas.parts import HeadPart, NetworkPart, Part, context_of, parts_of
+from nas.space import SearchSpace
+from nas.spec import ArchSpec
 
 BATCH = 500  # programs in memory at once
+COMPANIONS = 6
 Progress = Callable[[float, str], None]  # share done, what is being done
 
 
@@ -22,15 +24,28 @@ def new_table(runtime: Runtime) -> LatencyTable:
     return LatencyTable(device=Device.this(), runtime=RuntimeId.of(runtime), sentinel_ms=float("inf"))
 
 
+def companions_of(space: SearchSpace) -> list[ArchSpec]:
+    """Random networks among which the rows of a space are timed; others than any check draws."""
+    rng = random.Random(f"companions of {space.name}")
+    return [space.sample(rng) for _ in range(COMPANIONS)]
+
+
+def visit_of(part: Part) -> Visit:
+    """How often a part runs: one with many weights needs more runs until the caches hold them."""
+    return LONG if isinstance(part, NetworkPart | HeadPart) else SHORT
+
+
 def measure_missing(
     table: LatencyTable,
     parts: Iterable[Part],
     *,
+    among: Sequence[ArchSpec] = (),
     rng: random.Random | None = None,
     on_progress: Progress = lambda share, text: None,
 ) -> int:
     """Measures those of `parts` (and their contexts) that the table has no row for; gives their number.
 
+    Rows of blocks are timed `among` whole networks, and multiplied by the factor that makes sums agree with these.
     While the table was never saved, the sentinel's time becomes the lowest of the batches' undisturbed ones: the
     device's own speed. Raises NasError if the table is of another device or runtime.
     """
@@ -44,29 +59,52 @@ def measure_missing(
         def report(share: float, done: int = start, size: int = len(batch)) -> None:
             on_progress((done + share * size) / len(missing), f"{len(missing)} rows")
 
-        _measure_batch(table, batch, rng, report)
+        _measure_batch(table, batch, among, rng, report)
     return len(missing)
 
 
 def _measure_batch(
-    table: LatencyTable, batch: Sequence[Part], rng: random.Random, report: Callable[[float], None]
+    table: LatencyTable,
+    batch: Sequence[Part],
+    among: Sequence[ArchSpec],
+    rng: random.Random,
+    report: Callable[[float], None],
 ) -> None:
-    bench, programs = table.bench, []
-    for index, part in enumerate(batch):
-        programs.append(bench.runtime.compile(part))
-        report(0.4 * index / len(batch))
-    # Whole networks in a table are landmarks, no sums rest on them: a few runs of each do.
-    landmarks = all(isinstance(part, NetworkPart) for part in batch)
+    bench, runtime, programs = table.bench, table.runtime_here(), []
+    whole = [NetworkPart(spec, table.num_classes) for spec in among]
+    for index, part in enumerate([*batch, *whole]):
+        programs.append(Program(runtime.compile(part), visit_of(part)))
+        report(0.4 * index / (len(batch) + len(whole)))
+    # Whole networks in a table are landmarks, no sums rest on them.
+    effort = LANDMARK if all(isinstance(part, NetworkPart) for part in batch) else ROW
     session = time_interleaved(
-        programs,
+        programs[: len(batch)],
         bench,
+        effort,
         rng=rng,
-        undisturbed_ms=table.sentinel_ms if np.isfinite(table.sentinel_ms) else None,
-        good_runs=3 if landmarks else GOOD_RUNS,
-        max_rounds=5 if landmarks else MAX_ROUNDS,
+        companions=programs[len(batch) :],
         on_progress=lambda share: report(0.4 + 0.6 * share),
     )
     if table.path is None:
         table.sentinel_ms = min(table.sentinel_ms, session.sentinel_ms)
     for part, timing in zip(batch, session.timings, strict=True):
         table.add(part, timing)
+    companions = [(spec, timing.ratio) for spec, timing in zip(among, session.companions, strict=True)]
+    new = {part.key for part in batch}
+    table.scale_rows(new, _factor(table, new, companions))
+
+
+def _factor(table: LatencyTable, new: Collection[str], companions: Sequence[tuple[ArchSpec, float]]) -> float:
+    """The factor for the rows of these keys that makes sums agree with whole networks (and their ratios)."""
+    sums: list[tuple[float, float, float]] = []
+    for spec, ratio in companions:
+        parts = list(parts_of(spec, table.num_classes))
+        if not table.missing(parts):
+            rows = [(part.key, 1) for part in parts]
+            rows += [(context.key, -1) for part in parts if (context := context_of(part)) is not None]
+            fresh, before = (
+                sum(sign * table.rows[key].ratio for key, sign in rows if (key in new) is is_new)
+                for is_new in (True, False)
+            )
+            sums.append((fresh, before, ratio))
+    return factor(*zip(*sums, strict=True)) if sums else 1.0

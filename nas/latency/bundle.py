@@ -12,17 +12,20 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 
 from onnx import numpy_helper
 
-from nas.cost import NUM_CLASSES
+from nas.cost import NUM_CLASSES, count_cost
 from nas.files import replacing
-from nas.latency.runner import ARCHIVE, INDEX, Program
+from nas.latency.building import companions_of, visit_of
+from nas.latency.runner import ARCHIVE, INDEX, Batch, Graph
 from nas.latency.table import SENTINEL, space_parts
+from nas.latency.timing import LANDMARK, ROW, Effort
 from nas.onnx_graph import INPUT, OUTPUT, part_model
 from nas.parts import NetworkPart, Part, context_of, parts_of
 from nas.published import published_spec
@@ -51,32 +54,73 @@ def part_model(model, precision):
     "nas.latency.runtimes.onnx_runtime": None,
     "nas.latency.timing": None,
     "nas.latency.table_file": None,
+    "nas.latency.calibration": None,
+    "nas.latency.batch": None,
     "nas.latency.runner": None,
 }
+BATCH_BYTES = 128 << 20  # weights of landmarks that are in the device's memory at once
 INLINE = 256  # bytes of weights that are worth a place in the list of what is filled
 
 
-def bundle_parts(
+@dataclass(frozen=True)
+class Rows:
+    """Parts that are timed in one session, among whole networks."""
+
+    parts: list[Part]
+    among: list[ArchSpec]
+
+    @property
+    def effort(self) -> Effort:
+        return LANDMARK if isinstance(self.parts[0], NetworkPart) else ROW
+
+
+def bundle_rows(
     spaces: Iterable[SearchSpace], published: Iterable[ArchSpec], compared: Iterable[ArchSpec]
-) -> list[Part]:
-    """What a search of `spaces` asks a table for: each part and context once, whole networks first.
+) -> list[Rows]:
+    """What a search of `spaces` asks a table for, in sessions, each part and context once.
 
     `spaces` are cut to the scales wanted. `published` networks are measured whole, `compared` ones in parts.
     """
-    spaces = list(spaces)
-    ends = [
-        spec for space in spaces for scale in space.scales for spec in (space.smallest(scale), space.largest(scale))
-    ]
-    parts: list[Part] = [part for space in spaces for part in space_parts(space)]
-    parts += [part for spec in compared for part in parts_of(spec)]
-    networks = [NetworkPart(spec) for spec in (published_spec(SENTINEL), *published, *ends)]
-    wanted = [*networks, *(needed for part in parts for needed in (part, context_of(part)) if needed is not None)]
-    return list({part.key: part for part in wanted}.values())
+    scales = [space.at([scale]) for space in spaces for scale in space.scales]
+    ends = [spec for at in scales for spec in (at.smallest(at.scales[0]), at.largest(at.scales[0]))]
+    seen: set[str] = set()
+
+    def new(parts: Iterable[Part]) -> list[Part]:
+        found = {part.key: part for part in parts if part.key not in seen}
+        seen.update(found)
+        return list(found.values())
+
+    networks = {spec.id: NetworkPart(spec) for spec in (published_spec(SENTINEL), *published, *ends)}
+    sessions = [Rows(some, []) for some in _in_memory(networks.values())]
+    sessions += [Rows(new(_with_contexts(space_parts(at))), companions_of(at)) for at in scales]
+    sessions.append(Rows(new(_with_contexts(part for spec in compared for part in parts_of(spec))), []))
+    return [session for session in sessions if session.parts]
+
+
+def _with_contexts(parts: Iterable[Part]) -> Iterator[Part]:
+    for part in parts:
+        yield part
+        if (context := context_of(part)) is not None:
+            yield context
+
+
+def _in_memory(networks: Iterable[NetworkPart]) -> Iterator[list[Part]]:
+    """The networks in order, together as many as a small device holds at once."""
+    some: list[Part] = []
+    size = 0
+    for part in networks:
+        own = count_cost(part.spec, part.num_classes).param_bytes
+        if some and size + own > BATCH_BYTES:
+            yield some
+            some, size = [], 0
+        some.append(part)
+        size += own
+    yield some
 
 
 def write_bundle(
     path: str | Path,
-    parts: Sequence[Part],
+    sessions: Sequence[Rows],
     *,
     threads: int = 1,
     precision: str = "float32",
@@ -84,24 +128,26 @@ def write_bundle(
 ) -> int:
     """Writes the zip, whole or not at all, and gives its size in bytes.
 
-    Takes 10 ms a part. Raises NasError if the file cannot be written.
+    Takes 10 ms a part, 300 ms a network. Raises NasError if the file cannot be written.
     """
+    wanted = [part for session in sessions for part in (*session.parts, *map(NetworkPart, session.among))]
+    parts = list({part.key: part for part in (NetworkPart(published_spec(SENTINEL)), *wanted)}.values())
     with replacing(path) as side, zipfile.ZipFile(side, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as bundle:
-        networks, programs = io.BytesIO(), []
+        networks, graphs = io.BytesIO(), []
         with zipfile.ZipFile(networks, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
             for done, part in enumerate(parts):
-                program, zeros = emptied(part, precision)
-                archive.writestr(_entry(program.file), zeros)
-                programs.append(program)
+                graph, zeros = emptied(part, precision)
+                archive.writestr(_entry(graph.file), zeros)
+                graphs.append(graph)
                 on_progress(done / len(parts))
-            archive.writestr(_entry(INDEX), _index(programs, threads, precision))
+            archive.writestr(_entry(INDEX), _index(graphs, sessions, threads, precision))
         for name, text in ((README, _README), (SCRIPT, script())):
             bundle.writestr(_entry(name), text)
         bundle.writestr(_entry(ARCHIVE), networks.getvalue())
     return Path(path).stat().st_size
 
 
-def emptied(part: Part, precision: str = "float32") -> tuple[Program, bytes]:
+def emptied(part: Part, precision: str = "float32") -> tuple[Graph, bytes]:
     """A part's ONNX model with zeros for weights, and what fills them again."""
     model = part_model(part, precision)
     content = bytearray(model.SerializeToString())
@@ -117,24 +163,42 @@ def emptied(part: Part, precision: str = "float32") -> tuple[Program, bytes]:
             weights.append((position, values.size, values.dtype.name, float(f"{values.std():.4g}")))
             position = end
     macs = sum(layer.macs for layer in part.layers())
-    return Program(part.key, macs, isinstance(part, NetworkPart), weights), bytes(content)
+    return Graph(part.key, macs, visit_of(part), weights), bytes(content)
 
 
-def _index(programs: Sequence[Program], threads: int, precision: str) -> str:
+def _index(graphs: Sequence[Graph], sessions: Sequence[Rows], threads: int, precision: str) -> str:
     """What `Bundle.open` reads."""
-    rows = [dataclasses.asdict(program) for program in programs]
+    batches = [
+        Batch(
+            [part.key for part in session.parts],
+            dataclasses.astuple(session.effort),
+            [(NetworkPart(spec).key, summands(spec)) for spec in session.among],
+        )
+        for session in sessions
+    ]
+    content = {
+        "precision": precision,
+        "num_classes": NUM_CLASSES,
+        "graphs": [dataclasses.asdict(graph) for graph in graphs],
+        "batches": [dataclasses.asdict(batch) for batch in batches],
+    }
     spec = published_spec(SENTINEL)
     return json.dumps(
         {
-            "id": hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16],
+            "id": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],
             "runtime_version": version("onnxruntime"),
             "threads": threads,
-            "precision": precision,
-            "num_classes": NUM_CLASSES,
             "sentinel": {"key": NetworkPart(spec).key, "network": SENTINEL, "spec_id": spec.id},
-            "programs": rows,
+            **content,
         }
     )
+
+
+def summands(spec: ArchSpec) -> list[tuple[str, int]]:
+    """The rows whose sum a network is: keys, each with 1, or -1 for what is taken off."""
+    parts = list(parts_of(spec))
+    contexts = [context for part in parts if (context := context_of(part)) is not None]
+    return [*((part.key, 1) for part in parts), *((context.key, -1) for context in contexts)]
 
 
 def script() -> str:

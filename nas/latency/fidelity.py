@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from nas.errors import NasError
+from nas.latency.networks import measure_latency
 from nas.latency.table import LatencyTable, space_parts
-from nas.latency.timing import measure_latency
 from nas.space import Scale, SearchSpace
 from nas.spec import ArchSpec
 
@@ -73,6 +73,16 @@ def figures(predicted: np.ndarray, measured: np.ndarray) -> dict[str, Any]:
         "spearman": round(float(spearmanr(predicted, measured).statistic), 5),
         "kendall": round(float(kendalltau(predicted, measured).statistic), 5),
     }
+
+
+def fidelity_text(figures: Mapping[str, Any]) -> str:
+    """What a check told, in a line."""
+    return (
+        f"{figures['networks']} random networks: mean error {figures['mape']:.1%} (measuring twice differs by "
+        f"{figures['noise_mape']:.1%}), bias {figures['bias']:+.1%}, within 5 %: {figures['within_5_percent']:.0%}, "
+        f"within 10 %: {figures['within_10_percent']:.0%}, Spearman {figures['spearman']:.3f}, Kendall "
+        f"{figures['kendall']:.3f}"
+    )
 
 
 def _mape(one: np.ndarray, other: np.ndarray) -> float:

@@ -14,7 +14,8 @@ import random
 import sys
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -23,19 +24,20 @@ import numpy as np
 
 from nas.errors import NasError
 from nas.files import make_folder, write_text
+from nas.latency.batch import Companion, Measurement, measure_rows
 from nas.latency.device import Device, allowed_cores
 from nas.latency.runtimes.onnx_runtime import OnnxRuntime
 from nas.latency.table_file import Row, RuntimeId, Sentinel, date, table_file, table_text
-from nas.latency.timing import LANDMARK, ROW, Bench, Session, time_interleaved
+from nas.latency.timing import Bench, Effort, Program, Visit
 
 ARCHIVE, INDEX = "networks.zip", "index.json"
-BATCH, BATCH_BYTES = 200, 128 << 20  # programs in memory at once, and their weights
+COMPILING = 0.4  # of the time a batch takes
 DECIMALS = 6  # of the sentinel's time, as tables keep it
 
 
 @dataclass(frozen=True)
-class Program:
-    """A graph of the archive, named by its row's key.
+class Graph:
+    """An ONNX file of the archive, named by its part's key.
 
     `weights` are the places of the file that hold zeros and are filled with random numbers before it is loaded:
     offset (bytes), count, numpy's name of their type, standard deviation.
@@ -43,7 +45,7 @@ class Program:
 
     key: str
     macs: int
-    landmark: bool  # a whole network: no sums rest on it, a few runs do
+    visit: tuple[int, int]  # runs that warm up, runs that count
     weights: list[tuple[int, int, str, float]]
 
     @property
@@ -68,44 +70,68 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Rows that are timed in one session, and the networks among which they are timed.
+
+    `companions` are keys of networks, each with the keys of the rows whose sum it is and 1 or -1 for each.
+    """
+
+    keys: list[str]
+    effort: tuple[float, int, int]
+    companions: list[tuple[str, list[tuple[str, int]]]]
+
+
+@dataclass(frozen=True)
 class Bundle:
     """What a bundle's archive says of itself."""
 
-    folder: Path
+    archive: zipfile.ZipFile
     id: str
     runtime_version: str  # that the bundle was made beside
     threads: int
     precision: str
     num_classes: int
     sentinel: dict[str, str]  # key, network, spec_id
-    programs: dict[str, Program]
+    graphs: dict[str, Graph]
+    batches: list[Batch]
+
+    @property
+    def rows(self) -> int:
+        return sum(len(batch.keys) for batch in self.batches)
 
     @classmethod
     def open(cls, folder: Path) -> Bundle:
         """Raises NasError if the archive is not there or damaged."""
         path = folder / ARCHIVE
         try:
-            with zipfile.ZipFile(path) as archive:
-                index = json.loads(archive.read(INDEX))
+            archive = zipfile.ZipFile(path)
+            index = json.loads(archive.read(INDEX))
         except FileNotFoundError:
             raise NasError(f"{path}: no such file; unzip the whole bundle into one folder") from None
-        except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-            raise NasError(f"{path}: cannot be read ({error}); unzip the bundle again") from None
-        programs = [Program(**program) for program in index.pop("programs")]
-        return cls(folder=folder, programs={program.key: program for program in programs}, **index)
+        except DAMAGED as error:
+            raise _damaged(path, error) from None
+        graphs = [Graph(**graph) for graph in index.pop("graphs")]
+        batches = [Batch(**batch) for batch in index.pop("batches")]
+        return cls(archive=archive, graphs={graph.key: graph for graph in graphs}, batches=batches, **index)
 
-    def models(self, programs: Iterable[Program]) -> Iterator[Any]:
-        """Their ONNX models, filled: bytes, which a runtime on the device takes for parts.
+    def model(self, key: str) -> Any:
+        """A part's ONNX model, filled: bytes, which a runtime on the device takes for a part.
 
         Raises NasError if the archive is damaged.
         """
-        path = self.folder / ARCHIVE
+        graph = self.graphs[key]
         try:
-            with zipfile.ZipFile(path) as archive:
-                for program in programs:
-                    yield program.filled(archive.read(program.file))
-        except (OSError, zipfile.BadZipFile, KeyError) as error:
-            raise NasError(f"{path}: cannot be read ({error}); unzip the bundle again") from None
+            return graph.filled(self.archive.read(graph.file))
+        except DAMAGED as error:
+            raise _damaged(self.archive.filename, error) from None
+
+
+# What zipfile and json raise for an archive that was cut or changed.
+DAMAGED = (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError)
+
+
+def _damaged(path: Path | str | None, error: Exception) -> NasError:
+    return NasError(f"{path}: cannot be read ({error}); unzip the bundle again")
 
 
 @dataclass
@@ -116,6 +142,7 @@ class Log:
     head: dict[str, Any]  # what a table holds besides its rows; a run goes on only if all of it but the date agrees
     sentinel_ms: float = float("inf")
     rows: dict[str, Row] = field(default_factory=dict)
+    calibrations: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def open(cls, path: Path, head: dict[str, Any]) -> Log:
@@ -143,20 +170,25 @@ class Log:
                     raise NasError(f"{self.path} is of another {name}")
             self.head = head
             for batch in batches:
-                self.sentinel_ms = min(self.sentinel_ms, batch["sentinel_ms"])
-                self.rows |= {key: Row.from_dict(key, row) for key, row in batch["rows"].items()}
+                rows = {key: Row.from_dict(key, row) for key, row in batch["rows"].items()}
+                self._take(rows, batch["sentinel_ms"], batch["calibrations"])
         except NasError as error:
             raise NasError(f"{error}; remove it to begin anew, or name another table with --out") from None
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise NasError(f"{self.path} is damaged ({error}); remove it to begin anew") from None
 
-    def add(self, keys: Sequence[str], session: Session) -> None:
+    def add(self, measured: Measurement) -> None:
         """Keeps a batch. Raises NasError if the disk takes no more."""
-        rows = {key: Row.of(timing) for key, timing in zip(keys, session.timings, strict=True)}
-        sentinel_ms = min(self.sentinel_ms, round(session.sentinel_ms, DECIMALS))
-        self._append({"sentinel_ms": sentinel_ms, "rows": {key: row.to_dict() for key, row in rows.items()}})
-        self.sentinel_ms = sentinel_ms
+        sentinel_ms = round(measured.sentinel_ms, DECIMALS)
+        calibrations = [] if measured.factor == 1.0 else [measured.calibration]
+        rows = {key: row.to_dict() for key, row in measured.rows.items()}
+        self._append({"sentinel_ms": sentinel_ms, "calibrations": calibrations, "rows": rows})
+        self._take(measured.rows, sentinel_ms, calibrations)
+
+    def _take(self, rows: dict[str, Row], sentinel_ms: float, calibrations: list[dict[str, Any]]) -> None:
         self.rows |= rows
+        self.sentinel_ms = min(self.sentinel_ms, sentinel_ms)
+        self.calibrations += calibrations
 
     def _append(self, line: Mapping[str, Any]) -> None:
         try:
@@ -198,40 +230,43 @@ def duration(seconds: float) -> str:
 
 def measure(bundle: Bundle, runtime: OnnxRuntime, log: Log, progress: ProgressLine) -> None:
     """Adds to the log what it lacks of the bundle."""
-    (sentinel,) = bundle.models([bundle.programs[bundle.sentinel["key"]]])
-    bench = Bench.of(runtime.clock, runtime.threads, runtime.compile(sentinel))
-    missing = [program for program in bundle.programs.values() if program.key not in log.rows]
-    total, done = sum(map(_work, missing)), 0.0
-    for batch in batches(missing):
-        work, text = sum(map(_work, batch)), f"{len(log.rows)} of {len(bundle.programs)} rows"
 
-        def report(share: float, done: float = done, work: float = work, text: str = text) -> None:
-            progress((done + share * work) / total, text)
+    def program(key: str) -> Program:
+        return Program(runtime.compile(bundle.model(key)), Visit(*bundle.graphs[key].visit))
 
-        programs = [runtime.compile(model) for model in bundle.models(batch)]
-        effort = LANDMARK if batch[0].landmark else ROW
-        session = time_interleaved(programs, bench, effort, rng=random.Random(0), on_progress=report)
-        log.add([program.key for program in batch], session)
-        done += work
-    progress(1.0, f"{len(log.rows)} of {len(bundle.programs)} rows")
+    bench = Bench.of(runtime.clock, runtime.threads, program(bundle.sentinel["key"]).run)
+    missing = [batch for batch in bundle.batches if not log.rows.keys() >= set(batch.keys)]
+    total, done = sum(work(bundle, batch) for batch in missing), 0.0
+    for batch in missing:
+        programs: dict[str, Program] = {}
+        share_of_all, text = work(bundle, batch) / total, f"{len(log.rows)} of {bundle.rows} rows"
+
+        def report(share: float, done: float = done, weight: float = share_of_all, text: str = text) -> None:
+            progress(done + share * weight, text)
+
+        needed = [*batch.keys, *(key for key, _ in batch.companions)]
+        for number, key in enumerate(needed):
+            programs[key] = program(key)
+            report(COMPILING * (number + 1) / len(needed))
+        measured = measure_rows(
+            {key: programs[key] for key in batch.keys},
+            bench,
+            Effort(*batch.effort),
+            known=log.rows,
+            companions=[Companion(programs[key], rows) for key, rows in batch.companions],
+            rng=random.Random(0),
+            on_progress=lambda share, report=report: report(COMPILING + (1 - COMPILING) * share),  # type: ignore[misc]
+        )
+        log.add(measured)
+        done += share_of_all
+    progress(1.0, f"{len(log.rows)} of {bundle.rows} rows")
 
 
-def _work(program: Program) -> float:
-    """About how long a program is run, in no unit: single layers are slow beside their arithmetic."""
-    return 20e6 + program.macs
-
-
-def batches(programs: Sequence[Program]) -> Iterator[list[Program]]:
-    """Runs of programs that are timed in the same rounds: of one kind, and no more than fit into memory."""
-    batch: list[Program] = []
-    for program in programs:
-        full = len(batch) == BATCH or sum(p.size for p in [*batch, program]) > BATCH_BYTES
-        if batch and (full or program.landmark != batch[0].landmark):
-            yield batch
-            batch = []
-        batch.append(program)
-    if batch:
-        yield batch
+def work(bundle: Bundle, batch: Batch) -> float:
+    """About how long a batch takes to load and to time, in no unit: layers are slow beside their arithmetic."""
+    _, min_rounds, _ = batch.effort
+    graphs = [bundle.graphs[key] for key in (*batch.keys, *(key for key, _ in batch.companions))]
+    return sum(min_rounds * sum(graph.visit) / 3 * (20e6 + graph.macs) + 20 * graph.size for graph in graphs)
 
 
 def run(folder: Path, argv: Sequence[str] | None = None) -> Path:
@@ -252,7 +287,7 @@ def run(folder: Path, argv: Sequence[str] | None = None) -> Path:
     head = {"created": date(), "bundle": bundle.id, "device": device.to_dict(), "runtime": asdict(name)}
     log = Log.open(out.with_name(f"{out.name}.log"), head)
     if log.rows:
-        print(f"going on with {log.path}: {len(log.rows)} of {len(bundle.programs)} rows")
+        print(f"going on with {log.path}: {len(log.rows)} of {bundle.rows} rows")
     measure(bundle, runtime, log, ProgressLine(sys.stderr))
     text = table_text(
         created=log.head["created"],
@@ -261,6 +296,7 @@ def run(folder: Path, argv: Sequence[str] | None = None) -> Path:
         sentinel=Sentinel(bundle.sentinel["network"], bundle.sentinel["spec_id"], log.sentinel_ms),
         num_classes=bundle.num_classes,
         fidelity=None,
+        calibrations=log.calibrations,
         rows=log.rows,
     )
     write_text(out, text)

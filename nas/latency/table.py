@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ from nas.spec import ArchSpec
 
 TABLES = Path("latency_tables")  # where commands keep them, from the folder they run in
 SENTINEL = "mobilenet_v3_large"
+NOISY = 0.1  # relative standard error of a row; in a network, a row is some 6 % of the time
 
 
 @dataclass(eq=False)
@@ -47,6 +48,7 @@ class LatencyTable:
     rows: dict[str, Row] = field(default_factory=dict)
     created: str = field(default_factory=date)
     fidelity: dict[str, Any] | None = None
+    calibrations: list[dict[str, Any]] = field(default_factory=list)
     path: Path | None = None
     _prices: dict[Part, float] = field(default_factory=dict, repr=False)
 
@@ -118,6 +120,23 @@ class LatencyTable:
         self.rows[part.key] = Row.of(timing)
         self._prices.clear()
 
+    def noisy(self) -> list[str]:
+        """Keys of the rows of blocks whose times stayed uncertain by more than `NOISY`."""
+        return [key for key, row in self.rows.items() if row.error > NOISY and not key.startswith("network ")]
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Drops rows, so that they are measured again."""
+        for key in keys:
+            del self.rows[key]
+        self._prices.clear()
+
+    def scale_rows(self, keys: Collection[str], factor: float) -> None:
+        """Multiplies rows by what whole networks told of them, and notes it (`nas.latency.calibration`)."""
+        if factor != 1.0:
+            self.rows |= {key: self.rows[key].scaled(factor) for key in keys}
+            self.calibrations.append({"date": date(), "rows": len(keys), "factor": round(factor, 5)})
+            self._prices.clear()
+
     # Device and runtime -------------------------------------------------------------------------------
 
     @property
@@ -146,7 +165,7 @@ class LatencyTable:
     def bench(self) -> Bench:
         """What this machine times programs with for this table. Raises NasError as `runtime_here` does."""
         runtime = self.runtime_here()
-        return Bench.of(runtime, runtime.compile(self.sentinel))
+        return Bench.of(runtime.clock, runtime.threads, runtime.compile(self.sentinel))
 
     # JSON ---------------------------------------------------------------------------------------------
 
@@ -163,6 +182,7 @@ class LatencyTable:
             sentinel=Sentinel(SENTINEL, self.sentinel.spec.id, self.sentinel_ms),
             num_classes=self.num_classes,
             fidelity=self.fidelity,
+            calibrations=self.calibrations,
             rows=self.rows,
         )
         write_text(self.path, text)
@@ -207,6 +227,7 @@ class LatencyTable:
                 rows=rows,
                 created=str(data["created"]),
                 fidelity=data["fidelity"],
+                calibrations=list(data["calibrations"]),
                 path=path,
             )
             sentinel = data["sentinel"]["spec_id"]

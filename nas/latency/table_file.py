@@ -10,7 +10,7 @@ import json
 import math
 import reprlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,20 @@ if TYPE_CHECKING:
     from nas.latency.runtimes import Runtime
     from nas.latency.timing import Timing
 
-JSON_VERSION = 1
-KEYS = ("version", "created", "device", "runtime", "sentinel", "num_classes", "fidelity", "hash", "rows")
+JSON_VERSION = 2
+DIGITS = 7  # of a ratio to the sentinel
+KEYS = (
+    "version",
+    "created",
+    "device",
+    "runtime",
+    "sentinel",
+    "num_classes",
+    "fidelity",
+    "calibrations",
+    "hash",
+    "rows",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,14 @@ class Row:
     @classmethod
     def of(cls, timing: Timing) -> Row:
         q1, q3 = timing.quartiles
-        return cls(round(timing.ratio, 7), (round(q1, 7), round(q3, 7)), timing.count, round(timing.error, 5))
+        ratio, q1, q3 = (round(value, DIGITS) for value in (timing.ratio, q1, q3))
+        return cls(ratio, (q1, q3), timing.count, round(timing.error, 5))
+
+    def scaled(self, factor: float) -> Row:
+        """The row, its times multiplied by a factor."""
+        q1, q3 = self.quartiles
+        ratio, q1, q3 = (round(factor * value, DIGITS) for value in (self.ratio, q1, q3))
+        return Row(ratio, (q1, q3), self.count, self.error)
 
     @classmethod
     def from_dict(cls, key: str, data: Any) -> Row:
@@ -93,6 +112,7 @@ def table_text(
     sentinel: Sentinel,
     num_classes: int,
     fidelity: Mapping[str, Any] | None,
+    calibrations: Sequence[Mapping[str, Any]],
     rows: Mapping[str, Row],
 ) -> str:
     """The whole file, one line a row."""
@@ -104,6 +124,7 @@ def table_text(
         "sentinel": asdict(sentinel),
         "num_classes": num_classes,
         "fidelity": fidelity,
+        "calibrations": list(calibrations),
         "hash": rows_hash(sentinel.ms, rows),
     }
     lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(row.to_dict())}" for key, row in sorted(rows.items()))

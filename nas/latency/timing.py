@@ -1,185 +1,269 @@
-"""How a time is taken: single runs in randomly interleaved rounds, each compared with a sentinel nearby.
+"""How a time is taken: single runs in randomly interleaved rounds, each compared with what ran around it.
 
-On a shared machine absolute times drift by 20-50 % within a second (a neighbour on the same core's other
-thread is enough); ratios to a reference network that runs in between do not. So everything here is a ratio to the
-sentinel (published MobileNetV3-Large), and becomes milliseconds by the sentinel's undisturbed time, which the table
-stores. And because a disturbance slows different work by different shares, only those runs count that stand
-between two sentinel runs at nearly full speed; what was disturbed is run again.
+On a shared machine absolute times drift by 20-50 % within milliseconds (a neighbour on the same core's other thread
+is enough). So nothing here rests on a clock alone. All programs run in a new random order each round, and a
+sentinel network (published MobileNetV3-Large) among them as one more program. Every run then tells two things: how
+long its program takes, and how slow the machine was just then. The two are told apart by a fit: the logarithm of a
+run's time is its program's level plus the machine's slowness at that moment, and the slowness is taken from the
+runs of *other* programs just before and just after. Where these disagree, the machine was changing speed, and the
+run hardly counts; further rounds make up for it. What comes out is the ratio of each program to the sentinel, and
+it becomes milliseconds by the sentinel's own time, which the table stores.
 
-Every timed run follows an untimed one of the same program and then a walk over a buffer larger than the cache of
-the core: its weights are where a network that runs again and again has them, in the last cache, and not nearer.
-Timed in a loop a block looks several percent faster than in a network; timed among hundreds of other programs,
-whose weights drive its own out to memory, slower, and the sentinel with it.
+Each visit to a program is a few runs that warm up and a few that count: what is timed is a program that runs again
+and again, as benchmark tools time it. A last-level cache takes in what is too large for a core's own only after
+several runs: MobileNetV3-Small's second run is still 18 % slower than its fifth. The runs that warm up tell, too, how
+slow the machine is.
 
-Where a runtime works in the calling thread, its time is that thread's processor time: what the system gave to
-other processes in the middle of a run is not the network's.
+Where a runtime works in the calling thread, its time is that thread's processor time: what the system gave to other
+processes in the middle of a run is not the network's.
+
+Needs nothing but numpy, so that a device without the rest of the package can take times in the same way.
 """
 
 from __future__ import annotations
 
-import bisect
 import gc
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from nas.latency.device import allowed_cores, pinned
-from nas.latency.runtimes import Run, Runtime
-from nas.parts import NetworkPart
-from nas.spec import ArchSpec
 
-if TYPE_CHECKING:
-    from nas.latency.table import LatencyTable
+Run = Callable[[], None]
 
-SENTINEL_EVERY_MS = 25.0  # of other work
-# Full speed is the fastest tenth of the sentinel's runs; a sentinel this much slower is disturbed. Chosen by how
-# well two halves of a session agree: at 3 % too few runs are left, at 20 % disturbed ones get in.
-FULL_SPEED_QUANTILE = 0.1
-DISTURBED = 1.08
-BUFFER_BYTES = 4 << 20  # twice the second cache of today's server cores
-PATIENCE = 1  # sentinel runs that a disturbance is waited for before work goes on all the same
-GOOD_RUNS = 4  # undisturbed runs that a program gets at least
-MIN_GOOD = 3  # below it, disturbed runs count too
-MAX_ROUNDS = 8
-RELATIVE_ERROR = 0.03  # of a row; that of a network, a sum of some 17 rows, is a quarter of it
+# Around a visit, the slowness is the mean over this much time before and after it (at least one visit): the time
+# over which a shared machine's speed keeps. Chosen with `UNSTEADY` by how well halves of a session agree.
+NEIGHBOURHOOD_SECONDS = 0.01
+UNSTEADY = 0.1  # a visit counts exp(-1/2) where the slowness before and after differs by this much, relative
+ITERATIONS = 5  # of the fit; the levels have settled to 0.1 % by then
+SENTINEL_SHARE = 0.1  # of the visits, and at most SENTINEL_VISITS a round
+SENTINEL_VISITS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """Until when programs are timed: a relative standard error, within a number of rounds."""
+
+    relative_error: float
+    min_rounds: int
+    max_rounds: int
+
+
+ROW = Effort(0.03, 6, 8)  # the error of a network, a sum of some 17 rows, is a quarter of a row's
+LANDMARK = Effort(0.05, 3, 4)  # whole networks that show where things stand
+NETWORK = Effort(0.006, 8, 48)
+
+
+class Visit(NamedTuple):
+    """How often a program runs before and while its time is taken."""
+
+    warm_ups: int
+    counted: int
+
+
+SHORT = Visit(1, 2)  # a block: its weights are in the core's own cache after one run
+LONG = Visit(3, 3)  # a network or a head
+
+
+class Program(NamedTuple):
+    run: Run
+    visit: Visit
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Ratios of a program's undisturbed times to the sentinel's: median, quartiles, how well it is known."""
+    """Ratios of a program's times to the sentinel's: median, quartiles, how well the median is known."""
 
     ratio: float
     quartiles: tuple[float, float]
-    count: int  # undisturbed runs
+    count: int  # visits, counted by how steady the machine was
     error: float  # standard error of `ratio`, relative
-    median_ms: float  # raw, by the wall clock, disturbed or not
+    median_ms: float  # raw, by the wall clock, whatever the machine did
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Timings of programs in the order given, and the sentinel's undisturbed time while they were taken."""
+    """Timings of programs in the order given, and the sentinel's own time while they were taken."""
 
     timings: tuple[Timing, ...]
-    sentinel_ms: float
+    companions: tuple[Timing, ...]
+    sentinel_ms: float  # lower quartile: the speed of the machine where little else slows it
     rounds: int
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What programs are timed with: a runtime, the sentinel compiled for it, the cores to stay on."""
+    """What programs are timed with: a clock (seconds), the sentinel, the cores to stay on."""
 
-    runtime: Runtime
+    clock: Callable[[], float]
     sentinel: Run
     cores: list[int]
 
     @classmethod
-    def of(cls, runtime: Runtime, sentinel: Run) -> Bench:
-        return cls(runtime, sentinel, fastest_cores(runtime, sentinel))
+    def of(cls, clock: Callable[[], float], threads: int, sentinel: Run) -> Bench:
+        return cls(clock, sentinel, fastest_cores(clock, threads, sentinel))
 
 
 def time_interleaved(
-    programs: Sequence[Run],
+    programs: Sequence[Program],
     bench: Bench,
+    effort: Effort = ROW,
     *,
     rng: random.Random,
-    undisturbed_ms: float | None = None,
-    relative_error: float = RELATIVE_ERROR,
-    good_runs: int = GOOD_RUNS,
-    max_rounds: int = MAX_ROUNDS,
+    companions: Sequence[Program] = (),
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> Session:
-    """Times each program once a round, in a new random order each round, until its ratio is known.
+    """Times programs, and the sentinel with them, in random order each round until each ratio is known.
 
-    A program is left out of further rounds once it has `good_runs` undisturbed runs and the relative standard
-    error of their median is at most `relative_error`, or after `max_rounds`. `undisturbed_ms` is the sentinel's
-    time at full speed, where it is known from before. `on_progress` gets the share done.
+    A program is left out of further rounds once the relative standard error of its ratio is small enough.
+    `companions` are timed in every round: whole networks among blocks, so that blocks find the caches as they are
+    when networks run. `on_progress` gets the share done.
     """
-    record = _Record(bench, np.inf if undisturbed_ms is None else undisturbed_ms / 1000)
-    samples: list[list[_Sample]] = [[] for _ in programs]
-    active = list(range(len(programs)))
+    record = _Record(bench, [*programs, *companions])
+    active, always = list(range(len(programs))), list(range(len(programs), len(programs) + len(companions)))
     done = 0
     with pinned(bench.cores), _no_collection():
-        for program in programs:
-            program()
-        while active and done < max_rounds:
-            rng.shuffle(active)
-            since = 2 * SENTINEL_EVERY_MS
-            for index in active:
-                if since > SENTINEL_EVERY_MS:
-                    record.beat()
-                    since = 0.0
-                samples[index].append(record.sample(programs[index]))
-                since += 1000 * samples[index][-1].seconds
+        while active and done < effort.max_rounds:
+            order = active + always
+            rng.shuffle(order)
+            for program in _with_sentinel(order, sentinel=len(record.programs) - 1):
+                record.visit(program)
             done += 1
-            record.beat(patience=0)
-            if done >= good_runs:
-                timings = [record.timing(samples[index]) for index in active]
-                pairs = zip(active, timings, strict=True)
-                active = [i for i, t in pairs if t.count < good_runs or t.error > relative_error]
-            finished = 1 - len(active) / max(1, len(programs)) if done >= good_runs else 0.0
-            on_progress(max(done / max_rounds, finished))
-    return Session(tuple(map(record.timing, samples)), 1000 * record.undisturbed_seconds(), done)
+            if done >= effort.min_rounds and (done - effort.min_rounds) % 2 == 0:
+                errors = [timing.error for timing in record.timings()]
+                active = [program for program in active if errors[program] > effort.relative_error]
+            known = 1 - len(active) / max(1, len(programs)) if done >= effort.min_rounds else 0.0
+            on_progress(max(done / effort.max_rounds, known))
+        record.visit(len(record.programs) - 1)  # the last program, too, has neighbours on both sides
+    timings = tuple(record.timings()) if done else ()
+    return Session(timings[: len(programs)], timings[len(programs) :], record.sentinel_ms(), done)
 
 
-class _Sample(NamedTuple):
-    before: int  # index of the sentinel run before it; the next one is after it
-    seconds: float  # by the runtime's clock
+def _with_sentinel(order: Sequence[int], sentinel: int) -> Iterator[int]:
+    """A round: the programs in their order, the sentinel first and at even distances between them."""
+    visits = min(SENTINEL_VISITS, 1 + int(SENTINEL_SHARE * len(order)))
+    places = {len(order) * visit // visits for visit in range(visits)}
+    for place, program in enumerate(order):
+        if place in places:
+            yield sentinel
+        yield program
+
+
+class _Run(NamedTuple):
+    """One run of a program: when it ended and how long it took by the wall, how long by the clock (all seconds)."""
+
+    end: float
     wall: float
+    seconds: float
 
 
 class _Record:
-    """The sentinel's runs of a session, and what other runs are worth beside them."""
+    """All runs of a session."""
 
-    def __init__(self, bench: Bench, known_seconds: float) -> None:
-        self._bench = bench
-        self._known_seconds = known_seconds
-        self._buffer = np.ones(BUFFER_BYTES // 4, np.float32)
-        self._beats: list[float] = []
-        self._sorted: list[float] = []
+    def __init__(self, bench: Bench, programs: Sequence[Program]) -> None:
+        self._clock = bench.clock
+        self.programs = [*programs, Program(bench.sentinel, LONG)]
+        self._visited: list[int] = []  # the program of each visit
+        self._runs: list[_Run] = []
 
-    def sample(self, program: Run) -> _Sample:
-        program()
-        self._buffer.sum()
-        wall, start = time.perf_counter(), self._bench.runtime.clock()
-        program()
-        seconds = self._bench.runtime.clock() - start
-        return _Sample(len(self._beats) - 1, seconds, time.perf_counter() - wall)
+    def visit(self, program: int) -> None:
+        (run, visit), clock = self.programs[program], self._clock
+        for _ in range(visit.warm_ups + visit.counted):
+            wall, start = time.perf_counter(), clock()
+            run()
+            seconds, now = clock() - start, time.perf_counter()
+            self._runs.append(_Run(now, now - wall, seconds))
+        self._visited.append(program)
 
-    def beat(self, patience: int = PATIENCE) -> None:
-        """Runs the sentinel, again while it is disturbed."""
-        for _ in range(1 + patience):
-            seconds = self.sample(self._bench.sentinel).seconds
-            self._beats.append(seconds)
-            bisect.insort(self._sorted, seconds)
-            if seconds <= DISTURBED * self._full_speed():
-                return
+    def sentinel_ms(self) -> float:
+        program, counts = self._tagged()
+        times = np.array([run.seconds for run in self._runs])[counts & (program == len(self.programs) - 1)]
+        return 1000 * float(np.quantile(times, 0.25))
 
-    def _full_speed(self) -> float:
-        return min(self._sorted[int(FULL_SPEED_QUANTILE * len(self._sorted))], self._known_seconds)
+    def _tagged(self) -> tuple[np.ndarray, np.ndarray]:
+        """The program of each run, and whether the run counts."""
+        lengths = np.array([sum(program.visit) for program in self.programs])[self._visited]
+        place = np.arange(len(self._runs)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        program = np.repeat(self._visited, lengths)
+        return program, place >= np.array([program.visit.warm_ups for program in self.programs])[program]
 
-    def undisturbed_seconds(self) -> float:
-        """The sentinel's time: the median of its undisturbed runs."""
-        return self._sorted[bisect.bisect_right(self._sorted, DISTURBED * self._full_speed()) // 2]
+    def timings(self) -> list[Timing]:
+        """What is known by now of each program, the sentinel left out. Each was visited at least once."""
+        runs = np.array(self._runs)
+        walls, logs = runs[:, 1], np.log(np.maximum(runs[:, 2], 1e-9))
+        program, counts = self._tagged()
+        visit = np.repeat(np.arange(len(self._visited)), [sum(self.programs[p].visit) for p in self._visited])
+        sentinel = len(self.programs) - 1
+        # Runs that warm up have levels of their own, one for each place in a visit.
+        first = np.searchsorted(visit, np.arange(len(self._visited)))
+        place = np.arange(len(runs)) - first[visit]
+        kind = np.where(counts, program, (1 + place) * len(self.programs) + program)
+        levels, slowness, weights = _fit(kind, visit, runs[:, 0] - walls, runs[:, 0], logs)
+        ratios = np.exp(logs - slowness[visit] - levels[sentinel])
+        timings = []
+        for number in range(sentinel):
+            own = counts & (program == number)
+            weight = weights[visit[own]]
+            q1, ratio, q3 = _weighted_quantiles(ratios[own], weight, (0.25, 0.5, 0.75))
+            # Runs of one visit share what was not told apart: a visit counts once.
+            of_visits = weights[np.unique(visit[own])]
+            counted = of_visits.sum() ** 2 / (of_visits**2).sum()
+            error = 1.25 * (q3 - q1) / 1.35 / counted**0.5 / ratio  # of a normal distribution's median
+            timings.append(Timing(ratio, (q1, q3), round(counted), float(error), 1000 * float(np.median(walls[own]))))
+        return timings
 
-    def timing(self, samples: Sequence[_Sample]) -> Timing:
-        before, seconds, wall = np.array(samples).T
-        beats = np.array(self._beats)
-        around = np.stack([beats[before.astype(int)], beats[before.astype(int) + 1]])
-        ratios = seconds / around.mean(axis=0)
-        good = around.max(axis=0) <= DISTURBED * self._full_speed()
-        count = int(good.sum())
-        if count < MIN_GOOD:
-            # Nothing but disturbed runs: the least disturbed are the best there is, and the count says so.
-            good = np.argsort(around.max(axis=0)).argsort() < GOOD_RUNS
-        q1, level, q3 = np.quantile(ratios[good], (0.25, 0.5, 0.75))
-        sigma = (q3 - q1) / 1.35  # of a normal distribution
-        error = 1.25 * sigma / good.sum() ** 0.5 / level
-        return Timing(float(level), (float(q1), float(q3)), count, float(error), 1000 * float(np.median(wall)))
+
+def _fit(
+    kind: np.ndarray, visit: np.ndarray, start: np.ndarray, end: np.ndarray, logs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The level of each kind of run (log seconds), the slowness (log) and the weight of each visit.
+
+    All arrays are of shape (runs,), in the order of time: what runs, in which visit, when (s), for how long.
+    """
+    visits, kinds = visit[-1] + 1, kind.max() + 1
+    first = np.searchsorted(visit, np.arange(visits))
+    last = np.searchsorted(visit, np.arange(visits), "right")
+    # Runs before and after each visit within the neighbourhood, at least those of the next visit.
+    before = np.searchsorted(end, start[first] - NEIGHBOURHOOD_SECONDS)
+    before = np.minimum(before, np.concatenate([[0], first[:-1]]))
+    after = np.searchsorted(start, end[last - 1] + NEIGHBOURHOOD_SECONDS, "right")
+    after = np.maximum(after, np.concatenate([last[1:], [len(kind)]]))
+    spent = np.exp(logs)
+    sums = np.concatenate([[0.0], np.cumsum(spent)])
+    left, right = sums[first] - sums[before], sums[after] - sums[last]
+    both = (left > 0) & (right > 0)
+    levels = _medians(logs, np.ones(len(logs)), kind, kinds)
+    for _ in range(ITERATIONS):
+        # A run that was interrupted says little about its neighbours.
+        sums = np.concatenate([[0.0], np.cumsum(spent * np.clip(logs - levels[kind], -0.5, 0.8))])
+        earlier = (sums[first] - sums[before]) / np.where(left > 0, left, 1.0)
+        later = (sums[after] - sums[last]) / np.where(right > 0, right, 1.0)
+        slowness = np.where(both, (earlier + later) / 2, earlier + later)
+        weights = np.where(both, np.exp(-0.5 * ((earlier - later) / UNSTEADY) ** 2), 0.1) + 1e-3
+        levels = _medians(logs - slowness[visit], weights[visit], kind, kinds)
+    return levels, slowness, weights
+
+
+def _medians(values: np.ndarray, weights: np.ndarray, groups: np.ndarray, number: int) -> np.ndarray:
+    """The weighted median of each group of values: shape (number,), 0 for a group that is empty."""
+    order = np.lexsort((values, groups))
+    sums = np.concatenate([[0.0], np.cumsum(weights[order])])
+    begin = np.searchsorted(groups[order], np.arange(number))
+    end = np.searchsorted(groups[order], np.arange(number), "right")
+    middle = np.searchsorted(sums, (sums[begin] + sums[end]) / 2) - 1
+    medians = values[order][np.clip(middle, 0, len(values) - 1)]
+    return np.where(end > begin, medians, 0.0)
+
+
+def _weighted_quantiles(values: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> list[float]:
+    order = np.argsort(values)
+    sums = np.cumsum(weights[order])
+    return [float(values[order][np.searchsorted(sums, share * sums[-1])]) for share in shares]
 
 
 @contextmanager
@@ -194,69 +278,21 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def fastest_cores(runtime: Runtime, sentinel: Run) -> list[int]:
-    """The cores to stay on: as many as the runtime has threads, the quickest of those allowed.
+def fastest_cores(clock: Callable[[], float], threads: int, sentinel: Run) -> list[int]:
+    """The cores to stay on: as many as there are threads, the quickest of those allowed.
 
     A laptop's cores differ, and a core that another process keeps busy is a slow one. Empty where the system
     cannot pin.
     """
     cores = allowed_cores()
-    if len(cores) <= runtime.threads:
+    if len(cores) <= threads:
         return cores
     times = {core: [] for core in cores}  # type: dict[int, list[float]]
     for _ in range(5):
         for core in cores:
             with pinned([core]):
                 sentinel()
-                start = runtime.clock()
+                start = clock()
                 sentinel()
-                times[core].append(runtime.clock() - start)
-    return sorted(sorted(cores, key=lambda core: float(np.median(times[core])))[: runtime.threads])
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Latency of one whole network: raw, and normalised to the speed that the table was measured at."""
-
-    median_ms: float
-    normalised_ms: float
-    quartiles_ms: tuple[float, float]  # normalised
-    count: int  # undisturbed runs
-
-    @property
-    def disturbed(self) -> bool:
-        """Whether the machine never ran at the speed of its table: the figure can be a tenth off."""
-        return self.count < MIN_GOOD
-
-
-def measure_latency(
-    specs: Sequence[ArchSpec],
-    *,
-    table: LatencyTable,
-    rng: random.Random | None = None,
-    good_runs: int = 12,
-    max_rounds: int = 30,
-    on_progress: Callable[[float], None] = lambda share: None,
-) -> list[Measured]:
-    """Measures whole networks on this machine, interleaved with the table's sentinel.
-
-    Normalised milliseconds compare with the table's predictions and with budgets; raw ones are what a clock
-    shows this minute. Raises NasError if the table is of another device or runtime.
-    """
-    bench = table.bench
-    programs = [bench.runtime.compile(NetworkPart(spec, table.num_classes)) for spec in specs]
-    session = time_interleaved(
-        programs,
-        bench,
-        rng=rng or random.Random(0),
-        undisturbed_ms=table.sentinel_ms,
-        relative_error=0.005,
-        good_runs=good_runs,
-        max_rounds=max_rounds,
-        on_progress=on_progress,
-    )
-    scale = table.sentinel_ms
-    return [
-        Measured(t.median_ms, t.ratio * scale, (t.quartiles[0] * scale, t.quartiles[1] * scale), t.count)
-        for t in session.timings
-    ]
+                times[core].append(clock() - start)
+    return sorted(sorted(cores, key=lambda core: float(np.median(times[core])))[:threads])

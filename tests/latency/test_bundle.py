@@ -25,13 +25,15 @@ import synthetic
 from onnx import numpy_helper
 from synthetic import Machine, network_ms
 
+from nas.cost import count_cost
 from nas.errors import NasError
-from nas.latency import runner
-from nas.latency.bundle import bundle_parts, emptied, write_bundle
+from nas.latency import bundle, runner
+from nas.latency.building import companions_of
+from nas.latency.bundle import Rows, bundle_rows, emptied, write_bundle
 from nas.latency.device import Device
-from nas.latency.runner import ARCHIVE, Bundle, ProgressLine, batches, duration
+from nas.latency.runner import ARCHIVE, Bundle, Graph, ProgressLine, duration
 from nas.latency.table import LatencyTable, space_parts
-from nas.latency.timing import Run
+from nas.latency.timing import LANDMARK, ROW, Effort, Run
 from nas.onnx_graph import part_model
 from nas.parts import BlockPart, NetworkPart, Part, parts_of
 from nas.published import published_spec
@@ -51,22 +53,33 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
 
 
 @pytest.fixture(scope="module")
-def parts(space: SearchSpace) -> list[Part]:
-    return bundle_parts([space], [], [COMPARED])
+def sessions(space: SearchSpace) -> list[Rows]:
+    return bundle_rows([space], [], [COMPARED])
 
 
 @pytest.fixture(scope="module")
-def zipped(parts: list[Part], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def parts(sessions: list[Rows]) -> dict[str, Part]:
+    """Whatever is run, by its key."""
+    run = [part for session in sessions for part in (*session.parts, *map(NetworkPart, session.among))]
+    return {part.key: part for part in (*run, NetworkPart(COMPARED))}
+
+
+@pytest.fixture(scope="module")
+def zipped(sessions: list[Rows], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "bundle.zip"
-    assert write_bundle(path, parts) == path.stat().st_size
+    assert write_bundle(path, sessions) == path.stat().st_size
     return path
 
 
 @pytest.fixture(scope="module")
 def few_zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sentinel and the parts of one network: seconds on a real runtime."""
+    """The sentinel and the parts of one network in three sessions of two rounds: a second on a real runtime."""
     path = tmp_path_factory.mktemp("bundle") / "few.zip"
-    write_bundle(path, bundle_parts([], [], [COMPARED]), threads=1)
+    landmarks, rows = bundle_rows([], [], [COMPARED])
+    with pytest.MonkeyPatch.context() as patch:
+        for effort in ("LANDMARK", "ROW"):
+            patch.setattr(bundle, effort, Effort(1.0, 2, 2))
+        write_bundle(path, [landmarks, Rows(rows.parts[:6], []), Rows(rows.parts[6:], [COMPARED])])
     return path
 
 
@@ -77,25 +90,41 @@ def unzipped(path: Path, folder: Path) -> Path:
     return folder
 
 
+class Model(bytes):
+    """What the archive holds under a key."""
+
+    key: str
+
+
 class BundleRuntime(synthetic.SyntheticRuntime):
-    """Runs on the machine what a model's name says."""
+    """Runs a model on the machine as the part that its key names."""
 
     name = "onnxruntime"
     version = onnxruntime.__version__
 
-    def __init__(self, threads: int, precision: str, machine: Machine, parts: list[Part]) -> None:
+    def __init__(self, threads: int, precision: str, machine: Machine, parts: dict[str, Part]) -> None:
         super().__init__(threads, machine=machine)
         self.precision = precision
-        self.parts = {part.spec.name if isinstance(part, NetworkPart) else part.key: part for part in parts}
+        self.parts = parts
 
-    def compile(self, model: bytes) -> Run:
-        return super().compile(self.parts[onnx.load_from_string(model).graph.name])
+    def compile(self, model: Model) -> Run:
+        part = self.parts[model.key]
+        assert isinstance(part, NetworkPart) or onnx.load_from_string(model).graph.name == part.key
+        return super().compile(part)
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, parts: list[Part], tmp_path: Path) -> Machine:
+def machine(monkeypatch: pytest.MonkeyPatch, parts: dict[str, Part], tmp_path: Path) -> Machine:
     """The device, in an empty folder."""
-    machine = synthetic.install(monkeypatch)
+    machine, read = synthetic.install(monkeypatch), Bundle.model
+
+    def model(self: Bundle, key: str) -> Model:
+        found = Model(read(self, key))
+        found.key = key
+        return found
+
+    monkeypatch.setattr(Bundle, "model", model)
+    monkeypatch.setattr(Graph, "filled", lambda self, zeros: zeros)  # a test of its own, and slow
     monkeypatch.setattr(
         runner, "OnnxRuntime", lambda threads, precision: BundleRuntime(threads, precision, machine, parts)
     )
@@ -117,32 +146,48 @@ def few_folder(few_zipped: Path, tmp_path: Path) -> Path:
 # What is in it ----------------------------------------------------------------------------------------
 
 
-def test_what_a_search_asks_for_is_in_it(parts: list[Part], space: SearchSpace) -> None:
+def test_what_a_search_asks_for_is_in_it(sessions: list[Rows], space: SearchSpace) -> None:
     table = LatencyTable(device=Device.this(), runtime=None, sentinel_ms=1.0)  # type: ignore[arg-type]
     wanted = [*space_parts(space), *parts_of(COMPARED), NetworkPart(published_spec("mobilenet_v3_large"))]
     wanted += [NetworkPart(end(scale)) for scale in space.scales for end in (space.smallest, space.largest)]
-    keys = [part.key for part in parts]
+    keys = [part.key for session in sessions for part in session.parts]
     assert set(keys) == {part.key for part in table.missing(wanted)}
     assert len(keys) == len(set(keys))
-    kinds = [isinstance(part, NetworkPart) for part in parts]
-    assert kinds == sorted(kinds, reverse=True)  # whole networks first: they set the sentinel's time
     published = load_spec("mobilenet_v2")
-    assert NetworkPart(published) in bundle_parts([space], [published], [])
+    assert NetworkPart(published) in bundle_rows([space], [published], [])[0].parts
 
 
-def test_three_files_whose_weights_travel_light(zipped: Path, parts: list[Part], tmp_path: Path) -> None:
+def test_rows_are_timed_as_this_package_times_them(sessions: list[Rows], space: SearchSpace) -> None:
+    """Whole networks first, which set the sentinel's time; then scale by scale, among the same networks as here."""
+    landmarks, rows, others = sessions
+    assert {type(part) for part in landmarks.parts} == {NetworkPart}
+    assert (landmarks.effort, rows.effort, others.effort) == (LANDMARK, ROW, ROW)
+    assert (landmarks.among, rows.among, others.among) == ([], companions_of(space), [])
+    assert {part.key for part in space_parts(space)} <= {part.key for part in rows.parts}
+
+
+def test_landmarks_fit_into_memory(space: SearchSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "BATCH_BYTES", 8 << 20)
+    specs = [space.sample(random.Random(seed)) for seed in range(20)]
+    sizes = [[count_cost(part.spec).param_bytes for part in rows.parts] for rows in bundle_rows([], specs, [])]
+    assert sum(map(len, sizes)) == 21
+    assert max(map(len, sizes)) > 1
+    assert all(len(size) == 1 or sum(size) <= 8 << 20 for size in sizes)
+
+
+def test_three_files_whose_weights_travel_light(zipped: Path, sessions: list[Rows], tmp_path: Path) -> None:
     with zipfile.ZipFile(zipped) as archive:
         assert archive.namelist() == ["README.txt", "measure.py", ARCHIVE]
         readme = archive.read("README.txt").decode()
     assert len(readme.splitlines()) == 5
     assert "python measure.py" in readme
     assert "--allow-other-device" in readme
-    bytes_of_weights = sum(program.size for program in Bundle.open(unzipped(zipped, tmp_path / "x")).programs.values())
+    bytes_of_weights = sum(graph.size for graph in Bundle.open(unzipped(zipped, tmp_path / "x")).graphs.values())
     assert bytes_of_weights > 40e6
     assert zipped.stat().st_size < 0.01 * bytes_of_weights
     one, other = tmp_path / "one.zip", tmp_path / "other.zip"
     for path in (one, other):
-        write_bundle(path, parts[-3:])
+        write_bundle(path, sessions[-1:])
     assert one.read_bytes() == other.read_bytes()
 
 
@@ -158,15 +203,15 @@ PARTS = [
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.key.replace(" ", "_"))
 def test_a_model_is_filled_with_weights_like_its_own(part: Part, precision: str) -> None:
     """The same bytes outside the weights; inside, the same spread, and neither zeros nor denormal numbers."""
-    program, zeros = emptied(part, precision)
-    filled, original = program.filled(zeros), part_model(part, precision)
+    graph, zeros = emptied(part, precision)
+    filled, original = graph.filled(zeros), part_model(part, precision)
     assert len(filled) == len(zeros) == original.ByteSize()
     onnx.checker.check_model(onnx.load_from_string(zeros))
     model = onnx.load_from_string(filled)
-    assert program.key == part.key
-    assert program.macs == sum(layer.macs for layer in part.layers())
+    assert graph.key == part.key
+    assert graph.macs == sum(layer.macs for layer in part.layers())
     places = np.ones(len(filled), bool)
-    for offset, count, kind, _ in program.weights:
+    for offset, count, kind, _ in graph.weights:
         places[offset : offset + count * np.dtype(kind).itemsize] = False
     own = np.frombuffer(original.SerializeToString(), np.uint8)
     assert (own == np.frombuffer(filled, np.uint8))[places].all()
@@ -181,22 +226,11 @@ def test_a_model_is_filled_with_weights_like_its_own(part: Part, precision: str)
             assert (np.sign(values) == 1).all() == (expected > 0).all()  # scales stay above zero
 
 
-def test_batches_are_of_one_kind_and_fit_into_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs = list(Bundle.open(folder).programs.values())
-    monkeypatch.setattr(runner, "BATCH", 10)
-    monkeypatch.setattr(runner, "BATCH_BYTES", 8 << 20)
-    found = list(batches(programs))
-    assert [program for batch in found for program in batch] == programs
-    assert all(len({program.landmark for program in batch}) == 1 for batch in found)
-    assert all(len(batch) == 1 or sum(p.size for p in batch) <= 8 << 20 for batch in found)
-    assert max(map(len, found)) == 10
-
-
 # Measuring --------------------------------------------------------------------------------------------
 
 
 def test_the_table_is_one_of_this_package(
-    machine: Machine, folder: Path, space: SearchSpace, parts: list[Part], capsys: pytest.CaptureFixture[str]
+    machine: Machine, folder: Path, space: SearchSpace, sessions: list[Rows], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = runner.run(folder, ["--threads", "1"])
     table = LatencyTable.load(path)
@@ -204,8 +238,8 @@ def test_the_table_is_one_of_this_package(
     table.check_device()
     assert str(table.runtime) == f"onnxruntime {onnxruntime.__version__}, 1 thread, float32"
     assert time.time() - 60 < time.mktime(time.strptime(table.created, "%Y-%m-%dT%H:%M:%S+00:00")) - time.timezone
-    assert not table.missing(parts)
-    assert set(table.rows) == {part.key for part in parts}
+    keys = {part.key for session in sessions for part in session.parts}
+    assert set(table.rows) == keys
     specs = [space.sample(random.Random(seed)) for seed in range(10)]
     sentinel_ms = network_ms(published_spec("mobilenet_v3_large"))
     assert table.sentinel_ms == pytest.approx(sentinel_ms, abs=1e-6)
@@ -215,7 +249,7 @@ def test_the_table_is_one_of_this_package(
     assert table.save().read_text(encoding="utf-8") == text
     assert os.listdir() == ["bundle", path.name] or os.listdir() == [path.name, "bundle"]
     out = capsys.readouterr().out
-    assert f"{path}: {len(parts)} rows, sentinel mobilenet_v3_large {sentinel_ms:.2f} ms" in out
+    assert f"{path}: {len(keys)} rows, sentinel mobilenet_v3_large {sentinel_ms:.2f} ms" in out
     with pytest.raises(NasError, match="exists already; remove it, or name another file with --out"):
         runner.run(folder, [])
 
@@ -236,9 +270,8 @@ def test_a_run_that_was_killed_goes_on(
     machine: Machine, few_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where the last line of its log is only half written."""
-    monkeypatch.setattr(runner, "BATCH", 5)
     whole = LatencyTable.load(runner.run(few_folder, ["--out", "whole.json"]))
-    calls = iter(range(len(machine.compiled) // 2))
+    calls = iter(range(len(machine.compiled) - 1))
 
     def killed(self: BundleRuntime, model: bytes, original: Callable = BundleRuntime.compile) -> Run:
         if next(calls, None) is None:
@@ -254,14 +287,14 @@ def test_a_run_that_was_killed_goes_on(
     kept = log.read_bytes()
     head, *measured = map(json.loads, kept.splitlines())
     assert len(measured) > 1
-    for cut in (0, 1, 100, len(kept)):
+    for cut in (0, 100, len(kept)):
         log.write_bytes(kept[: len(kept) - cut])
         left = measured if cut == 0 else measured[:-1] if cut <= 100 else []
         rows = sum(len(batch["rows"]) for batch in left)
         machine.compiled.clear()
         capsys.readouterr()
         table = LatencyTable.load(runner.run(few_folder, ["--out", "mine.json"]))
-        assert len(machine.compiled) == 1 + len(whole.rows) - rows  # the sentinel, and what was missing
+        assert len(machine.compiled) == 2 + len(whole.rows) - rows  # the sentinel, what was missing, its companion
         assert table.rows.keys() == whole.rows.keys()
         assert [table.rows[key].ratio for key in table.rows] == pytest.approx([whole.rows[k].ratio for k in table.rows])
         assert (table.created == head["created"]) or cut == len(kept)
@@ -270,18 +303,19 @@ def test_a_run_that_was_killed_goes_on(
         Path("mine.json").unlink()
 
 
-def interrupted(machine: Machine, few_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def interrupted(few_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The log of a run that was stopped after its first batch."""
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "ROW", None)
-        with pytest.raises(AttributeError):
+        patch.setattr(runner, "Effort", lambda *effort: next(efforts))
+        efforts = iter([LANDMARK])
+        with pytest.raises(StopIteration):
             runner.run(few_folder, ["--out", "mine.json"])
     assert len(Path("mine.json.log").read_text(encoding="utf-8").splitlines()) == 2
     return Path("mine.json.log")
 
 
 def test_a_log_of_another_run_is_refused(machine: Machine, few_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = interrupted(machine, few_folder, monkeypatch)
+    log = interrupted(few_folder, monkeypatch)
     text = log.read_text(encoding="utf-8")
     with pytest.raises(NasError, match=r"mine\.json\.log is of another runtime; remove it to begin anew, or name"):
         runner.run(few_folder, ["--out", "mine.json", "--threads", "2"])
@@ -306,7 +340,7 @@ def test_a_log_of_another_run_is_refused(machine: Machine, few_folder: Path, mon
 def test_a_full_disk_keeps_what_was_measured(
     machine: Machine, few_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = interrupted(machine, few_folder, monkeypatch)
+    log = interrupted(few_folder, monkeypatch)
     rows = log.read_bytes()
 
     def full(descriptor: int) -> None:

@@ -15,9 +15,9 @@ from synthetic import Machine, added_ms, network_ms, part_ms, pool_ms
 from nas.errors import NasError
 from nas.latency.building import measure_missing, new_table
 from nas.latency.device import Device
+from nas.latency.networks import measure_latency
 from nas.latency.runtimes import Runtime
 from nas.latency.table import LatencyTable, RuntimeId, space_parts, table_file
-from nas.latency.timing import measure_latency
 from nas.parts import BlockPart, NetworkPart, context_of, parts_of
 from nas.published import published_spec
 from nas.registry import load_space
@@ -174,7 +174,7 @@ def test_noise_does_not_bias_a_network(machine: Machine, space: SearchSpace) -> 
     truth = np.array([network_ms(spec) for spec in specs])
     error = table.predict_ms(specs) / truth * SENTINEL_MS / table.sentinel_ms - 1
     assert np.abs(error).mean() < 0.02
-    assert all(row.quartiles[0] < row.ratio < row.quartiles[1] for row in table.rows.values())
+    assert all(row.quartiles[0] <= row.ratio <= row.quartiles[1] for row in table.rows.values())
 
 
 def test_progress_of_measuring_goes_up_to_the_end(machine: Machine, space: SearchSpace) -> None:
@@ -217,7 +217,7 @@ def first_row(data: dict[str, Any]) -> dict[str, Any]:
 
 
 BROKEN: dict[str, tuple[Change, str]] = {
-    "newer": (lambda d: d.update(version=2), "version is 2; this program reads version 1"),
+    "newer": (lambda d: d.update(version=3), "version is 3; this program reads version 2"),
     "version true": (lambda d: d.update(version=True), "version is True"),
     "no version": (lambda d: d.pop("version"), "version is None"),
     "unknown key": (lambda d: d.update(colour="red"), "unknown key 'colour'; known: .*rows"),
@@ -367,6 +367,5 @@ def test_measured_latency_is_normalised_and_raw(table: LatencyTable, machine: Ma
     assert after.normalised_ms == pytest.approx(before.normalised_ms) == pytest.approx(network_ms(spec))
     assert after.median_ms == pytest.approx(2 * before.median_ms) == pytest.approx(2 * network_ms(spec))
     assert after.quartiles_ms == pytest.approx((network_ms(spec), network_ms(spec)))
-    assert before.count >= 8
+    assert before.error == pytest.approx(0, abs=1e-6)
     assert not before.disturbed
-    assert after.disturbed, "nobody is told that the machine never was at its speed"

@@ -1,5 +1,6 @@
 """How a time is taken, on a machine whose clock moves by known amounts."""
 
+import bisect
 import gc
 import itertools
 import math
@@ -13,13 +14,15 @@ from synthetic import Machine
 
 from nas.latency import timing
 from nas.latency.device import allowed_cores, pinned
-from nas.latency.runtimes import Run
 from nas.latency.timing import (
-    GOOD_RUNS,
-    MAX_ROUNDS,
-    MIN_GOOD,
-    SENTINEL_EVERY_MS,
+    LONG,
+    ROW,
+    SENTINEL_VISITS,
+    SHORT,
     Bench,
+    Effort,
+    Program,
+    Run,
     Session,
     fastest_cores,
     time_interleaved,
@@ -27,6 +30,7 @@ from nas.latency.timing import (
 
 TIMES_MS = [0.05, 0.2, 0.3, 0.7, 1.1, 1.3, 2.0, 4.0]
 SENTINEL_MS = 2.0
+THOROUGH = Effort(1e-9, 60, 60)
 
 
 @pytest.fixture
@@ -34,9 +38,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return synthetic.install(monkeypatch)
 
 
-def timed(machine: Machine, times_ms: list[float] = TIMES_MS, seed: int = 0, **options: Any) -> Session:
-    programs = [machine.program(f"{ms} ms", ms) for ms in times_ms]
-    return time_interleaved(programs, synthetic.bench(machine, SENTINEL_MS), rng=random.Random(seed), **options)
+def timed(
+    machine: Machine, times_ms: list[float] = TIMES_MS, effort: Effort = ROW, seed: int = 0, **options: Any
+) -> Session:
+    programs = [Program(machine.program(f"{ms} ms", ms), SHORT) for ms in times_ms]
+    return time_interleaved(programs, synthetic.bench(machine, SENTINEL_MS), effort, rng=random.Random(seed), **options)
 
 
 def errors(session: Session, times_ms: list[float] = TIMES_MS) -> np.ndarray:
@@ -44,9 +50,8 @@ def errors(session: Session, times_ms: list[float] = TIMES_MS) -> np.ndarray:
 
 
 def visits(machine: Machine) -> list[str]:
-    """The names of what ran from the first sentinel on, runs of one program right after another as one."""
-    names = [name for name, _ in itertools.groupby(machine.ran)]
-    return names[names.index("sentinel") :]
+    """The names of what ran, runs of one program right after another as one."""
+    return [name for name, _ in itertools.groupby(machine.ran)]
 
 
 # Ratios -----------------------------------------------------------------------------------------------
@@ -56,9 +61,9 @@ def test_an_undisturbed_machine_is_timed_exactly_and_quickly(machine: Machine) -
     session = timed(machine)
     assert np.abs(errors(session)).max() < 1e-9
     assert session.sentinel_ms == pytest.approx(SENTINEL_MS)
-    assert session.rounds == GOOD_RUNS
+    assert session.rounds == ROW.min_rounds
     for result, ms in zip(session.timings, TIMES_MS, strict=True):
-        assert result.count == GOOD_RUNS
+        assert result.count == ROW.min_rounds
         assert result.quartiles == pytest.approx((ms / SENTINEL_MS, ms / SENTINEL_MS))
         assert result.error == pytest.approx(0, abs=1e-9)
         assert result.median_ms == pytest.approx(ms)
@@ -68,10 +73,10 @@ def test_drift_is_divided_out(machine: Machine) -> None:
     """A machine that becomes a third slower and faster again while it is timed."""
     times_ms = [0.1 + 0.05 * i for i in range(40)]
     machine.speed = lambda now: 1 + 0.3 * math.sin(2 * math.pi * now)
-    session = timed(machine, times_ms, good_runs=16, max_rounds=60)
+    session = timed(machine, times_ms, Effort(1e-9, 20, 20))
     assert machine.now > 1
-    assert np.abs(errors(session, times_ms)).max() < 0.03
-    assert np.abs(errors(session, times_ms)).mean() < 0.01
+    assert np.abs(errors(session, times_ms)).max() < 0.02
+    assert np.abs(errors(session, times_ms)).mean() < 0.005
     raw = [abs(t.median_ms / ms - 1) for t, ms in zip(session.timings, times_ms, strict=True)]
     assert max(raw) > 0.1, "the clock alone would have been as good: this test proves nothing"
 
@@ -80,58 +85,69 @@ def test_drift_is_divided_out(machine: Machine) -> None:
 def test_a_machine_that_slows_down_for_good_gives_the_same_ratios(machine: Machine, speed: float) -> None:
     """As if another process took a share of it after a while."""
     machine.speed = lambda now: 1.0 if now < 0.1 else speed
-    session = timed(machine, good_runs=12, max_rounds=60)
+    session = timed(machine, effort=THOROUGH)
     assert machine.now > 0.2
-    assert np.abs(errors(session)).max() < 0.02
+    assert np.abs(errors(session)).max() < 0.01
 
 
 def test_a_machine_that_was_faster_yesterday_gives_the_same_ratios(machine: Machine) -> None:
-    """And says that it never was at the speed that is known of it."""
     machine.speed = lambda now: 0.7
-    session = timed(machine, undisturbed_ms=SENTINEL_MS)
+    session = timed(machine)
     assert np.abs(errors(session)).max() < 1e-9
-    assert {result.count for result in session.timings} == {0}
-    assert session.rounds == MAX_ROUNDS
-    machine.speed = lambda now: 1.0
-    session = timed(machine, undisturbed_ms=SENTINEL_MS)
-    assert {result.count for result in session.timings} == {GOOD_RUNS}
+    assert session.sentinel_ms == pytest.approx(SENTINEL_MS / 0.7)
 
 
-def test_what_slows_different_work_by_different_shares_does_not_count(machine: Machine) -> None:
-    """Half of the time a neighbour doubles the time of the programs, and adds half to the sentinel's."""
-    disturbed = [False]
+def test_a_neighbour_that_comes_and_goes_does_not_move_the_ratios(machine: Machine) -> None:
+    """Half of the time, some tens of milliseconds on end, everything takes half as long again."""
     rng = random.Random(0)
-    plain = {name: machine.program(name, ms) for name, ms in (("sentinel", 2.0), ("a", 1.0), ("b", 3.0))}
+    edges = list(itertools.accumulate(rng.uniform(0.02, 0.08) for _ in range(2000)))
+    machine.speed = lambda now: 1.0 if bisect.bisect(edges, now) % 2 else 1 / 1.5
+    session = timed(machine, effort=THOROUGH)
+    assert np.abs(errors(session)).max() < 0.01
+    assert session.sentinel_ms == pytest.approx(SENTINEL_MS, rel=0.01)
 
-    def program(name: str, slowed: float) -> Run:
-        def run() -> None:
-            disturbed[0] ^= rng.random() < 0.1
-            machine.speed = lambda now: 1 / slowed if disturbed[0] else 1.0
-            plain[name]()
 
-        return run
-
-    bench = Bench(synthetic.SyntheticRuntime(machine=machine), program("sentinel", 1.5), [])
-    programs = [program("a", 2.0), program("b", 2.0)]
-    session = time_interleaved(programs, bench, rng=random.Random(0), good_runs=12, max_rounds=200)
-    assert [result.ratio for result in session.timings] == pytest.approx([0.5, 1.5])
-    assert session.sentinel_ms == pytest.approx(2.0)
+def test_moments_at_which_the_speed_changes_hardly_count(machine: Machine) -> None:
+    """A program that always runs where the machine becomes slower still counts fewer visits than it had."""
+    steady = timed(machine, effort=THOROUGH)
+    machine.speed = lambda now: 1.0 if int(now / 0.004) % 2 else 0.5
+    restless = timed(machine, effort=THOROUGH)
+    assert {result.count for result in steady.timings} == {60}
+    assert np.mean([result.count for result in restless.timings]) < 57
 
 
 def test_outliers_do_not_move_the_ratio(machine: Machine) -> None:
-    """Every seventh run, the sentinel's too, takes five times as long."""
-    machine.outliers = 0.15
-    assert np.abs(errors(timed(machine))).max() < 1e-9
+    """Every tenth run, the sentinel's too, takes five times as long."""
+    machine.outliers = 0.1
+    assert np.abs(errors(timed(machine, effort=THOROUGH))).max() < 0.03
 
 
 def test_noise_averages_out_and_is_told(machine: Machine) -> None:
     machine.noise = 0.03
-    long = timed(machine, good_runs=60, max_rounds=400, relative_error=1e-9)
+    long = timed(machine, effort=Effort(1e-9, 100, 100))
     assert np.abs(errors(long)).max() < 0.03
     assert all(0.001 < result.error < 0.01 for result in long.timings)
-    short = timed(machine, good_runs=6, max_rounds=6)
+    short = timed(machine, effort=Effort(1e-9, 6, 6))
     assert np.mean([t.error for t in short.timings]) > 2 * np.mean([t.error for t in long.timings])
     assert all(t.quartiles[0] < t.ratio < t.quartiles[1] for t in long.timings)
+
+
+def test_runs_that_warm_up_do_not_count(machine: Machine) -> None:
+    """The first three runs of every visit take twice as long, the sentinel's too."""
+
+    def program(name: str, ms: float) -> Run:
+        def run() -> None:
+            last = list(itertools.takewhile(lambda other: other == name, reversed(machine.ran)))
+            machine.now += (ms if len(last) >= LONG.warm_ups else 2 * ms) / 1000
+            machine.ran.append(name)
+
+        return run
+
+    bench = Bench(lambda: machine.now, program("sentinel", 2.0), [])
+    programs = [Program(program(name, ms), LONG) for name, ms in (("a", 1.0), ("b", 3.0))]
+    session = time_interleaved(programs, bench, rng=random.Random(0))
+    assert [result.ratio for result in session.timings] == pytest.approx([0.5, 1.5])
+    assert session.sentinel_ms == pytest.approx(2.0)
 
 
 # Rounds -----------------------------------------------------------------------------------------------
@@ -140,25 +156,27 @@ def test_noise_averages_out_and_is_told(machine: Machine) -> None:
 def test_quiet_programs_are_dropped_and_noisy_ones_kept_to_the_limit(machine: Machine) -> None:
     noisy = {"c", "f"}
     names = "abcdefgh"
-    programs = [machine.program(name, 1.0, noise=0.4 if name in noisy else 0.0) for name in names]
+    programs = [Program(machine.program(name, 1.0, noise=0.4 if name in noisy else 0.0), SHORT) for name in names]
     session = time_interleaved(programs, synthetic.bench(machine), rng=random.Random(0))
-    assert session.rounds == MAX_ROUNDS
-    for name, result in zip(names, session.timings, strict=True):
-        assert result.count == (MAX_ROUNDS if name in noisy else GOOD_RUNS)
-        assert visits(machine).count(name) == result.count
+    assert session.rounds == ROW.max_rounds
+    runs = machine.ran
+    per_visit = sum(SHORT)
+    for name in names:
+        expected = ROW.max_rounds if name in noisy else ROW.min_rounds
+        assert runs.count(name) <= per_visit * (expected + (0 if name in noisy else 6))
+        assert runs.count(name) >= per_visit * expected
 
 
 def test_rounds_bound_the_work(machine: Machine) -> None:
     machine.noise = 0.5
-    assert timed(machine, good_runs=3, max_rounds=5).rounds == 5
-    assert max(result.count for result in timed(machine, good_runs=3, max_rounds=5).timings) <= 5
+    assert timed(machine, effort=Effort(0.01, 3, 5)).rounds == 5
+    assert max(result.count for result in timed(machine, effort=Effort(0.01, 3, 5)).timings) <= 5
     machine.noise = 0.0
-    assert timed(machine, good_runs=3, max_rounds=5).rounds == 3
-    assert MIN_GOOD <= GOOD_RUNS <= MAX_ROUNDS
+    assert timed(machine, effort=Effort(0.01, 3, 5)).rounds == 3
 
 
 def test_each_round_has_every_program_once_in_an_order_of_its_own(machine: Machine) -> None:
-    timed(machine, good_runs=12, max_rounds=60)
+    timed(machine, effort=Effort(1e-9, 12, 12))
     names = [f"{ms} ms" for ms in TIMES_MS]
     runs = [name for name in visits(machine) if name != "sentinel"]
     rounds = [runs[start : start + len(names)] for start in range(0, len(runs), len(names))]
@@ -177,16 +195,28 @@ def test_the_seed_decides_the_order(machine: Machine) -> None:
     assert order(1) != order(2)
 
 
-@pytest.mark.parametrize("count", [3, 60])
-def test_the_sentinel_runs_in_between(machine: Machine, count: int) -> None:
-    """Never more than its interval of other work (and the run that ends it) without it; it is the first and last."""
-    timed(machine, [3.0] * count)
+@pytest.mark.parametrize(("count", "of_a_round"), [(3, 1), (15, 2), (60, SENTINEL_VISITS)])
+def test_the_sentinel_runs_in_every_round(machine: Machine, count: int, of_a_round: int) -> None:
+    session = timed(machine, [3.0 + i / 100 for i in range(count)])
     runs = visits(machine)
-    work = 0.0
-    for name in runs:
-        work = 0.0 if name == "sentinel" else work + 3.0
-        assert work <= SENTINEL_EVERY_MS + 3.0 + 1e-9
     assert runs[0] == runs[-1] == "sentinel"
+    assert runs.count("sentinel") == of_a_round * session.rounds + 1
+    between = [len(list(group)) for name, group in itertools.groupby(runs, key=lambda name: name == "sentinel")]
+    assert max(between) <= math.ceil(count / of_a_round)
+
+
+def test_companions_run_in_every_round_and_are_timed(machine: Machine) -> None:
+    companions = [Program(machine.program(f"network {ms}", ms), LONG) for ms in (5.0, 8.0)]
+    programs = [Program(machine.program("noisy", 1.0, noise=0.4), SHORT)]
+    bench = synthetic.bench(machine, SENTINEL_MS)
+    session = time_interleaved(programs, bench, rng=random.Random(0), companions=companions)
+    assert [t.ratio * SENTINEL_MS for t in session.companions] == pytest.approx([5.0, 8.0], rel=0.02)
+    assert len(session.timings) == 1
+    assert machine.ran.count("network 5.0") == sum(LONG) * session.rounds
+
+
+def test_nothing_to_time_is_no_error(machine: Machine) -> None:
+    assert timed(machine, []).timings == ()
 
 
 def test_progress_goes_up_to_the_end(machine: Machine) -> None:
@@ -209,7 +239,7 @@ def test_garbage_waits_until_the_end(machine: Machine, collecting: bool) -> None
     before = gc.isenabled()
     try:
         gc.enable() if collecting else gc.disable()
-        programs = [machine.program("a", 1.0), failing]
+        programs = [Program(machine.program("a", 1.0), SHORT), Program(failing, SHORT)]
         with pytest.raises(RuntimeError, match="broken"):
             time_interleaved(programs, synthetic.bench(machine), rng=random.Random(0))
         assert gc.isenabled() is collecting
@@ -249,10 +279,10 @@ def test_the_quickest_cores_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "pinned", lambda cores: _Recorded(here, cores))
     machine.speed = lambda now: (0.5, 1.0, 1.2, 1.1)[here[0]]
     run = machine.program("sentinel", 1.0)
-    assert fastest_cores(synthetic.SyntheticRuntime(1, machine), run) == [2]
-    assert fastest_cores(synthetic.SyntheticRuntime(2, machine), run) == [2, 3]
+    assert fastest_cores(lambda: machine.now, 1, run) == [2]
+    assert fastest_cores(lambda: machine.now, 2, run) == [2, 3]
     machine.ran.clear()
-    assert fastest_cores(synthetic.SyntheticRuntime(4, machine), run) == [0, 1, 2, 3]
+    assert fastest_cores(lambda: machine.now, 4, run) == [0, 1, 2, 3]
     assert not machine.ran, "there is nothing to choose"
 
 
@@ -272,6 +302,6 @@ def test_programs_run_on_the_cores_of_the_bench(monkeypatch: pytest.MonkeyPatch,
     asked: list[list[int]] = []
     monkeypatch.setattr(timing, "pinned", lambda cores: asked.append(cores) or _Recorded([], cores))
     plain = synthetic.bench(machine)
-    bench = Bench(plain.runtime, plain.sentinel, [7])
-    time_interleaved([machine.program("a", 1.0)], bench, rng=random.Random(0))
+    bench = Bench(plain.clock, plain.sentinel, [7])
+    time_interleaved([Program(machine.program("a", 1.0), SHORT)], bench, rng=random.Random(0))
     assert asked == [[7]]

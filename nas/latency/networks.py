@@ -1,0 +1,52 @@
+"""Whole networks, measured on this machine in the unit of a table."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nas.latency.table import LatencyTable
+from nas.latency.timing import LONG, NETWORK, Effort, Program, time_interleaved
+from nas.parts import NetworkPart
+from nas.spec import ArchSpec
+
+UNCERTAIN = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Latency of one whole network: raw, and normalised to the speed that the table was measured at."""
+
+    median_ms: float
+    normalised_ms: float
+    quartiles_ms: tuple[float, float]  # normalised
+    error: float  # standard error of `normalised_ms`, relative
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the machine was too restless for the figure to be known within a few percent."""
+        return self.error > UNCERTAIN
+
+
+def measure_latency(
+    specs: Sequence[ArchSpec],
+    *,
+    table: LatencyTable,
+    rng: random.Random | None = None,
+    effort: Effort = NETWORK,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> list[Measured]:
+    """Measures whole networks on this machine, interleaved with the table's sentinel.
+
+    Normalised milliseconds compare with the table's predictions and with budgets; raw ones are what a clock
+    shows this minute. Raises NasError if the table is of another device or runtime.
+    """
+    bench, runtime = table.bench, table.runtime_here()
+    programs = [Program(runtime.compile(NetworkPart(spec, table.num_classes)), LONG) for spec in specs]
+    session = time_interleaved(programs, bench, effort, rng=rng or random.Random(0), on_progress=on_progress)
+    scale = table.sentinel_ms
+    return [
+        Measured(t.median_ms, t.ratio * scale, (t.quartiles[0] * scale, t.quartiles[1] * scale), t.error)
+        for t in session.timings
+    ]
