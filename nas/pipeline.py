@@ -437,6 +437,12 @@ class Search:
         factors = sorted(np.geomspace(1 / 4, 4, SWEEPS + 1), key=lambda factor: abs(np.log(factor)))
         return tuple(max(fastest, self.budgets[role] * float(factor)) for factor in factors)
 
+    def _sweep(self, role: str, problem: Problem) -> tuple[float, ...]:
+        """Budgets (ms) from the target outwards, to a quarter and four times of it, as far as there are networks."""
+        fastest = fastest_ms(problem.latency, problem.others)
+        factors = sorted(np.geomspace(1 / 4, 4, SWEEPS + 1), key=lambda factor: abs(np.log(factor)))
+        return tuple(max(fastest, self.budgets[role] * float(factor)) for factor in factors)
+
     def optimum(self, role: str, problem: Problem, attempt: int) -> dict[str, Any] | None:
         """The model's proven optimum, its runners-up, and the best that a strategy found beside it.
 

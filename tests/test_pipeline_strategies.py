@@ -172,3 +172,30 @@ def test_the_report_shows_all_budgets(machine: Machine) -> None:
         assert f"Found {name}, block by block" in page
     assert {path.stem for path in Path("run/figures").glob("*.png")} >= {"front", "large_1.1ms", "small_0.341ms"}
     assert page.count("run/small_0.341ms.json") >= 1
+
+
+# MnasNet's reward -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["exact", "random"])
+def test_a_reward_weighs_latency_instead_of_limiting_it(machine: Machine, strategy: str) -> None:
+    chosen, rewards = {}, {}
+    for w in (-0.02, -1.0):
+        out = Path(f"run{w}")
+        run = search(exact(strategy=strategy, objective="mnasnet", reward_w=w, trials=40), out)
+        spec = found(out)["large"]
+        (network,) = (n for n in run.manifest["networks"] if n["kind"] == "found")
+        chosen[w] = whole_ms(machine, spec)
+        assert network["measured_ms"] == pytest.approx(chosen[w], rel=1e-3)
+        for row in rows(out / "trials.csv"):
+            rewards[w] = max(rewards.get(w, 0), float(row["top1"]) * (float(row["latency_ms"]) / 0.7) ** w)
+        assert network["top1"] * (chosen[w] / 0.7) ** w == pytest.approx(rewards[w], rel=2e-3)
+    assert chosen[-0.02] > 0.7 > chosen[-1.0]
+    assert search(exact(strategy=strategy), Path("hard")).manifest["networks"][0]["measured_ms"] <= 0.7
+
+
+def test_objectives_that_make_no_sense_are_refused(machine: Machine) -> None:
+    with pytest.raises(NasError, match="unknown objective 'speed'; known: top1, mnasnet"):
+        search(exact(objective="speed"), Path("run"))
+    with pytest.raises(NasError, match=r"--reward-w is 0.07; it must be below 0"):
+        search(exact(objective="mnasnet", reward_w=0.07), Path("run"))

@@ -112,6 +112,7 @@ def test_every_argument_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
         "--budget-ms 7.5 --small-budget-ms 2.5 --only small --large-space a --small-space b --width 0.5 1 "
         "--resolution 96 128 --table t.json --runtime r --threads 3 --precision p --allow-other-device "
         "--estimator e --recipe-level l --strategy s --trials 9 "
+        "--objective mnasnet --reward-w -0.15 "
         "--max-params 3.5M --max-memory-mb 20.5 "
         "--seed 3 --out o --resume"
     )
@@ -136,6 +137,8 @@ def test_every_argument_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
             recipe_level="l",
             strategy="s",
             trials=9,
+            objective="mnasnet",
+            reward_w=-0.15,
             max_params=3_500_000,
             max_memory_mb=20.5,
             seed=3,

@@ -35,6 +35,7 @@ class Problem:
     budget_ms: float
     additive: BlockSums | None = None
     others: tuple[Limit, ...] = ()
+    sweep: tuple[float, ...] = ()  # budgets (ms) that the exact solver goes through; by default from this one down
 
     def __post_init__(self) -> None:
         where = f"of the space {self.space.name} at {', '.join(map(str, self.space.scales))}"

@@ -60,13 +60,14 @@ def exact(problem: Problem) -> Propose:
     """
     additive = problem.needed_additive
     scales = problem.fitting_scales
+    budgets = problem.sweep or [problem.budget_ms * SWEEP_STEP**step for step in range(SWEEPS)]
 
     def propose(history: History, rng: random.Random) -> Row:
         sweep, index = divmod(len(history), len(scales))
-        if sweep >= SWEEPS:
+        if sweep >= len(budgets):
             return problem.mutated(rng.choice(history.best(len(scales))), rng, NEIGHBOUR_RATE)
         latency, *others = problem.limits
-        tighter = Limit(latency.name, problem.budget_ms * SWEEP_STEP**sweep, latency.sums)
+        tighter = Limit(latency.name, budgets[sweep], latency.sums)
         optimum = solve(additive, [tighter, *others], scales[index])
         return optimum.row if optimum else problem.random_row(rng)
 
