@@ -41,7 +41,7 @@ COLUMNS = (
     "params",
     "peak_activation_bytes",
 )
-_PACKAGES = ("torch", "torchvision", "onnxruntime", "optuna", "numpy", "scipy")
+_PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "optuna", "numpy", "scipy")
 
 
 class LoggedTrial(NamedTuple):
