@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from nas import train
 from nas.cli import run
@@ -73,6 +74,48 @@ def test_every_argument_arrives():
     saved = settings_of("here")
     assert (saved["resolution"], saved["seed"], saved["source"]) == (40, 3, "fashion-mnist-sample")
     assert (saved["recipe"]["name"], saved["recipe"]["epochs"], saved["recipe"]["batch_size"]) == ("quick", 1, 50)
+
+
+def test_starts_from_weights_and_learns_from_a_teacher(capsys):
+    """The teacher, a spec, is trained first; a checkpoint is taken as it is."""
+    wide = SPEC.with_block(0, expanded=32).replace(name="wide")
+    wide.save("wide.json")
+    train.main(["tiny.json", "--epochs", "2", "--teacher", "wide.json", "--out", "first"])
+    out = capsys.readouterr().out
+    assert out.index("first the teacher, wide, into first/teacher") < out.index("best accuracy")
+    assert load_checkpoint("first/teacher/last.pt")["epoch"] == 2
+    saved = settings_of("first")
+    assert (saved["teacher"], saved["init"], saved["epoch"]) == ("wide.json", None, 2)
+    words = "wide.json --epochs 1 --teacher first/teacher/best.pt --init first/best.pt --accumulate 2 --out second"
+    train.main(words.split())
+    out = capsys.readouterr().out
+    # The stem, its norm, the projection's norm, the last 1x1 with its norm, the classifier; not what is wider.
+    assert "took the weights of 6 of 11 layers; new are features.1.block.0.0" in out
+    assert (settings_of("second")["teacher"], settings_of("second")["init"]) == (
+        "first/teacher/best.pt",
+        "first/best.pt",
+    )
+    train.main(["wide.json", "--out", "second", "--resume"])
+    with pytest.raises(
+        NasError, match=r"--teacher is other\.pt, and the training to resume has first/teacher/best\.pt"
+    ):
+        train.main(["wide.json", "--out", "second", "--resume", "--teacher", "other.pt"])
+
+
+def test_images_that_cannot_be_read_are_named_and_counted(capsys):
+    for part in ("train", "val"):
+        for name, grey in (("cat", 0), ("dog", 200)):
+            folder = Path("images", part, name)
+            folder.mkdir(parents=True)
+            for index in range(4):
+                Image.new("L", (40, 40), grey + index).save(folder / f"{index}.png")
+    Path("images/train/dog/2.png").write_bytes(b"no image")
+    Path("images/val/cat/1.png").write_bytes(b"")
+    words = "tiny.json --data imagefolder:images --epochs 2 --resolution 32 --batch-size 4 --out here"
+    train.main(words.split())
+    out = capsys.readouterr().out
+    assert out.count("left out images/train/dog/2.png: ") == out.count("left out images/val/cat/1.png: ") == 1
+    assert "2 images could not be read and were left out" in out
 
 
 def test_a_spec_of_a_search_is_trained_beside_it():

@@ -39,7 +39,7 @@ def load_weights(source: str, model: MobileNet) -> Weights:
     name = max(networks, key=lambda name: len(_matching(model, networks[name])))
     weights = models.get_model_weights(name).DEFAULT
     try:
-        return weights.get_state_dict(check_hash=True)
+        return weights.get_state_dict(check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise NasError(
