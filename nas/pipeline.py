@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import multiprocessing
 import os
+import platform
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,11 +36,12 @@ from nas.registry import ESTIMATORS, RUNTIMES, STRATEGIES, load_estimator, load_
 from nas.run import COLUMNS, LoggedTrial, RunFolder, now
 from nas.space import Scale, SearchSpace
 from nas.spec import ArchSpec
-from nas.strategies.limits import MEGABYTE, Limit, cost_limits
+from nas.strategies.limits import MEGABYTE, Limit, Row, cost_limits
 from nas.strategies.netadapt import netadapt
 from nas.strategies.problem import Problem, fastest_ms
 from nas.strategies.samplers import SWEEPS, distributions, optimise, params_of, row_of
 from nas.strategies.scales import Anchors, anchor_networks, anchor_scales, choose_scales, rough_prices
+from nas.strategies.workers import finished_rows, open_study, retry_trials_of, work
 
 ROLES = ("large", "small")
 LEAST_OF_FRONT = 1.05  # times the fastest network: the smallest budget of a front
@@ -51,6 +54,8 @@ LOOP, LOOP_TRIALS = "tpe", 200  # what the proven optimum is compared with where
 NOISE = 0.0125
 SLACK = 0.03  # unused share of the budget that is worth another attempt
 ATTEMPTS, TRIM_ROUNDS = 3, 6
+SHARED_LOG = "workers.log"  # in a run's folder: where the workers of one machine meet
+SHARED_ARGUMENTS = ("strategy", "estimator", "recipe_level", "objective", "reward_w", "max_params", "max_memory_mb")
 OBJECTIVES = ("top1", "mnasnet")
 HOPELESS = 1.1  # times the budget: a prediction that far above it is not measured within it
 COMPARED = ("mobilenet_v3_large", "mobilenet_v3_small")
@@ -100,6 +105,9 @@ class Request:
     objective: str = "top1"  # within the budget; or "mnasnet", whose reward takes latency into account
     reward_w: float = -0.07
     trials: int | None = None  # the strategy's own number by default
+    workers: int = 1  # processes on this machine
+    storage: str | None = None  # a data base's URL, for workers on several machines
+    study: str | None = None  # what these work on together
     max_params: int | None = None
     max_memory_mb: float | None = None  # of parameters and activations, as `count_cost(...).memory_bytes`
     seed: int = 0
@@ -151,6 +159,8 @@ class Request:
             raise unknown_name("objective", self.objective, OBJECTIVES)
         if not -math.inf < self.reward_w < 0:
             raise NasError(f"--reward-w is {self.reward_w:g}; it must be below 0, for a slow network is worth less")
+        if (self.storage is None) != (self.study is None):
+            raise NasError("--storage and --study go together: all who name the same two work on one search")
         if self.small_budget_ms is not None and (self.several_ms or self.front):
             raise NasError("--small-budget-ms goes with one budget; leave it out, or search with --only small")
         if len(self.budgets) < len(self.kinds) * len(self.several_ms):
@@ -360,8 +370,8 @@ class Search:
         return max(fitting.values(), key=lambda pair: self.top1([pair[0]])[0])
 
     def reward(self, role: str, top1: Any, latency_ms: Any) -> Any:
-        """MnasNet's reward, ACC * (LAT / TARGET)^w (arXiv 1807.11626, equation 2); numbers or arrays."""
-        return top1 * (latency_ms / self.budgets[role]) ** self.request.reward_w
+        """MnasNet's, with the role's budget as its target."""
+        return mnasnet_reward(top1, latency_ms, self.budgets[role], self.request.reward_w)
 
     def find_rewarded(self, role: str, space: SearchSpace) -> ArchSpec:
         """The network with the highest reward, the latency of the best few being measured; it can be over budget."""
@@ -393,28 +403,22 @@ class Search:
     def explore(self, role: str, prices: BlockSums, limit_ms: float, attempt: int) -> Problem:
         """The study: networks predicted within the limit, others a little above it, and those trimmed down to it."""
         space = prices.space
-        score, terms, limits = self.estimator.compile(space), self.estimator.terms(space), self.request.limits(space)
-        problem = Problem(space, prices, score, limit_ms, terms, limits)
-        rewarded = self.request.objective == "mnasnet"
-        if rewarded:
-            # What is exact for a budget sweeps budgets around the target: the best reward of a front.
-            problem = replace(
-                problem,
-                score=lambda codes: self.reward(role, score(codes), prices(codes)),
-                sweep=self._sweep(role, problem),
-            )
+        problem = make_problem(self.request, self.estimator, prices, limit_ms, self.budgets[role])
         strategy = resolve("strategy", self.request.strategy, STRATEGIES)
         # Later attempts only shift the limit by a few percent: they need less.
         trials = max(1, (self.request.trials or strategy.trials) // (3 if attempt else 1))
         proposing, seeding, trimming = self.stages(attempt)
         stages = [(proposing, problem, trials)]
-        if self.run.manifest["roles"][role]["binds"] and not rewarded:
+        if self.run.manifest["roles"][role]["binds"] and self.request.objective == "top1":
             stages.append((seeding, problem.with_budget(SEED_LIMIT * limit_ms), max(1, trials // 4)))
         genes = distributions(space)
         with self.console.progress(f"searching {role}, attempt {attempt + 1}") as progress:
             for index, (stage, limited, number) in enumerate(stages):
                 finished = [row_of(space, trial.params) for trial in self.run.trials(role, stage)]
-                rows = optimise(limited, strategy, trials=number, seed=self.request.seed, finished=finished)
+                if self.request.workers > 1 or self.request.storage:
+                    rows = iter(self.shared_rows(role, stage, limited, number)[len(finished) :])
+                else:
+                    rows = optimise(limited, strategy, trials=number, seed=self.request.seed, finished=finished)
                 try:
                     for done, row in enumerate(rows, start=len(finished) + 1):
                         spec = space.decode([np.array(row)])[0]
@@ -431,17 +435,46 @@ class Search:
             self.trim(role, trial.spec, limit_ms, trimming)
         return problem
 
-    def _sweep(self, role: str, problem: Problem) -> tuple[float, ...]:
-        """Budgets (ms) from the target outwards, to a quarter and four times of it, as far as there are networks."""
-        fastest = fastest_ms(problem.latency, problem.others)
-        factors = sorted(np.geomspace(1 / 4, 4, SWEEPS + 1), key=lambda factor: abs(np.log(factor)))
-        return tuple(max(fastest, self.budgets[role] * float(factor)) for factor in factors)
+    def shared_rows(self, role: str, stage: str, problem: Problem, trials: int) -> list[Row]:
+        """The rows that workers evaluated together: processes of this machine, or whoever has the same storage.
 
-    def _sweep(self, role: str, problem: Problem) -> tuple[float, ...]:
-        """Budgets (ms) from the target outwards, to a quarter and four times of it, as far as there are networks."""
-        fastest = fastest_ms(problem.latency, problem.others)
-        factors = sorted(np.geomspace(1 / 4, 4, SWEEPS + 1), key=lambda factor: abs(np.log(factor)))
-        return tuple(max(fastest, self.budgets[role] * float(factor)) for factor in factors)
+        Their common study keeps the first one's limit, for each machine's own measurements say a little else.
+        """
+        request = self.request
+        storage = request.storage or self.run.path / SHARED_LOG
+        name = "/".join(filter(None, (request.study, role, stage)))
+        study = open_study(storage, name)
+        wanted = {
+            "space": problem.space.name,
+            "scales": [list(scale) for scale in problem.space.scales],
+            **{key: getattr(request, key) for key in SHARED_ARGUMENTS},
+        }
+        if "search" not in study.user_attrs:
+            study.set_user_attr("limit_ms", problem.budget_ms)
+            study.set_user_attr("search", wanted)
+        elif study.user_attrs["search"] != wanted:
+            keys = [key for key, value in wanted.items() if study.user_attrs["search"].get(key) != value]
+            raise NasError(f"the study {request.study} is of another search ({', '.join(keys)}); name another --study")
+        limit_ms = study.user_attrs["limit_ms"]
+        shared = (request, problem.latency, limit_ms, self.budgets[role], storage, name, trials)
+        here = f"{platform.node()}-{os.getpid()}"
+        if request.workers > 1:
+            spawn = multiprocessing.get_context("spawn")
+            names = [f"{here}-{number}" for number in range(1, request.workers + 1)]
+            children = {
+                worker: spawn.Process(target=share, args=(*shared, worker), daemon=True) for worker in names
+            }
+            for child in children.values():
+                child.start()
+            while children:
+                for worker, child in list(children.items()):
+                    child.join(0.2)
+                    if child.exitcode is not None:
+                        del children[worker]
+                        if child.exitcode and retry_trials_of(study, worker):
+                            self.console.say(f"warning: worker {worker} died; its trial is done again")
+        share(*shared, here)  # what is left, where all died; the whole, where there are no children
+        return finished_rows(study, problem)
 
     def optimum(self, role: str, problem: Problem, attempt: int) -> dict[str, Any] | None:
         """The model's proven optimum, its runners-up, and the best that a strategy found beside it.
@@ -622,7 +655,9 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
         allow_other_device=request.allow_other_device,
     )
     by_kind = {kind: _searchable(table, request.space(kind), console) for kind in request.kinds}
-    run = RunFolder(out, asdict(request), resume=resume)
+    # Who works on it, and where they meet, can change when a run is resumed; a URL can hold a password.
+    arguments = {key: value for key, value in asdict(request).items() if key not in ("workers", "storage", "study")}
+    run = RunFolder(out, arguments, resume=resume)
     prices = Prices(table, console, request.seed)
     state = Search(request, prices, load_estimator(request.estimator, request.recipe_level), run, console)
     for note in state.notes:
@@ -653,6 +688,47 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
     run.add_seconds("search", begun)
     _finish(state, found, published)
     return run
+
+
+def make_problem(
+    request: Request, estimator: Any, prices: BlockSums, limit_ms: float, target_ms: float
+) -> Problem:
+    """What a strategy is given: a limit on latency, and the target of a reward that takes latency into account."""
+    space = prices.space
+    score, terms = estimator.compile(space), estimator.terms(space)
+    problem = Problem(space, prices, score, limit_ms, terms, request.limits(space))
+    if request.objective == "top1":
+        return problem
+    # What is exact for a budget sweeps budgets from the target outwards: the best reward of a front.
+    fastest = fastest_ms(prices, problem.others)
+    factors = sorted(np.geomspace(1 / 4, 4, SWEEPS + 1), key=lambda factor: abs(np.log(factor)))
+    return replace(
+        problem,
+        score=lambda codes: mnasnet_reward(score(codes), prices(codes), target_ms, request.reward_w),
+        sweep=tuple(max(fastest, target_ms * float(factor)) for factor in factors),
+    )
+
+
+def mnasnet_reward(top1: Any, latency_ms: Any, target_ms: float, w: float) -> Any:
+    """ACC * (LAT / TARGET)^w (arXiv 1807.11626, equation 2); numbers or arrays."""
+    return top1 * (latency_ms / target_ms) ** w
+
+
+def share(
+    request: Request,
+    prices: BlockSums,
+    limit_ms: float,
+    target_ms: float,
+    storage: str | Path,
+    name: str,
+    trials: int,
+    worker: str,
+) -> None:
+    """What a worker does; all it needs can be sent to another process."""
+    estimator = load_estimator(request.estimator, request.recipe_level)
+    problem = make_problem(request, estimator, prices, limit_ms, target_ms)
+    strategy = resolve("strategy", request.strategy, STRATEGIES)
+    work(open_study(storage, name), problem, strategy, trials=trials, seed=request.seed, worker=worker)
 
 
 def _over_the_range(state: Search, spaces: Mapping[str, SearchSpace]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from nas.cost import count_cost
-from nas.errors import NasError
+from nas.errors import NasError, hide_passwords
 from nas.files import make_folder, read_text, write_text
 from nas.spec import ArchSpec
 
@@ -85,7 +85,7 @@ class RunFolder:
             log.unlink(missing_ok=True)  # of a run whose manifest somebody removed
             self.manifest = {
                 "version": JSON_VERSION,
-                "command": " ".join(["python -m nas.search", *sys.argv[1:]]),
+                "command": hide_passwords(" ".join(["python -m nas.search", *sys.argv[1:]])),
                 "arguments": arguments,
                 "versions": versions(),
                 "created": now(),

@@ -86,6 +86,11 @@ def _parser() -> Parser:
     )
     parser.add_argument("--reward-w", type=float, default=-0.07, metavar="W", help="of mnasnet (default: -0.07)")
     parser.add_argument("--trials", type=positive_int, metavar="N", help="networks a role that the strategy proposes")
+    parser.add_argument("--workers", type=positive_int, default=1, metavar="N", help="processes that evaluate trials")
+    parser.add_argument(
+        "--storage", metavar="URL", help="data base (postgresql://…) on which workers of several machines meet"
+    )
+    parser.add_argument("--study", metavar="NAME", help="what the workers on a storage work on together")
     parser.add_argument("--max-params", type=count, metavar="N", help="at most so many parameters: 3.5M, 800k, 3500000")
     parser.add_argument(
         "--max-memory-mb",
@@ -124,6 +129,9 @@ def _request(arguments: argparse.Namespace) -> Request:
         objective=arguments.objective,
         reward_w=arguments.reward_w,
         trials=arguments.trials,
+        workers=arguments.workers,
+        storage=arguments.storage,
+        study=arguments.study,
         max_params=arguments.max_params,
         max_memory_mb=arguments.max_memory_mb,
         seed=arguments.seed,

@@ -199,3 +199,37 @@ def test_objectives_that_make_no_sense_are_refused(machine: Machine) -> None:
         search(exact(objective="speed"), Path("run"))
     with pytest.raises(NasError, match=r"--reward-w is 0.07; it must be below 0"):
         search(exact(objective="mnasnet", reward_w=0.07), Path("run"))
+
+
+# Workers ----------------------------------------------------------------------------------------------
+
+
+def test_workers_share_a_search(machine: Machine) -> None:
+    search(exact(strategy="random", workers=2, trials=8), Path("run"))
+    assert whole_ms(machine, found(Path("run"))["large"]) <= 0.7
+    own = [row for row in rows(Path("run/trials.csv")) if row["stage"] == "random"]
+    assert 8 <= len({row["spec_id"] for row in own}) == len(own) <= 9
+
+
+def test_a_storage_is_shared_by_name(machine: Machine) -> None:
+    shared = {"strategy": "random", "storage": "sqlite:///shared.db", "study": "common", "trials": 5}
+    search(exact(**shared), Path("one"))
+    search(exact(**shared), Path("two"))
+    of = {
+        name: [row["spec_id"] for row in rows(Path(name) / "trials.csv") if row["stage"] == "random"]
+        for name in ("one", "two")
+    }
+    assert of["one"] == of["two"], "the second evaluated what the first had"
+    with pytest.raises(NasError, match=r"the study common is of another search \(strategy\); name another --study"):
+        search(exact(**shared | {"strategy": "tpe"}), Path("three"))
+    with pytest.raises(NasError, match="--storage and --study go together"):
+        search(exact(**shared | {"study": None}), Path("three"))
+
+
+def test_passwords_are_not_written_down(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+    monkeypatch.setattr("sys.argv", ["nas", "--storage", "postgresql://me:secret@host/db"])
+    run = search(exact(trials=2), Path("run"))
+    assert run.manifest["command"].endswith("--storage postgresql://me:***@host/db")
+    with pytest.raises(NasError) as error:
+        search(exact(storage="nosuch://me:secret@host/db", study="s"), Path("other"))
+    assert "secret" not in str(error.value)

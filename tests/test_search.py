@@ -113,6 +113,7 @@ def test_every_argument_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
         "--resolution 96 128 --table t.json --runtime r --threads 3 --precision p --allow-other-device "
         "--estimator e --recipe-level l --strategy s --trials 9 "
         "--objective mnasnet --reward-w -0.15 "
+        "--workers 3 --storage sqlite:///x.db --study y "
         "--max-params 3.5M --max-memory-mb 20.5 "
         "--seed 3 --out o --resume"
     )
@@ -139,6 +140,9 @@ def test_every_argument_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
             trials=9,
             objective="mnasnet",
             reward_w=-0.15,
+            workers=3,
+            storage="sqlite:///x.db",
+            study="y",
             max_params=3_500_000,
             max_memory_mb=20.5,
             seed=3,

@@ -1,0 +1,252 @@
+"""How many evaluations strategies need to come near the proven optimum of the model, and what a proposal takes.
+
+    uv run python benchmarks/search_efficiency.py                # all parts; an hour on one core
+    uv run python benchmarks/search_efficiency.py gap --seeds 3  # one of: gap, speed, proof
+
+Accuracy is the ImageNet prior, latency the committed table. `plain-tpe` and `plain-nsga2` are Optuna's samplers as
+a user writes them: every gene a categorical parameter, the budget told by `Trial.set_constraint`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+
+from nas.latency.fidelity import covered_scales
+from nas.latency.table import LatencyTable
+from nas.registry import STRATEGIES, load_estimator, load_space, resolve
+from nas.run import RunFolder, versions
+from nas.space import SearchSpace
+from nas.strategies.exact import solve
+from nas.strategies.history import History
+from nas.strategies.problem import Problem, fastest_ms
+from nas.strategies.samplers import distributions, next_row, optimise, params_of, row_of
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "search_efficiency.json"
+TABLE = HERE / "data" / "latency_table.json"
+SPACES = ("mobilenet_v3_large", "mobilenet_v3_small")
+EVALUATIONS = (25, 50, 100, 200, 500, 1000)
+TRIALS = (100, 1_000, 10_000)  # at which a proposal's time is taken
+BUDGET_SHARE = 0.35  # of the way from the fastest to the slowest network of the space, in logarithms
+PLAIN = {
+    "plain-tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
+    "plain-nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=["gap", "speed", "proof"], metavar="PART")
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--largest", type=int, default=max(TRIALS), help="trials of the speed part")
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    table = LatencyTable.load(arguments.table)
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    results = kept | {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "table": f"{table.device.cpu}, {table.runtime}",
+        "versions": versions(),
+    }
+    for part in arguments.parts:
+        if part == "gap":
+            results["gap"] = gaps(table, arguments.seeds)
+        elif part == "speed":
+            results["speed"] = speeds(table, arguments.largest)
+        elif part == "proof":
+            results["proof"] = proofs(table)
+        else:
+            parser.error(f"no part {part!r}; there are gap, speed and proof")
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def problem_of(table: LatencyTable, space: SearchSpace) -> Problem:
+    """The search of a space at the scales that the table has, for a budget in the middle of its range."""
+    at = space.at(covered_scales(table, space))
+    prices, prior = table.compile(at), load_estimator("imagenet-prior")
+    ends = fastest_ms(prices), max(float(table.predict_ms([at.largest(scale)])[0]) for scale in at.scales)
+    budget_ms = float(np.exp(np.interp(BUDGET_SHARE, [0, 1], np.log(ends))))
+    return Problem(at, prices, prior.compile(at), budget_ms, prior.terms(at))
+
+
+# Gap to the optimum -----------------------------------------------------------------------------------
+
+
+def gaps(table: LatencyTable, seeds: int) -> dict[str, Any]:
+    """Points of top-1 below the proven optimum after so many evaluations: median and worst of the seeds."""
+    found: dict[str, Any] = {}
+    for name in SPACES:
+        problem = problem_of(table, load_space(name))
+        best = next(iter(problem.best()))
+        optimum = float(problem.score(np.array([best.row]))[0])
+        print(f"\n{name} within {problem.budget_ms:.2f} ms: proven optimum {optimum:.3f}")
+        print(f"{'':14}" + "".join(f"{n:>16,}" for n in EVALUATIONS) + "   median / worst gap")
+        found[name] = {
+            "budget_ms": round(problem.budget_ms, 3),
+            "scales": [str(scale) for scale in problem.space.scales],
+            "optimum": round(optimum, 4),
+            "strategies": {},
+        }
+        for strategy in [*STRATEGIES, *PLAIN]:
+            runs = np.array([best_so_far(problem, strategy, seed) for seed in range(seeds)])
+            gap = optimum - runs[:, [n - 1 for n in EVALUATIONS]]
+            rows = {
+                str(n): {"median": round(float(np.median(gap[:, i])), 3), "worst": round(float(gap[:, i].max()), 3)}
+                for i, n in enumerate(EVALUATIONS)
+            }
+            found[name]["strategies"][strategy] = rows
+            cells = "".join(f"{row['median']:>8.2f} /{row['worst']:>6.2f}" for row in rows.values())
+            print(f"{strategy:14}{cells}", flush=True)
+    return found
+
+
+def best_so_far(problem: Problem, name: str, seed: int) -> np.ndarray:
+    """The highest top-1 of a network within the budget after each evaluation; -inf before there is one."""
+    number = max(EVALUATIONS)
+    if name in PLAIN:
+        return np.maximum.accumulate(plain_scores(problem, PLAIN[name](seed), number))
+    rows = list(optimise(problem, resolve("strategy", name, STRATEGIES), trials=number, seed=seed))
+    scores = np.full(number, -np.inf)
+    scores[: len(rows)] = problem.score(np.array(rows))
+    return np.maximum.accumulate(scores)
+
+
+def plain_scores(problem: Problem, sampler: optuna.samplers.BaseSampler, number: int) -> np.ndarray:
+    """What Optuna finds by itself; a network over the budget counts as nothing."""
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    space, genes = problem.space, distributions(problem.space)
+
+    def objective(trial: optuna.Trial) -> float:
+        params = {name: trial.suggest_categorical(name, gene.choices) for name, gene in genes.items()}  # type: ignore[attr-defined]
+        row = row_of(space, params)
+        trial.set_constraint("latency", problem.latency_ms(row) - problem.budget_ms)
+        return float(problem.score(np.array([row]))[0])
+
+    study.optimize(objective, n_trials=number)
+    rows = [row_of(space, trial.params) for trial in study.trials]
+    scores = problem.score(np.array(rows))
+    scores[problem.latency(np.array(rows)) > problem.budget_ms] = -np.inf
+    return scores
+
+
+# Milliseconds a trial ---------------------------------------------------------------------------------
+
+
+def speeds(table: LatencyTable, largest: int) -> dict[str, Any]:
+    """Milliseconds of processor time a trial (proposal, both estimates, log) once there are so many trials."""
+    problem = problem_of(table, load_space(SPACES[0]))
+    genes = len(problem.space.genes)
+    print(f"\nms a trial, {genes} genes: proposal + estimates and log" + "".join(f"{n:>12,}" for n in TRIALS))
+    counts = [n for n in TRIALS if n <= largest]
+    filling = list(itertools.islice(_random_rows(problem), max(counts)))
+    found: dict[str, Any] = {"genes": genes, "strategies": {}}
+    for name in STRATEGIES:
+        rows = {str(n): round(proposal_ms(problem, name, filling[:n]), 2) for n in counts}
+        found["strategies"][name] = rows
+        print(f"{name:46}" + "".join(f"{ms:>12.2f}" for ms in rows.values()), flush=True)
+    found["log"] = {str(n): round(log_ms(table, problem, filling[:n]), 2) for n in counts}
+    print(f"{'estimates and log':46}" + "".join(f"{ms:>12.2f}" for ms in found["log"].values()))
+    found["optuna"] = {}
+    for name, make in PLAIN.items():  # to a thousand trials: more would take hours
+        cells = {str(n): round(plain_ms(problem, make, filling[:n]), 2) for n in counts if n <= 1000}
+        found["optuna"][name] = cells
+        print(f"{name + ', ask and tell in memory':46}" + "".join(f"{ms:>12.2f}" for ms in cells.values()))
+    return found
+
+
+def _random_rows(problem: Problem) -> Any:
+    rng, seen = random.Random(0), set()
+    while True:
+        row = problem.random_row(rng)
+        if row not in seen:
+            seen.add(row)
+            yield row
+
+
+def proposal_ms(problem: Problem, name: str, filling: list[Any], number: int = 20) -> float:
+    history = History(problem)
+    history.price(filling)
+    propose = resolve("strategy", name, STRATEGIES).proposer(problem)
+    history.price([next_row(history, propose, 0)])  # what is remembered of the trials before is made once
+    begun = time.process_time()
+    for _ in range(number):
+        history.price([next_row(history, propose, 0)])
+    return 1000 * (time.process_time() - begun) / number
+
+
+def log_ms(table: LatencyTable, problem: Problem, filling: list[Any], number: int = 50) -> float:
+    """What the pipeline does with a proposal; the log holds the trials before."""
+    space, prior, genes = problem.space, load_estimator("imagenet-prior"), distributions(problem.space)
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder) / "run", {}, resume=False)
+        for count, row in enumerate(filling):
+            if count == len(filling) - number:
+                begun = time.process_time()
+            spec = space.decode([np.array(row)])[0]
+            estimate = prior.estimate([spec])
+            values = float(table.predict_ms([spec])[0]), float(estimate.top1[0]), float(estimate.std[0])
+            run.log("large", "x", spec, *values, params_of(space, row), genes)
+        run.flush()
+        return 1000 * (time.process_time() - begun) / number
+
+
+def plain_ms(
+    problem: Problem, make: Callable[[int], optuna.samplers.BaseSampler], filling: list[Any], number: int = 10
+) -> float:
+    space, genes = problem.space, distributions(problem.space)
+    study = optuna.create_study(direction="maximize", sampler=make(0))
+    for row, score in zip(filling, problem.score(np.array(filling)), strict=True):
+        study.add_trial(
+            optuna.trial.create_trial(params=params_of(space, row), distributions=genes, value=float(score))
+        )
+    begun = time.process_time()
+    for _ in range(number):
+        trial = study.ask(genes)
+        study.tell(trial, 70.0)
+    return 1000 * (time.process_time() - begun) / number
+
+
+# Proof ------------------------------------------------------------------------------------------------
+
+
+def proofs(table: LatencyTable) -> dict[str, Any]:
+    """Seconds of processor time to prove the optimum over all scales of a space that the table has."""
+    found = {}
+    for name in [*SPACES, "once_for_all"]:
+        space = load_space(name)
+        if not covered_scales(table, space):
+            continue
+        problem = problem_of(table, space)
+        seconds = []
+        for scale in problem.fitting_scales:
+            begun = time.process_time()
+            solve(problem.needed_additive, problem.limits, scale)
+            seconds.append(time.process_time() - begun)
+        found[name] = {
+            "scales": len(problem.space.scales),
+            "fitting": len(seconds),
+            "seconds": round(sum(seconds), 2),
+            "slowest_scale": round(max(seconds), 2),
+        }
+        print(f"{name}: optimum over {len(seconds)} scales proven in {sum(seconds):.2f} s, slowest {max(seconds):.2f}")
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Many workers on one study: each proposes, evaluates and tells, and can come and go at any time.
+
+A proposal is put into the study whole, as a waiting trial, and then taken by whoever is free: a worker that dies
+leaves a trial that another can do again. On a data base (PostgreSQL) Optuna's heartbeats find such trials; on a
+journal file the parent process does, which knows its children.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas.errors import NasError, hide_passwords
+from nas.strategies.history import History
+from nas.strategies.problem import Problem, Row
+from nas.strategies.samplers import Strategy, distributions, next_row, params_of, row_of
+
+HEARTBEAT = 15  # seconds between two signs of life; a worker without one for twice as long is taken for dead
+WORKER = "worker"  # user attribute: who evaluates a trial
+_PAUSE = 0.2  # seconds, while others finish
+_UNCLAIMED = 5.0  # seconds within which a worker that took a trial says so
+
+Evaluate = Callable[[Row], tuple[float, float]]
+
+
+def open_study(storage: str | Path, name: str, heartbeat: int = HEARTBEAT) -> Study:
+    """The study of that name on a data base (an URL) or in a journal file (a path); made if it is not there.
+
+    Its values are score and latency (ms). Raises NasError for a storage that cannot be reached.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)
+    made: RDBStorage | JournalStorage
+    try:
+        if isinstance(storage, Path):
+            made = JournalStorage(JournalFileBackend(str(storage), lock_obj=JournalFileOpenLock(str(storage))))
+        else:
+            made = RDBStorage(
+                _with_driver(storage),
+                engine_kwargs={"pool_pre_ping": True},
+                heartbeat_interval=heartbeat,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+            )
+        directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+        return optuna.create_study(storage=made, study_name=name, directions=directions, load_if_exists=True)
+    except ImportError as error:
+        raise NasError(f"{storage}: {error}; install the driver with: uv sync --extra distributed") from None
+    except Exception as error:  # the driver's own, of which there are many
+        if type(error).__module__.split(".")[0] not in ("sqlalchemy", "psycopg", "optuna"):
+            raise
+        line = " ".join(str(error).split("\n")[0].split())
+        raise NasError(hide_passwords(f"the storage {storage} cannot be used ({line})")) from None
+
+
+def _with_driver(url: str) -> str:
+    """SQLAlchemy's default driver for PostgreSQL is not the one that is installed."""
+    for scheme in ("postgresql://", "postgres://"):
+        if url.startswith(scheme):
+            return "postgresql+psycopg://" + url.removeprefix(scheme)
+    return url
+
+
+def work(
+    study: Study,
+    problem: Problem,
+    strategy: Strategy,
+    *,
+    trials: int,
+    seed: int,
+    worker: str,
+    evaluate: Evaluate | None = None,
+) -> None:
+    """Works on a study until it has `trials` finished ones, and none that is waiting or running.
+
+    `evaluate` maps a row to score and latency (ms), by default what the problem says. A row that was evaluated
+    before, by another worker at the same time, takes the stored values.
+    """
+    space, genes = problem.space, distributions(problem.space)
+    propose = strategy.proposer(problem)
+
+    def priced(row: Row) -> tuple[float, float]:
+        codes = np.array([row])
+        return float(problem.score(codes)[0]), float(problem.latency(codes)[0])
+
+    def objective(trial: Trial) -> Sequence[float]:
+        trial.set_user_attr(WORKER, worker)
+        params = {name: trial.suggest_categorical(name, gene.choices) for name, gene in genes.items()}  # type: ignore[attr-defined]
+        for other in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            if other.params == params:
+                return other.values
+        return (evaluate or priced)(row_of(space, params))
+
+    while True:
+        known = study.get_trials(deepcopy=False)
+        states = Counter(trial.state for trial in known)
+        running, waiting = states[TrialState.RUNNING], states[TrialState.WAITING]
+        if not waiting and states[TrialState.COMPLETE] + running < trials:
+            history = _history(problem, known)
+            row = next_row(history, propose, seed, len(known))
+            if row in history.seen and not running:
+                return  # there is no other network
+            if row not in history.seen:
+                new = optuna.create_trial(state=TrialState.WAITING, params=params_of(space, row), distributions=genes)
+                study.add_trial(new)
+                waiting = 1
+        if waiting:
+            study.optimize(objective, n_trials=1)
+        elif running:
+            time.sleep(_PAUSE)
+            fail_stale_trials(study)
+        elif states[TrialState.COMPLETE] >= trials:
+            return
+
+
+def _history(problem: Problem, known: Sequence[FrozenTrial]) -> History:
+    """What is finished, and what others are evaluating."""
+    history = History(problem)
+    genes = distributions(problem.space).keys()
+    for trial in known:
+        if trial.state != TrialState.FAIL and genes <= trial.params.keys():
+            row = row_of(problem.space, trial.params)
+            if trial.state == TrialState.COMPLETE and row not in history.seen:
+                history.add(row, *trial.values)
+            history.seen.add(row)
+    return history
+
+
+def finished_rows(study: Study, problem: Problem) -> list[Row]:
+    """The rows that were evaluated, each once, in order."""
+    return _history(problem, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))).rows
+
+
+def retry_trials_of(study: Study, worker: str) -> int:
+    """Fails the running trials of a worker that died, and those that nobody claims, for others to do again.
+
+    How many there were.
+    """
+    unclaimed = {trial.number for trial in _running(study) if WORKER not in trial.user_attrs}
+    if unclaimed:
+        time.sleep(_UNCLAIMED)
+    lost = [
+        trial
+        for trial in _running(study)
+        if trial.user_attrs.get(WORKER) == worker or (WORKER not in trial.user_attrs and trial.number in unclaimed)
+    ]
+    for trial in lost:
+        try:
+            study.tell(trial.number, state=TrialState.FAIL)
+        except (ValueError, UpdateFinishedTrialError):  # it was finished after all
+            continue
+        RetryHeartbeatStaleTrialCallback()(study, trial)
+    return len(lost)
+
+
+def _running(study: Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
