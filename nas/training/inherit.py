@@ -65,7 +65,7 @@ def kept_channels(spec: ArchSpec, parent: MobileNet) -> dict[Group, Tensor]:
     """Which of the parent's channels the network of `spec` keeps, in their order, for each group of its layers."""
     squares: dict[Group, Tensor] = {}
     for layer, (convolution, *_) in _layers_of(parent):
-        weight = convolution.weight.double() ** 2
+        weight = convolution.get_parameter("weight").double() ** 2
         groups = {layer.writes: 0} if layer.reads in (None, layer.writes) else {layer.writes: 0, layer.reads: 1}
         for group, dimension in groups.items():
             others = [other for other in range(weight.ndim) if other != dimension]
