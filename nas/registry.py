@@ -32,6 +32,7 @@ STRATEGIES = {
     "exact": "nas.strategies.samplers:EXACT",
     "evolution": "nas.strategies.samplers:EVOLUTION",
     "once-for-all": "nas.strategies.samplers:ONCE_FOR_ALL",
+    "fitted": "nas.strategies.samplers:FITTED",
     "tpe": "nas.strategies.samplers:TPE",
     "nsga2": "nas.strategies.samplers:NSGA2",
     "random": "nas.strategies.samplers:RANDOM",

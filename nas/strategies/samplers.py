@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.space import SearchSpace
 from nas.strategies.evolution import Propose, once_for_all, regularised
 from nas.strategies.exact import solve
+from nas.strategies.fitted import fitted
 from nas.strategies.history import History
 from nas.strategies.limits import Limit
 from nas.strategies.problem import Problem, Row
@@ -153,6 +154,7 @@ def _frozen(
 
 
 EXACT = Strategy(exact, trials=24)
+FITTED = Strategy(fitted, trials=60)
 EVOLUTION = Strategy(regularised, trials=500)
 ONCE_FOR_ALL = Strategy(once_for_all, trials=500)
 NSGA2 = Strategy(nsga2, trials=500, latency_counts=True)

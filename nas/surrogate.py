@@ -1,0 +1,110 @@
+"""An additive model of accuracy that is fitted to evaluated networks, starting from terms known before.
+
+    surrogate = Surrogate(prior.terms(space))
+    surrogate.fit(codes, top1)          # what was evaluated so far
+    surrogate.terms                     # a sum over blocks again: an integer program can find its optimum
+    mean, std = surrogate.predict(codes)
+
+Evaluated accuracy is taken to be `level + slope * known terms`, plus a correction for each choice of each gene and
+for each scale, which is drawn to 0: Bayesian ridge regression. Without data it is the known terms; corrections
+appear where the data ask for them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nas.additive import BlockSums
+from nas.space import SearchSpace
+
+CORRECTION = 0.3  # standard deviation of a correction, in those of the evaluated accuracies
+NOISE = 0.3  # of an evaluation that is repeated, in the same unit
+SLOPE_STD, LEVEL_STD = 0.5, 3.0
+
+
+class Surrogate:
+    """Bayesian ridge towards `known`, a score that rises with accuracy; `correction` and `noise` as above."""
+
+    def __init__(self, known: BlockSums, correction: float = CORRECTION, noise: float = NOISE) -> None:
+        self._known = known
+        self._space = known.space
+        self._prior = np.concatenate([[LEVEL_STD, SLOPE_STD], np.full(_columns(self._space), correction)])
+        self._noise = noise
+        self._centre, self._spread = 0.0, 1.0
+        self._known_mean, self._known_std = 0.0, 1.0
+        self._mean = np.zeros(len(self._prior))
+        self._mean[1] = 1.0
+        self._covariance = np.diag(self._prior**2)
+
+    def fit(self, codes: np.ndarray, top1: np.ndarray) -> None:
+        """Takes networks (n, genes) with their evaluated accuracies (n,), in place of what it took before."""
+        top1, known = np.asarray(top1, float), self._known(codes)
+        self._centre, self._spread = float(top1.mean()), float(top1.std()) or 1.0
+        self._known_mean, self._known_std = float(known.mean()), float(known.std()) or 1.0
+        features = self._features(codes)
+        start = np.zeros(len(self._prior))
+        start[1] = 1.0  # one standard deviation of the known terms is worth one of the accuracies
+        left = (top1 - self._centre) / self._spread - features @ start
+        precision = features.T @ features / self._noise**2 + np.diag(self._prior**-2.0)
+        self._covariance = np.linalg.inv(precision)
+        self._mean = start + self._covariance @ (features.T @ left) / self._noise**2
+
+    def predict(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Accuracy and its standard deviation, without an evaluation's own noise: arrays of shape (n,)."""
+        features = self._features(codes)
+        variance = np.einsum("ij,jk,ik->i", features, self._covariance, features)
+        return self._centre + self._spread * (features @ self._mean), self._spread * np.sqrt(variance)
+
+    @property
+    def terms(self) -> BlockSums:
+        """`predict`'s accuracy as a sum over blocks."""
+        return self._sums(self._mean)
+
+    def drawn(self, generator: np.random.Generator) -> BlockSums:
+        """One of the models that the data allow (Thompson sampling): its optimum is worth evaluating."""
+        return self._sums(generator.multivariate_normal(self._mean, self._covariance, method="cholesky"))
+
+    def _sums(self, coefficients: np.ndarray) -> BlockSums:
+        level, slope, *corrections = coefficients
+        scale = self._spread * slope / self._known_std
+        own = self._spread * np.array(corrections)
+        scales = len(self._space.scales)
+        constants = (
+            self._centre + self._spread * level + scale * (self._known.constants - self._known_mean) + own[:scales]
+        )
+        options, at = [], scales
+        for slot, values in zip(self._space.slots, self._known.options, strict=True):
+            first = self._space.slot_column(slot)
+            sizes = [len(gene.choices) for gene in self._space.genes[first : first + 4]]
+            added = np.zeros(1)
+            for size in sizes:
+                added = (added[:, None] + own[at : at + size]).ravel()
+                at += size
+            options.append(scale * values + added)
+        return BlockSums(
+            self._space, constants, options, [p._replace(values=scale * p.values) for p in self._known.pairs]
+        )
+
+    def _features(self, codes: np.ndarray) -> np.ndarray:
+        codes = np.asarray(codes)
+        features = np.zeros((len(codes), len(self._prior)))
+        features[:, 0] = 1.0
+        features[:, 1] = (self._known(codes) - self._known_mean) / self._known_std
+        rows = np.arange(len(codes))
+        features[rows, 2 + codes[:, 0]] = 1.0
+        at = 2 + len(self._space.scales)
+        for slot in self._space.slots:
+            first = self._space.slot_column(slot)
+            for gene in range(first, first + 4):
+                there = codes[:, gene] >= 0
+                features[rows[there], at + codes[there, gene]] = 1.0
+                at += len(self._space.genes[gene].choices)
+        return features
+
+
+def _columns(space: SearchSpace) -> int:
+    """A correction for each scale and for each choice of each gene of each slot."""
+    genes = [
+        gene for slot in space.slots for gene in space.genes[space.slot_column(slot) : space.slot_column(slot) + 4]
+    ]
+    return len(space.scales) + sum(len(gene.choices) for gene in genes)
