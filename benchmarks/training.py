@@ -29,7 +29,7 @@ from nas.latency.device import Device, allowed_cores
 from nas.models.mobilenet import build_model
 from nas.registry import load_spec
 from nas.training.data import EMBEDDED, Data, TensorImages, load_data
-from nas.training.loop import Training
+from nas.training.loop import Machine, Training
 from nas.training.recipes import load_recipe
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
@@ -66,13 +66,14 @@ def speed(data: Data, resolution: int, batch_size: int) -> dict[str, float]:
     schedule besides.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    recipe = load_recipe("quick").replace(batch_size=batch_size)
+    recipe = load_recipe("quick").replace(batch_size=batch_size, epochs=1 + ROUNDS)
     few = TensorImages(data.train.images[: batch_size * STEPS], data.train.labels[: batch_size * STEPS])  # type: ignore[attr-defined]
     training = Training(
         build_model(load_spec(NETWORK), len(data.classes)),
         Data(data.source, data.classes, few, data.val),
         recipe,
         resolution=resolution,
+        machine=Machine(device=device),
     )
     plain = torchvision.models.get_model(NETWORK, num_classes=len(data.classes))
     plain = plain.to(device, memory_format=torch.channels_last)

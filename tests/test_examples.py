@@ -1,0 +1,38 @@
+"""The examples run, and show what they say."""
+
+import random
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.registry import load_spec
+
+HEADS = Path(__file__).parent.parent / "examples" / "heads.py"
+
+
+@pytest.mark.parametrize("train", ["train_segmentation", "train_detection"])
+def test_losses_of_the_heads_fall(train):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    functions = runpy.run_path(str(HEADS))
+    shared = functions[train].__globals__
+    shared.update(STEPS=4, BATCH=2, SIZE=96)
+    torch.manual_seed(0)
+    losses = functions[train](load_spec("mobilenet_v3_small"), random.Random(0))
+    torch.set_num_threads(threads)
+    assert len(losses) == 4
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_masks_and_boxes_are_of_the_same_shapes():
+    draw = runpy.run_path(str(HEADS))["draw"]
+    rng = random.Random(0)
+    for _ in range(20):
+        image, mask, boxes, labels = draw(rng)
+        assert image.shape == (3, *mask.shape)
+        assert len(boxes) == len(labels)
+        # The one drawn last is whole: at its middle is its label.
+        left, top, right, bottom = boxes[-1].int().tolist()
+        assert mask[(top + bottom) // 2, (left + right) // 2] == labels[-1]
