@@ -282,14 +282,14 @@ class _Clock:
         return self.table.predict_ms(specs)
 
     def measured_ms(self, spec: ArchSpec) -> float | None:
-        """Normalised milliseconds; None where the table is of another device."""
+        """Normalised milliseconds, to the nanosecond; None where the table is of another device."""
         if not self.here:
             return None
         from nas.latency.networks import measure_latency
 
         with self.console.progress("measuring the whole network") as progress:
             (measured,) = measure_latency([spec], table=self.table, on_progress=lambda share: progress(share, ""))
-        return measured.normalised_ms
+        return round(measured.normalised_ms, 6)
 
 
 # Accuracy ---------------------------------------------------------------------------------------------
@@ -605,7 +605,9 @@ class _Trimming:
         ]
         table = {"device": self.clock.table.device.cpu, "runtime": str(self.clock.table.runtime)}
         family = {"version": 1, "budget_ms": self.budget_ms, **table, "accuracy": self.judge.source}
-        write_text(out / "trajectory.json", json.dumps(family | {"networks": networks}, indent=1) + "\n")
+        write_text(
+            out / "trajectory.json", json.dumps(family | {"networks": networks}, indent=1, sort_keys=True) + "\n"
+        )
         final = out / "final.json"
         self.judge.save(final.with_suffix(".pt"))
         self.steps[-1].spec.save(final, {**self.entries[-1], **table, "budget_ms": self.budget_ms})

@@ -298,7 +298,7 @@ def test_another_devices_table(call: Call, machine: Machine) -> None:
     assert not machine.ran
     assert all(not row["measured_ms"] for row in rows("there"))
     assert [row["cut"] for row in rows("there")][:4] == [row["cut"] for row in rows("here")][:4]
-    with pytest.raises(NasError, match=r"is of another device \(Another CPU\) and lacks \d+ rows .* mbconv 16x16 k3 e"):
+    with pytest.raises(NasError, match=r"is of another device \(Another CPU\) and lacks \d+ rows .* mbconv 16x48 k3 e"):
         call("--out", "deeper", "--table", "foreign.json", share=0.4)
     made_checkpoint()
     with pytest.raises(NasError, match=r"foreign.json is of networks with 1000 classes, and these have 10"):

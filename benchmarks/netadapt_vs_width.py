@@ -1,0 +1,388 @@
+"""Does NetAdapt do better than the same width multiplier everywhere, random trimming, or a search?
+
+    python benchmarks/netadapt_vs_width.py --work build/netadapt
+
+Two halves, one by one with --half. "prior": MobileNetV3-Large at 224 px down to 80, 60, 40 and 25 % of its latency,
+judged by the ImageNet prior. "images": MobileNetV3-Small with 10 classes at 32 px down to 80, 60 and 40 %, by training
+on the embedded images; every network that comes of it is trained anew, 15 epochs of `quick`, three seeds. All networks
+of a half are measured whole in the same rounds. An hour on one core, of which most is training; what is finished lies
+in --work, and the same command goes on from it. Writes benchmarks/results/netadapt_vs_width.json and the picture of
+docs/netadapt.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import math
+import random
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from nas import netadapt as command
+from nas.errors import NasError
+from nas.files import replacing, write_text
+from nas.latency.building import new_table
+from nas.latency.networks import measure_latency
+from nas.latency.table import LatencyTable, space_parts
+from nas.models.mobilenet import build_model
+from nas.parts import parts_of
+from nas.pipeline import Prices, Request, Silent, open_table, search
+from nas.registry import load_estimator, load_space, load_spec
+from nas.run import versions
+from nas.spec import ArchSpec
+from nas.strategies.exact import ranking
+from nas.strategies.limits import Limit
+from nas.strategies.netadapt import Price, Rules, netadapt, proposals
+from nas.training.checkpoint import save_checkpoint
+from nas.training.data import EMBEDDED, load_data
+from nas.training.loop import Training
+from nas.training.recipes import load_recipe
+
+ROOT = Path(__file__).parent
+RESULTS = ROOT / "results" / "netadapt_vs_width.json"
+PICTURE = ROOT.parent / "docs" / "images" / "netadapt_vs_width.png"
+SHARES = {"prior": (0.8, 0.6, 0.4, 0.25), "images": (0.8, 0.6, 0.4)}
+SEEDS = (0, 1, 2)
+CLASSES, PIXELS, EPOCHS = 10, 32, 15
+# On images: larger steps than the paper's, so that the way down takes a quarter of an hour; the head, which is a
+# third of the network at 32 px and which width multipliers shrink too, may be cut.
+RULES = {"prior": Rules(), "images": Rules(share=0.04, allow=("head",), one_each=True)}
+PROPOSAL_STEPS = 10
+NETADAPT, WIDTH, WIDTH_HEAD, RANDOM, SEARCH = "NetAdapt", "width", "width, head too", "random trimming", "search"
+COLOURS = {NETADAPT: "C0", WIDTH: "C1", WIDTH_HEAD: "C3", RANDOM: "0.6", SEARCH: "C2"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that a method offers; which share of the latency it keeps, the measurement tells."""
+
+    method: str
+    run: int  # random trimming has several
+    spec: ArchSpec
+
+
+# Candidates -------------------------------------------------------------------------------------------
+
+
+def seed_of(half: str) -> ArchSpec:
+    return load_spec("mobilenet_v3_large") if half == "prior" else load_spec("mobilenet_v3_small", resolution=PIXELS)
+
+
+def prices_of(half: str, work: Path) -> Prices:
+    """The table of a half, in its own file."""
+    file = work / f"table-{half}.json"
+    if file.exists():
+        table = LatencyTable.load(file)
+        table.check_device()
+    else:
+        table = new_table(open_table(None, "onnxruntime").runtime_here())
+        table.num_classes = CLASSES if half == "images" else table.num_classes
+    return Prices(table, Silent(), file=str(file))
+
+
+def price_of(prices: Prices) -> Price:
+    def price(specs: Sequence[ArchSpec]) -> np.ndarray:
+        prices.measure([part for spec in specs for part in parts_of(spec, prices.table.num_classes)], "rows")
+        return prices.table.predict_ms(specs)
+
+    return price
+
+
+def widths(half: str) -> Iterator[Candidate]:
+    """Every multiple of 0.01 (0.02 at 224 px). At 32 px the head is scaled too: left whole it would be half of all."""
+    kinds = ((WIDTH, False), (WIDTH_HEAD, True)) if half == "prior" else ((WIDTH, True),)
+    for method, scale_head in kinds:
+        seen = set()
+        for hundredths in range(98, 5, -2 if half == "prior" else -1):
+            name = seed_of(half).name
+            spec = load_spec(name, width=hundredths / 100, scale_head=scale_head, resolution=seed_of(half).resolution)
+            if spec.id not in seen:
+                seen.add(spec.id)
+                yield Candidate(method, 0, spec)
+
+
+def random_trims(half: str, price: Price) -> Iterator[Candidate]:
+    """As NetAdapt, but that chance chooses among the proposals."""
+    for run in SEEDS:
+        rng, spec = random.Random(run), seed_of(half)
+        seed_ms = latency_ms = float(price([spec])[0])
+        while latency_ms > 0.9 * min(SHARES[half]) * seed_ms:
+            found = proposals(spec, RULES[half].share * seed_ms, price, RULES[half])
+            if not found:
+                break
+            _, spec, latency_ms = rng.choice(found)
+            yield Candidate(RANDOM, run, spec)
+
+
+def netadapt_by_prior(price: Price) -> Iterator[Candidate]:
+    estimator, seed = load_estimator("imagenet-prior"), seed_of("prior")
+    budget_ms = 0.9 * SHARES["prior"][-1] * float(price([seed])[0])
+    for step in netadapt(seed, budget_ms, price=price, estimate=lambda specs: estimator.estimate(specs).top1):
+        if step.cut:
+            yield Candidate(NETADAPT, 0, step.spec)
+
+
+def netadapt_on_images(work: Path, prices: Prices) -> Iterator[Candidate]:
+    """By the command, from a seed that was trained on the same images."""
+    checkpoint, out = work / "seed.pt", work / "netadapt"
+    if not checkpoint.exists():
+        train(seed_of("images"), 0, checkpoint)
+    price_of(prices)([seed_of("images")])  # the table's file is there then
+    budget_ms = 0.9 * SHARES["images"][-1] * float(prices.table.predict_ms([seed_of("images")])[0])
+    rules = RULES["images"]
+    arguments = ["--data", EMBEDDED, "--step", str(rules.share), "--allow", *rules.allow]
+    arguments += ["--proposal-steps", str(PROPOSAL_STEPS), "--budget-ms", str(budget_ms)]
+    arguments += ["--table", str(prices.table.path), "--out", str(out), *(["--resume"] if out.exists() else [])]
+    with suppress(NasError):  # where the last share cannot be reached
+        command.main([str(checkpoint), *arguments])
+    prices.table = LatencyTable.load(prices.table.path or "")
+    for network in json.loads((out / "trajectory.json").read_text())["networks"][1:]:
+        yield Candidate(NETADAPT, 0, ArchSpec.from_dict(network["spec"]))
+
+
+def searched_by_prior(seed_ms: float, work: Path) -> Iterator[Candidate]:
+    """What `nas.search` finds at 224 px for the same milliseconds."""
+    for share in SHARES["prior"]:
+        out = work / f"search-{share:g}"
+        if not (out / "large.json").exists():
+            request = Request(budget_ms=share * seed_ms, only="large", resolution=(224,), trials=1)
+            search(request, out, resume=(out / "run.json").exists())
+        yield Candidate(SEARCH, 0, ArchSpec.load(out / "large.json"))
+
+
+def searched_at_32_pixels(prices: Prices, seed_ms: float) -> Iterator[Candidate]:
+    """The proven optimum of Small's space at 32 px by table and prior, for latencies around each share."""
+    space = replace(load_space("mobilenet_v3_small"), resolutions=(PIXELS,), widths=(0.35, 0.5, 0.75, 1.0), scales=())
+    prices.measure(list(space_parts(space, CLASSES)), "rows of the space")
+    latency, score = prices.table.compile(space), load_estimator("imagenet-prior").terms(space)
+    for share in SHARES["images"]:
+        for around in (0.94, 1.0, 1.06):
+            found = next(ranking(score, [Limit("latency", around * share * seed_ms, latency)], range(4)), None)
+            if found is not None:
+                (spec,) = space.decode([np.array(found.row)])
+                yield Candidate(SEARCH, 0, spec)
+
+
+def candidates(half: str, work: Path) -> list[Candidate]:
+    """All of a half, remembered in --work method by method."""
+    prices = prices_of(half, work)
+    price = price_of(prices)
+    makers: dict[str, Callable[[], Iterator[Candidate]]] = {
+        WIDTH: lambda: widths(half),
+        NETADAPT: lambda: netadapt_by_prior(price) if half == "prior" else netadapt_on_images(work, prices),
+        RANDOM: lambda: random_trims(half, price),
+        SEARCH: lambda: (
+            searched_by_prior(float(price([seed_of(half)])[0]), work)
+            if half == "prior"
+            else searched_at_32_pixels(prices, float(price([seed_of(half)])[0]))
+        ),
+    }
+    found = []
+    for method, make in makers.items():
+        file = work / f"candidates-{half}-{method}.json".replace(" ", "-")
+        if not file.exists():
+            rows = [[c.method, c.run, c.spec.to_dict()] for c in make()]
+            write_text(file, json.dumps(rows))
+        rows = json.loads(file.read_text())
+        found += [Candidate(name, run, ArchSpec.from_dict(spec)) for name, run, spec in rows]
+    return found
+
+
+# Measured, and the one of each method for each share ----------------------------------------------------
+
+
+def measured(half: str, work: Path, found: Sequence[Candidate]) -> dict[str, float]:
+    """Normalised milliseconds by spec id, the seed included: two sessions, the second of those near a share."""
+    file = work / f"measured-{half}.json"
+    if not file.exists():
+        table, seed = prices_of(half, work).table, seed_of(half)
+        specs = {spec.id: spec for spec in [seed, *(c.spec for c in found)]}
+        first = dict(
+            zip(specs, (m.normalised_ms for m in measure_latency(list(specs.values()), table=table)), strict=True)
+        )
+        near = {
+            c.spec.id: c.spec
+            for c in found
+            if any(abs(first[c.spec.id] / first[seed.id] / share - 1) < 0.08 for share in SHARES[half])
+        }
+        specs = {seed.id: seed, **near}
+        rng = random.Random(1)
+        second = measure_latency(list(specs.values()), table=table, rng=rng)
+        both = {key: math.sqrt(first[key] * m.normalised_ms) for key, m in zip(specs, second, strict=True)}
+        write_text(file, json.dumps(both))
+    times: dict[str, float] = json.loads(file.read_text())
+    return times
+
+
+def chosen(half: str, found: Sequence[Candidate], times: dict[str, float]) -> dict[tuple[str, int, float], ArchSpec]:
+    """By method, run and share: the slowest network that keeps the share. All methods are matched alike."""
+    seed_ms, best = times[seed_of(half).id], {}
+    for share in SHARES[half]:
+        for candidate in found:
+            ms, key = times.get(candidate.spec.id), (candidate.method, candidate.run, share)
+            if ms is not None and ms <= share * seed_ms and (key not in best or ms > times[best[key].id]):
+                best[key] = candidate.spec
+    return best
+
+
+# Accuracy ---------------------------------------------------------------------------------------------
+
+
+def train(spec: ArchSpec, seed: int, checkpoint: Path | None = None) -> float:
+    """Top-1 (percent) on the validation images after the last epoch."""
+    data, recipe = load_data(EMBEDDED), load_recipe("quick").replace(epochs=EPOCHS)
+    torch.manual_seed(seed)
+    model = build_model(spec, CLASSES, recipe.dropout)
+    training = Training(model, data, recipe, resolution=PIXELS, seed=seed)
+    *_, last = training.epochs()
+    if checkpoint:
+        contents = {"spec": spec.to_dict(), "classes": list(data.classes), "resolution": PIXELS}
+        save_checkpoint(checkpoint, {**contents, "average": training.kept.state_dict()})
+    return last.top1
+
+
+def trained(work: Path, specs: Sequence[ArchSpec]) -> dict[str, list[float]]:
+    """Top-1 of each network for each seed; finished trainings are in a file that only grows."""
+    file = work / "trainings.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    known = {(row["id"], row["seed"]): row["top1"] for row in rows}
+    for seed in SEEDS:  # a whole comparison first, then the next seed
+        for spec in specs:
+            if (spec.id, seed) not in known:
+                known[spec.id, seed] = train(spec, seed)
+                with file.open("a") as log:
+                    log.write(json.dumps({"id": spec.id, "seed": seed, "top1": known[spec.id, seed]}) + "\n")
+                print(f"{spec.id} seed {seed}: {known[spec.id, seed]:.2f} %", flush=True)
+    return {spec.id: [known[spec.id, seed] for seed in SEEDS] for spec in specs}
+
+
+def half_report(half: str, work: Path) -> dict[str, Any]:
+    """For each share and method: measured latency, mean accuracy, and the difference to width with its error."""
+    found = candidates(half, work)
+    times = measured(half, work, found)
+    picked, seed = chosen(half, found, times), seed_of(half)
+    specs = list({spec.id: spec for spec in [seed, *picked.values()]}.values())
+    if half == "images":
+        top1 = trained(work, specs)
+    else:
+        estimates = load_estimator("imagenet-prior").estimate(specs).top1
+        top1 = {spec.id: [float(value)] for spec, value in zip(specs, estimates, strict=True)}
+    points: dict[str, Any] = {}
+    for share in SHARES[half]:
+        methods: dict[str, Any] = {}
+        for method in COLOURS:
+            mine = [spec for (name, _, at), spec in picked.items() if name == method and at == share]
+            # Of three random networks each has one seed of its own: the spread is of both.
+            values = (
+                [top1[s.id][i % len(top1[s.id])] for i, s in enumerate(mine)]
+                if len(mine) > 1
+                else [value for s in mine for value in top1[s.id]]
+            )
+            if values:
+                methods[method] = {
+                    "spec_ids": [spec.id for spec in mine],
+                    "share": round(statistics.fmean(times[spec.id] for spec in mine) / times[seed.id], 4),
+                    "top1": round(statistics.fmean(values), 3),
+                    "std_error": round(_error(values), 3),
+                    "runs": [round(value, 3) for value in values],
+                }
+        for entry in methods.values():
+            best_width = max((methods[m] for m in (WIDTH, WIDTH_HEAD) if m in methods), key=lambda e: e["top1"])
+            entry["above_width"] = round(entry["top1"] - best_width["top1"], 3)
+            entry["above_width_error"] = round(math.hypot(entry["std_error"], best_width["std_error"]), 3)
+        points[f"{share:g}"] = methods
+    return {
+        "network": seed.name,
+        "resolution": seed.resolution,
+        "seed_ms": round(times[seed.id], 4),
+        "seed_top1": round(statistics.fmean(top1[seed.id]), 3),
+        "specs": {spec.id: spec.to_dict() for spec in specs},
+        "points": points,
+    }
+
+
+def _error(values: Sequence[float]) -> float:
+    """Standard error of the mean; 0 for a single, deterministic value."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+# Report -----------------------------------------------------------------------------------------------
+
+
+def print_half(half: str, report: dict[str, Any]) -> None:
+    print(f"\n{half}: {report['network']} at {report['resolution']} px, {report['seed_top1']:.2f} %")
+    print("| latency | " + " | ".join(COLOURS) + " | NetAdapt above width |\n" + "|---" * (len(COLOURS) + 2) + "|")
+    for share, methods in report["points"].items():
+        cells = [
+            f"{m['top1']:.2f} ± {m['std_error']:.2f} at {m['share']:.2f}" if (m := methods.get(name)) else ""
+            for name in COLOURS
+        ]
+        ours = methods.get(NETADAPT)
+        gain = f"{ours['above_width']:+.2f} ± {ours['above_width_error']:.2f}" if ours else ""
+        print(f"| {share} | " + " | ".join(cells) + f" | {gain} |")
+
+
+def draw(report: dict[str, Any]) -> None:
+    halves = [half for half in SHARES if half in report]
+    figure, panels = plt.subplots(1, len(halves), figsize=(5 * len(halves), 4), squeeze=False)
+    for axes, half in zip(panels[0], halves, strict=True):
+        own = report[half]
+        for method, colour in COLOURS.items():
+            points = [methods[method] for methods in own["points"].values() if method in methods]
+            if points:
+                axes.errorbar(
+                    [100 * point["share"] for point in points],
+                    [point["top1"] for point in points],
+                    [point["std_error"] for point in points],
+                    color=colour, label=method, marker="o", markersize=4, linewidth=1.2, capsize=2,
+                )  # fmt: skip
+        axes.plot([100], [own["seed_top1"]], "k*", markersize=9, label="seed")
+        what = "estimated ImageNet top-1" if half == "prior" else "top-1, Fashion-MNIST sample"
+        axes.set(
+            title=f"{own['network']}, {own['resolution']} px",
+            xlabel="measured latency, % of the seed",
+            ylabel=f"{what} (%)",
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    with replacing(PICTURE) as side:
+        figure.savefig(side, dpi=100)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="folder of what is finished")
+    parser.add_argument("--half", choices=tuple(SHARES), nargs="+", default=list(SHARES))
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    report = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    table = open_table(None, "onnxruntime")
+    report |= {
+        "date": datetime.date.today().isoformat(),
+        "machine": {"cpu": table.device.cpu, "cores": table.device.cores, "runtime": str(table.runtime)},
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+    }
+    for half in arguments.half:
+        report[half] = half_report(half, arguments.work)
+        write_text(RESULTS, json.dumps(report, indent=1) + "\n")
+        print_half(half, report[half])
+    draw(report)
+
+
+if __name__ == "__main__":
+    main()
