@@ -20,7 +20,7 @@ from nas import pipeline
 from nas.latency import timing
 from nas.latency.runtimes import Run
 from nas.latency.runtimes.base import check_precision
-from nas.latency.timing import Bench
+from nas.latency.timing import SENTINELS, Bench
 from nas.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart, parts_of
 from nas.registry import RUNTIMES
 from nas.spec import ArchSpec, halved
@@ -151,7 +151,7 @@ class SyntheticRuntime:
 
 def bench(machine: Machine, sentinel_ms: float = 2.0) -> Bench:
     """For timing programs that are no parts; the sentinel runs as "sentinel"."""
-    return Bench(SyntheticRuntime(machine=machine).clock, machine.program("sentinel", sentinel_ms), [])
+    return Bench(SyntheticRuntime(machine=machine).clock, [machine.program("sentinel", sentinel_ms)] * SENTINELS, [])
 
 
 def install(monkeypatch: pytest.MonkeyPatch, machine: Machine | None = None) -> Machine:

@@ -13,8 +13,11 @@ from scipy.stats import kendalltau, spearmanr
 from nas.errors import NasError
 from nas.latency.networks import measure_latency
 from nas.latency.table import LatencyTable, space_parts
+from nas.latency.timing import Effort
 from nas.space import Scale, SearchSpace
 from nas.spec import ArchSpec
+
+CHECK = Effort(0.006, 8, 24)  # of each of two sessions
 
 
 def covered_scales(table: LatencyTable, space: SearchSpace) -> list[Scale]:
@@ -52,6 +55,7 @@ def check(
             specs,
             table=table,
             rng=rng,
+            effort=CHECK,
             on_progress=lambda share, number=number: on_progress((number + share) / 2),  # type: ignore[misc]
         )
         sessions.append(np.array([m.normalised_ms for m in measured]))

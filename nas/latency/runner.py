@@ -234,7 +234,7 @@ def measure(bundle: Bundle, runtime: OnnxRuntime, log: Log, progress: ProgressLi
     def program(key: str) -> Program:
         return Program(runtime.compile(bundle.model(key)), Visit(*bundle.graphs[key].visit))
 
-    bench = Bench.of(runtime.clock, runtime.threads, program(bundle.sentinel["key"]).run)
+    bench = Bench.of(runtime.clock, runtime.threads, lambda: program(bundle.sentinel["key"]).run)
     missing = [batch for batch in bundle.batches if not log.rows.keys() >= set(batch.keys)]
     total, done = sum(work(bundle, batch) for batch in missing), 0.0
     for batch in missing:

@@ -165,7 +165,7 @@ class LatencyTable:
     def bench(self) -> Bench:
         """What this machine times programs with for this table. Raises NasError as `runtime_here` does."""
         runtime = self.runtime_here()
-        return Bench.of(runtime.clock, runtime.threads, runtime.compile(self.sentinel))
+        return Bench.of(runtime.clock, runtime.threads, lambda: runtime.compile(self.sentinel))
 
     # JSON ---------------------------------------------------------------------------------------------
 

@@ -41,8 +41,10 @@ Run = Callable[[], None]
 NEIGHBOURHOOD_SECONDS = 0.01
 UNSTEADY = 0.1  # a visit counts exp(-1/2) where the slowness before and after differs by this much, relative
 ITERATIONS = 5  # of the fit; the levels have settled to 0.1 % by then
-SENTINEL_SHARE = 0.1  # of the visits, and at most SENTINEL_VISITS a round
-SENTINEL_VISITS = 3
+# Several copies of the sentinel in long rounds, each once a round: one that ran more often than the other programs
+# would find its weights nearer than they do.
+SENTINELS = 3
+SENTINEL_SHARE = 0.1  # of the programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +100,17 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What programs are timed with: a clock (seconds), the sentinel, the cores to stay on."""
+    """What programs are timed with: a clock (seconds), copies of the sentinel, the cores to stay on."""
 
     clock: Callable[[], float]
-    sentinel: Run
+    sentinels: Sequence[Run]
     cores: list[int]
 
     @classmethod
-    def of(cls, clock: Callable[[], float], threads: int, sentinel: Run) -> Bench:
-        return cls(clock, sentinel, fastest_cores(clock, threads, sentinel))
+    def of(cls, clock: Callable[[], float], threads: int, sentinel: Callable[[], Run]) -> Bench:
+        """`sentinel` makes a copy of its program, with memory of its own."""
+        sentinels = [sentinel() for _ in range(SENTINELS)]
+        return cls(clock, sentinels, fastest_cores(clock, threads, sentinels[0]))
 
 
 def time_interleaved(
@@ -131,7 +135,7 @@ def time_interleaved(
         while active and done < effort.max_rounds:
             order = active + always
             rng.shuffle(order)
-            for program in _with_sentinel(order, sentinel=len(record.programs) - 1):
+            for program in _with_sentinels(order, record.sentinels):
                 record.visit(program)
             done += 1
             if done >= effort.min_rounds and (done - effort.min_rounds) % 2 == 0:
@@ -139,18 +143,17 @@ def time_interleaved(
                 active = [program for program in active if errors[program] > effort.relative_error]
             known = 1 - len(active) / max(1, len(programs)) if done >= effort.min_rounds else 0.0
             on_progress(max(done / effort.max_rounds, known))
-        record.visit(len(record.programs) - 1)  # the last program, too, has neighbours on both sides
+        record.visit(record.sentinels[-1])  # the last program, too, has neighbours on both sides
     timings = tuple(record.timings()) if done else ()
     return Session(timings[: len(programs)], timings[len(programs) :], record.sentinel_ms(), done)
 
 
-def _with_sentinel(order: Sequence[int], sentinel: int) -> Iterator[int]:
-    """A round: the programs in their order, the sentinel first and at even distances between them."""
-    visits = min(SENTINEL_VISITS, 1 + int(SENTINEL_SHARE * len(order)))
-    places = {len(order) * visit // visits for visit in range(visits)}
+def _with_sentinels(order: Sequence[int], sentinels: Sequence[int]) -> Iterator[int]:
+    """A round: the programs in their order, the sentinels at even distances between them, the first one first."""
+    places = {len(order) * number // len(sentinels): sentinel for number, sentinel in enumerate(sentinels)}
     for place, program in enumerate(order):
         if place in places:
-            yield sentinel
+            yield places[place]
         yield program
 
 
@@ -167,7 +170,9 @@ class _Record:
 
     def __init__(self, bench: Bench, programs: Sequence[Program]) -> None:
         self._clock = bench.clock
-        self.programs = [*programs, Program(bench.sentinel, LONG)]
+        number = min(len(bench.sentinels), 1 + int(SENTINEL_SHARE * len(programs)))
+        self.programs = [*programs, *(Program(run, LONG) for run in bench.sentinels[:number])]
+        self.sentinels = range(len(programs), len(self.programs))
         self._visited: list[int] = []  # the program of each visit
         self._runs: list[_Run] = []
 
@@ -182,7 +187,7 @@ class _Record:
 
     def sentinel_ms(self) -> float:
         program, counts = self._tagged()
-        times = np.array([run.seconds for run in self._runs])[counts & (program == len(self.programs) - 1)]
+        times = np.array([run.seconds for run in self._runs])[counts & (program >= self.sentinels[0])]
         return 1000 * float(np.quantile(times, 0.25))
 
     def _tagged(self) -> tuple[np.ndarray, np.ndarray]:
@@ -193,20 +198,19 @@ class _Record:
         return program, place >= np.array([program.visit.warm_ups for program in self.programs])[program]
 
     def timings(self) -> list[Timing]:
-        """What is known by now of each program, the sentinel left out. Each was visited at least once."""
+        """What is known by now of each program, the sentinels left out. Each was visited at least once."""
         runs = np.array(self._runs)
         walls, logs = runs[:, 1], np.log(np.maximum(runs[:, 2], 1e-9))
         program, counts = self._tagged()
         visit = np.repeat(np.arange(len(self._visited)), [sum(self.programs[p].visit) for p in self._visited])
-        sentinel = len(self.programs) - 1
         # Runs that warm up have levels of their own, one for each place in a visit.
         first = np.searchsorted(visit, np.arange(len(self._visited)))
         place = np.arange(len(runs)) - first[visit]
         kind = np.where(counts, program, (1 + place) * len(self.programs) + program)
         levels, slowness, weights = _fit(kind, visit, runs[:, 0] - walls, runs[:, 0], logs)
-        ratios = np.exp(logs - slowness[visit] - levels[sentinel])
+        ratios = np.exp(logs - slowness[visit] - levels[self.sentinels].mean())
         timings = []
-        for number in range(sentinel):
+        for number in range(self.sentinels[0]):
             own = counts & (program == number)
             weight = weights[visit[own]]
             q1, ratio, q3 = _weighted_quantiles(ratios[own], weight, (0.25, 0.5, 0.75))

@@ -33,7 +33,7 @@ from nas.latency.bundle import Rows, bundle_rows, emptied, write_bundle
 from nas.latency.device import Device
 from nas.latency.runner import ARCHIVE, Bundle, Graph, ProgressLine, duration
 from nas.latency.table import LatencyTable, space_parts
-from nas.latency.timing import LANDMARK, ROW, Effort, Run
+from nas.latency.timing import LANDMARK, ROW, SENTINELS, Effort, Run
 from nas.onnx_graph import part_model
 from nas.parts import BlockPart, NetworkPart, Part, parts_of
 from nas.published import published_spec
@@ -294,7 +294,7 @@ def test_a_run_that_was_killed_goes_on(
         machine.compiled.clear()
         capsys.readouterr()
         table = LatencyTable.load(runner.run(few_folder, ["--out", "mine.json"]))
-        assert len(machine.compiled) == 2 + len(whole.rows) - rows  # the sentinel, what was missing, its companion
+        assert len(machine.compiled) == SENTINELS + len(whole.rows) - rows + 1  # what was missing, its companion
         assert table.rows.keys() == whole.rows.keys()
         assert [table.rows[key].ratio for key in table.rows] == pytest.approx([whole.rows[k].ratio for k in table.rows])
         assert (table.created == head["created"]) or cut == len(kept)

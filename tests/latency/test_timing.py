@@ -17,7 +17,7 @@ from nas.latency.device import allowed_cores, pinned
 from nas.latency.timing import (
     LONG,
     ROW,
-    SENTINEL_VISITS,
+    SENTINELS,
     SHORT,
     Bench,
     Effort,
@@ -143,7 +143,7 @@ def test_runs_that_warm_up_do_not_count(machine: Machine) -> None:
 
         return run
 
-    bench = Bench(lambda: machine.now, program("sentinel", 2.0), [])
+    bench = Bench(lambda: machine.now, [program("sentinel", 2.0)], [])
     programs = [Program(program(name, ms), LONG) for name, ms in (("a", 1.0), ("b", 3.0))]
     session = time_interleaved(programs, bench, rng=random.Random(0))
     assert [result.ratio for result in session.timings] == pytest.approx([0.5, 1.5])
@@ -195,7 +195,7 @@ def test_the_seed_decides_the_order(machine: Machine) -> None:
     assert order(1) != order(2)
 
 
-@pytest.mark.parametrize(("count", "of_a_round"), [(3, 1), (15, 2), (60, SENTINEL_VISITS)])
+@pytest.mark.parametrize(("count", "of_a_round"), [(3, 1), (15, 2), (60, SENTINELS)])
 def test_the_sentinel_runs_in_every_round(machine: Machine, count: int, of_a_round: int) -> None:
     session = timed(machine, [3.0 + i / 100 for i in range(count)])
     runs = visits(machine)
@@ -302,6 +302,6 @@ def test_programs_run_on_the_cores_of_the_bench(monkeypatch: pytest.MonkeyPatch,
     asked: list[list[int]] = []
     monkeypatch.setattr(timing, "pinned", lambda cores: asked.append(cores) or _Recorded([], cores))
     plain = synthetic.bench(machine)
-    bench = Bench(plain.clock, plain.sentinel, [7])
+    bench = Bench(plain.clock, plain.sentinels, [7])
     time_interleaved([Program(machine.program("a", 1.0), SHORT)], bench, rng=random.Random(0))
     assert asked == [[7]]
