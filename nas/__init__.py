@@ -22,6 +22,8 @@ _PUBLIC = {
     "published_results": "nas.published",
     "count_cost": "nas.cost",
     "build_model": "nas.models.mobilenet",
+    "segmentation_model": "nas.models.heads",
+    "detection_model": "nas.models.heads",
     "load_model": "nas.training.checkpoint",
     "LatencyTable": "nas.latency.table",
     "measure_latency": "nas.latency.networks",
