@@ -122,7 +122,8 @@ def test_a_run_is_whole_and_agrees_with_itself(machine: Machine, strategy: str) 
         assert ArchSpec.from_dict(network["spec"]) == spec
         assert network["measured_ms"] == results["latency"]["measured_ms"]
         assert network["measured_ms"] == pytest.approx(whole_ms(machine, spec), rel=1e-3)
-        assert network["predicted_ms"] == pytest.approx(network_ms(spec), rel=1e-3)
+        # Whole networks of this machine take a little more than their parts, which one factor a session makes good.
+        assert network["predicted_ms"] == pytest.approx(whole_ms(machine, spec), rel=0.03)
         assert sum(ms for _, ms in network["breakdown"]) == pytest.approx(network["predicted_ms"], abs=1e-3)
         assert network["top1"] == pytest.approx(ImageNetPrior().estimate([spec]).top1[0], abs=1e-3)
         assert (network["top1_source"], results["accuracy"]["source"]) == ("estimated", "estimated")
@@ -177,7 +178,7 @@ def test_budgets_are_kept_and_used_whatever_the_table_is_off_by(
     machine.whole = lambda spec: 1.0 if spec.id == sentinel else bias * spread(spec)
     search(request(budget_ms=budget_ms, only="large", strategy="exact"), Path("run"))
     spec = found(Path("run"))["large"]
-    assert 0.93 * budget_ms < whole_ms(machine, spec) <= budget_ms
+    assert 0.92 * budget_ms < whole_ms(machine, spec) <= budget_ms
 
 
 def test_noise_does_not_break_the_budget(machine: Machine) -> None:
@@ -271,10 +272,12 @@ def test_the_range_is_said_before_the_search(machine: Machine) -> None:
 
 
 def test_smalls_budget_is_its_share_of_larges() -> None:
-    assert Request(budget_ms=10.0).budget("small") == pytest.approx(10 * 15.8 / 51) == 10 * SMALL_SHARE
-    assert Request(budget_ms=10.0, small_budget_ms=4.0).budget("small") == 4.0
-    assert Request(budget_ms=10.0).budget("large") == 10.0
-    assert Request(budget_ms=10.0, only="small").budget("small") == 10.0
+    def budgets(**changes: Any) -> list[float]:
+        return list(Request(budget_ms=10.0, **changes).budgets.values())
+
+    assert budgets() == [10.0, pytest.approx(10 * 15.8 / 51)] == [10.0, 10 * SMALL_SHARE]
+    assert budgets(small_budget_ms=4.0) == [10.0, 4.0]
+    assert budgets(only="small") == [10.0]
 
 
 @pytest.mark.parametrize("role", ["large", "small"])
@@ -314,7 +317,9 @@ def test_a_budget_that_only_the_fastest_network_keeps(machine: Machine, monkeypa
     monkeypatch.setattr(LatencyTable, "predict_ms", lambda table, specs: np.nextafter(predict_ms(table, specs), np.inf))
     smallest = load_space("few.py").smallest((0.75, 96))
     search(request(only="large", budget_ms=network_ms(smallest)), Path("run"))
-    assert found(Path("run"))["large"].id == smallest.id
+    best, prior = found(Path("run"))["large"], ImageNetPrior()
+    assert network_ms(best) <= network_ms(smallest)  # it, or what trimming made of it
+    assert prior.estimate([best]).top1[0] >= prior.estimate([smallest]).top1[0]
 
 
 # Tables -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from nas.space import SearchSpace
 from nas.spec import ArchSpec
 
 BATCH = 500  # programs in memory at once
-COMPANIONS = 6
+COMPANIONS = 5
 Progress = Callable[[float, str], None]  # share done, what is being done
 
 

@@ -56,7 +56,7 @@ class Effort:
     max_rounds: int
 
 
-ROW = Effort(0.03, 6, 8)  # the error of a network, a sum of some 17 rows, is a quarter of a row's
+ROW = Effort(0.04, 6, 16)  # the error of a network, a sum of some 17 rows, is a quarter of a row's
 LANDMARK = Effort(0.05, 3, 4)  # whole networks that show where things stand
 NETWORK = Effort(0.006, 8, 48)
 
