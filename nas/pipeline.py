@@ -37,11 +37,11 @@ from nas.run import COLUMNS, LoggedTrial, RunFolder, now
 from nas.space import Scale, SearchSpace
 from nas.spec import ArchSpec
 from nas.strategies.limits import MEGABYTE, Limit, Row, cost_limits
-from nas.strategies.netadapt import netadapt
+from nas.strategies.netadapt import Step, netadapt
 from nas.strategies.problem import Problem, fastest_ms
 from nas.strategies.samplers import SWEEPS, distributions, optimise, params_of, row_of
 from nas.strategies.scales import Anchors, anchor_networks, anchor_scales, choose_scales, rough_prices
-from nas.strategies.workers import finished_rows, open_study, retry_trials_of, work
+from nas.strategies.workers import finished, open_study, retry_trials_of, work
 
 ROLES = ("large", "small")
 LEAST_OF_FRONT = 1.05  # times the fastest network: the smallest budget of a front
@@ -55,8 +55,14 @@ NOISE = 0.0125
 SLACK = 0.03  # unused share of the budget that is worth another attempt
 ATTEMPTS, TRIM_ROUNDS = 3, 6
 SHARED_LOG = "workers.log"  # in a run's folder: where the workers of one machine meet
-SHARED_ARGUMENTS = ("strategy", "estimator", "recipe_level", "objective", "reward_w", "max_params", "max_memory_mb")
+SHARED_ARGUMENTS = (
+    *("strategy", "estimator", "data", "recipe_level", "objective", "reward_w", "max_params", "max_memory_mb"),
+)
 OBJECTIVES = ("top1", "mnasnet")
+TRAINING, FITTED = "short-training", "fitted"  # the estimator that --data is for, and the strategy that goes with it
+SAMPLE = "fashion-mnist-sample"
+ESTIMATES = "estimates.jsonl"  # in a run's folder: what networks reached that were trained
+PLAIN_RESOLUTION = 224  # of networks whose estimator does not see the resolution
 HOPELESS = 1.1  # times the budget: a prediction that far above it is not measured within it
 COMPARED = ("mobilenet_v3_large", "mobilenet_v3_small")
 Progress = Callable[[float, str], None]
@@ -100,6 +106,8 @@ class Request:
     precision: str = "float32"
     allow_other_device: bool = False  # to rest on the predictions of a table that nothing can be measured for here
     estimator: str = "imagenet-prior"
+    data: str | None = None  # images that an estimator trains networks on
+    data_dir: str | None = None
     recipe_level: str | None = None  # the training effort that estimates speak for; the estimator's own by default
     strategy: str = "exact"
     objective: str = "top1"  # within the budget; or "mnasnet", whose reward takes latency into account
@@ -138,9 +146,12 @@ class Request:
     def space(self, role: str) -> SearchSpace:
         """The role's space at the widths and resolutions asked for. Raises NasError for foreign ones."""
         space = load_space(self.large_space if kind_of(role) == "large" else self.small_space)
-        if not self.width and not self.resolution:
+        resolutions = self.resolution
+        if self.data and not resolutions:
+            resolutions = (PLAIN_RESOLUTION if PLAIN_RESOLUTION in space.resolutions else max(space.resolutions),)
+        if not self.width and not resolutions:
             return space
-        return space.at([Scale(w, r) for w in self.width or space.widths for r in self.resolution or space.resolutions])
+        return space.at([Scale(w, r) for w in self.width or space.widths for r in resolutions or space.resolutions])
 
     def check(self) -> None:
         """Raises NasError for the first name or number that is wrong, before anything is measured."""
@@ -154,7 +165,7 @@ class Request:
             ("strategy", self.strategy, STRATEGIES),
         ):
             resolve(kind, name, known)
-        load_estimator(self.estimator, self.recipe_level)
+        self._check_estimator()
         if self.objective not in OBJECTIVES:
             raise unknown_name("objective", self.objective, OBJECTIVES)
         if not -math.inf < self.reward_w < 0:
@@ -167,6 +178,35 @@ class Request:
             raise NasError(f"of the budgets {', '.join(map(str, self.several_ms))} two are (nearly) the same")
         for kind in self.kinds:
             _check_limits(self.space(kind), self.limits(self.space(kind)))
+
+    def _check_estimator(self) -> None:
+        """Raises NasError for an estimator without what it needs, or with what is of no use to it."""
+        if self.estimator == TRAINING and self.data is None:
+            raise NasError(f"--estimator {TRAINING} trains networks: name the images with --data, such as {SAMPLE}")
+        if self.estimator != TRAINING and (self.data or self.data_dir):
+            raise NasError(f"--data is for --estimator {TRAINING}; {self.estimator} looks at no images")
+        if self.estimator != TRAINING:
+            load_estimator(self.estimator, self.recipe_level)
+            return
+        if self.recipe_level is not None:
+            raise NasError(f"--recipe-level is of imagenet-prior; {TRAINING} has one training for all")
+        if self.strategy == "exact":
+            raise NasError(
+                f"--strategy exact needs an accuracy that is a sum over blocks, and {TRAINING}'s is none; "
+                f"leave --strategy out ({FITTED}), or take tpe"
+            )
+        if len(self.resolution) > 1:
+            raise NasError(
+                f"{TRAINING} trains all networks at the same low resolution and cannot choose one: "
+                f"name a single --resolution (default: {PLAIN_RESOLUTION})"
+            )
+
+    def load_estimator(self, folder: Path, threads: int | None = None) -> Any:
+        """The estimator; what is trained for it is kept in the run's folder."""
+        if self.estimator != TRAINING:
+            return load_estimator(self.estimator, self.recipe_level)
+        training = resolve("estimator", TRAINING, ESTIMATORS)
+        return training(self.data, self.data_dir, log=folder / ESTIMATES, seed=self.seed, threads=threads)
 
     def limits(self, space: SearchSpace) -> tuple[Limit, ...]:
         """What else than latency must be kept."""
@@ -201,6 +241,11 @@ def _check_limits(space: SearchSpace, limits: Sequence[Limit]) -> None:
                 f"no network of {space.name} has at most {limit.said(limit.most)}; "
                 f"the smallest feasible limit is {flag}"
             )
+
+
+def quick(estimator: Any) -> Any:
+    """What answers at once: an estimator, or, where that trains networks, what stands in for its order."""
+    return getattr(estimator, "stand_in", estimator)
 
 
 @dataclass
@@ -313,17 +358,32 @@ class Search:
             )
         if runtime.precision != "float32":
             notes.append(f"latencies are those of {runtime.precision}; accuracies are still estimates for float32")
+        if self.trains:
+            notes.append(
+                f"accuracies are on {self.request.data}, trained for a few epochs at {self.estimator.resolution} px; "
+                "the resolution is not searched, and which scales are tried and what is trimmed follow the ImageNet "
+                "prior's order"
+            )
         return notes
+
+    @property
+    def trains(self) -> bool:
+        """Whether an estimate takes a training."""
+        return quick(self.estimator) is not self.estimator
 
     def top1(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         return self.estimator.estimate(specs).top1
+
+    def quick_top1(self, specs: Sequence[ArchSpec]) -> np.ndarray:
+        """At once, if only in the right order."""
+        return quick(self.estimator).estimate(specs).top1
 
     def scales(self, role: str, space: SearchSpace) -> list[Scale]:
         """The scales to search; decided once a run, so that a resumed one goes on alike."""
         entry = self.run.manifest["roles"][role]
         if "scales" not in entry:
             limits = self.request.limits(space)
-            chosen = pick_scales(self.prices, space, self.estimator, self.budgets[role], limits)
+            chosen = pick_scales(self.prices, space, quick(self.estimator), self.budgets[role], limits)
             entry["scales"] = [list(scale) for scale in chosen]
             self.run.save()
         return [Scale(*scale) for scale in entry["scales"]]
@@ -456,14 +516,12 @@ class Search:
             keys = [key for key, value in wanted.items() if study.user_attrs["search"].get(key) != value]
             raise NasError(f"the study {request.study} is of another search ({', '.join(keys)}); name another --study")
         limit_ms = study.user_attrs["limit_ms"]
-        shared = (request, problem.latency, limit_ms, self.budgets[role], storage, name, trials)
+        shared = (request, self.run.path, problem.latency, limit_ms, self.budgets[role], storage, name, trials)
         here = f"{platform.node()}-{os.getpid()}"
         if request.workers > 1:
             spawn = multiprocessing.get_context("spawn")
             names = [f"{here}-{number}" for number in range(1, request.workers + 1)]
-            children = {
-                worker: spawn.Process(target=share, args=(*shared, worker), daemon=True) for worker in names
-            }
+            children = {worker: spawn.Process(target=share, args=(*shared, worker), daemon=True) for worker in names}
             for child in children.values():
                 child.start()
             while children:
@@ -474,7 +532,10 @@ class Search:
                         if child.exitcode and retry_trials_of(study, worker):
                             self.console.say(f"warning: worker {worker} died; its trial is done again")
         share(*shared, here)  # what is left, where all died; the whole, where there are no children
-        return finished_rows(study, problem)
+        rows, scores = finished(study, problem)
+        if self.trains and request.objective == "top1":
+            self.estimator.take(problem.space.decode([np.array(row) for row in rows]), scores)
+        return rows
 
     def optimum(self, role: str, problem: Problem, attempt: int) -> dict[str, Any] | None:
         """The model's proven optimum, its runners-up, and the best that a strategy found beside it.
@@ -517,12 +578,21 @@ class Search:
         """NetAdapt from `seed` down to a predicted `target_ms`, each step logged; None if it cannot get there."""
         known = {trial.spec.id for trial in self.run.trials(role) if not trial.params}
         last = None
-        for last in netadapt(seed, target_ms, price=self.kept_ms, estimate=self.top1):
-            if last.cut and last.spec.id not in known:
-                spec = last.spec.replace(name=f"{role}-trimmed")
-                std = float(self.estimator.estimate([spec]).std[0])
-                self.run.log(role, stage, spec, last.latency_ms, last.top1, std)
-        return last.spec if last is not None and last.latency_ms <= target_ms else None
+
+        def log(step: Step) -> None:
+            if step.cut and step.spec.id not in known:
+                spec = step.spec.replace(name=f"{role}-trimmed")
+                estimate = self.estimator.estimate([spec])
+                self.run.log(role, stage, spec, step.latency_ms, float(estimate.top1[0]), float(estimate.std[0]))
+
+        for last in netadapt(seed, target_ms, price=self.kept_ms, estimate=self.quick_top1):
+            if not self.trains:
+                log(last)
+        if last is None or last.latency_ms > target_ms:
+            return None
+        if self.trains:  # what was on the way is not worth a training
+            log(last)
+        return last.spec
 
     def kept_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         """Predicted latencies; infinite for networks over another limit, which fewer channels can lead to:
@@ -646,6 +716,7 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
     """
     console = console or Silent()
     request.check()
+    estimator = request.load_estimator(out)
     table = open_table(
         request.table,
         request.runtime,
@@ -659,7 +730,7 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
     arguments = {key: value for key, value in asdict(request).items() if key not in ("workers", "storage", "study")}
     run = RunFolder(out, arguments, resume=resume)
     prices = Prices(table, console, request.seed)
-    state = Search(request, prices, load_estimator(request.estimator, request.recipe_level), run, console)
+    state = Search(request, prices, estimator, run, console)
     for note in state.notes:
         console.say(f"note: {note}")
     begun = time.monotonic()
@@ -690,13 +761,14 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
     return run
 
 
-def make_problem(
-    request: Request, estimator: Any, prices: BlockSums, limit_ms: float, target_ms: float
-) -> Problem:
+def make_problem(request: Request, estimator: Any, prices: BlockSums, limit_ms: float, target_ms: float) -> Problem:
     """What a strategy is given: a limit on latency, and the target of a reward that takes latency into account."""
     space = prices.space
-    score, terms = estimator.compile(space), estimator.terms(space)
-    problem = Problem(space, prices, score, limit_ms, terms, request.limits(space))
+    score, terms = estimator.compile(space), quick(estimator).terms(space)
+    same = quick(estimator) is estimator
+    problem = Problem(
+        space, prices, score, limit_ms, terms if same else None, request.limits(space), start=None if same else terms
+    )
     if request.objective == "top1":
         return problem
     # What is exact for a budget sweeps budgets from the target outwards: the best reward of a front.
@@ -716,6 +788,7 @@ def mnasnet_reward(top1: Any, latency_ms: Any, target_ms: float, w: float) -> An
 
 def share(
     request: Request,
+    folder: Path,
     prices: BlockSums,
     limit_ms: float,
     target_ms: float,
@@ -725,7 +798,7 @@ def share(
     worker: str,
 ) -> None:
     """What a worker does; all it needs can be sent to another process."""
-    estimator = load_estimator(request.estimator, request.recipe_level)
+    estimator = request.load_estimator(folder, max(1, (os.cpu_count() or 1) // request.workers))
     problem = make_problem(request, estimator, prices, limit_ms, target_ms)
     strategy = resolve("strategy", request.strategy, STRATEGIES)
     work(open_study(storage, name), problem, strategy, trials=trials, seed=request.seed, worker=worker)
@@ -792,11 +865,15 @@ def _finish(state: Search, found: dict[str, ArchSpec], published: Sequence[Publi
     """Measures what is compared in one go, where that can be, and writes the files of the run."""
     run, table = state.run, state.table
     by_id: dict[str, Measured] = {}
+    compared = [result for result in published if result.spec.name in COMPARED]
     if not table.other_device:
-        compared = [part for name in COMPARED for part in parts_of(published_spec(name))]
-        state.prices.measure(compared, "published networks")
-        by_id = _measured_together(state, found, _compared(state, found, published))
+        parts = [part for name in COMPARED for part in parts_of(published_spec(name))]
+        state.prices.measure(parts, "published networks")
+        compared = _compared(state, found, published)
+        by_id = _measured_together(state, found, compared)
     found = {r: spec.replace(name=role_name(kind_of(r), state.budgets[r])) for r, spec in found.items()}
+    if state.trains:  # the others would each take a training
+        published = compared
     networks = [_network(state, f"found {role}", spec, by_id.get(spec.id), role, None) for role, spec in found.items()]
     for result in published:
         measurement = by_id.get(result.spec.id)
@@ -866,6 +943,7 @@ def _network(
     elif NetworkPart(spec).key in table.rows:
         whole = round(table.part_ms(NetworkPart(spec)), 4)
     priced = not table.missing(parts_of(spec))
+    figure = None if state.trains else result  # what was published is of other images
     estimated_top1, estimated_std = round(float(estimate.top1[0]), 3), round(float(estimate.std[0]), 3)
     return {
         "name": name,
@@ -878,13 +956,13 @@ def _network(
         "predicted_ms": round(float(table.predict_ms([spec])[0]), 4) if priced else None,
         "macs": cost.macs,
         "params": cost.params,
-        "top1": result.top1 if result else estimated_top1,
-        "top1_std": None if result else estimated_std,
-        "top1_source": "published" if result else "estimated",
+        "top1": figure.top1 if figure else estimated_top1,
+        "top1_std": None if figure else estimated_std,
+        "top1_source": "published" if figure else "estimated",
         "estimated_top1": estimated_top1,
         "estimated_std": estimated_std,
         "extrapolated": bool(estimate.extrapolated[0]),
-        "source": result.source if result else f"{state.estimator.name}: {state.estimator.effort}",
+        "source": figure.source if figure else f"{state.estimator.name}: {state.estimator.effort}",
         "breakdown": [[part, round(ms, 5)] for part, ms in table.breakdown(spec)] if priced else None,
     }
 

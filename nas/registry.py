@@ -27,6 +27,7 @@ RUNTIMES = {
 }
 ESTIMATORS = {
     "imagenet-prior": "nas.estimators.imagenet_prior:ImageNetPrior",
+    "short-training": "nas.estimators.short_training:ShortTraining",
 }
 STRATEGIES = {
     "exact": "nas.strategies.samplers:EXACT",

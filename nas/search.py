@@ -73,11 +73,19 @@ def _parser() -> Parser:
     parser.add_argument(
         "--allow-other-device", action="store_true", help="rest on the predictions of another device's --table"
     )
-    parser.add_argument("--estimator", default="imagenet-prior", metavar="NAME")
+    parser.add_argument(
+        "--estimator",
+        metavar="NAME",
+        help="default: imagenet-prior; with --data short-training, hours instead of a minute",
+    )
+    parser.add_argument(
+        "--data", metavar="SOURCE", help="train each network a little on these images, as in nas.train, to judge it"
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="where torchvision's sets lie or are put")
     parser.add_argument(
         "--recipe-level", metavar="NAME", help="training effort that estimates speak for (default: mobilenet-v3)"
     )
-    parser.add_argument("--strategy", default="exact", metavar="NAME")
+    parser.add_argument("--strategy", metavar="NAME", help="default: exact; with --data fitted")
     parser.add_argument(
         "--objective",
         default="top1",
@@ -106,7 +114,7 @@ def _parser() -> Parser:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    from nas.pipeline import Request
+    from nas.pipeline import FITTED, TRAINING, Request
 
     return Request(
         budget_ms=arguments.budget_ms[0] if arguments.budget_ms else 0.0,
@@ -123,9 +131,11 @@ def _request(arguments: argparse.Namespace) -> Request:
         threads=arguments.threads,
         precision=arguments.precision,
         allow_other_device=arguments.allow_other_device,
-        estimator=arguments.estimator,
+        estimator=arguments.estimator or (TRAINING if arguments.data else Request.estimator),
+        data=arguments.data,
+        data_dir=arguments.data_dir,
         recipe_level=arguments.recipe_level,
-        strategy=arguments.strategy,
+        strategy=arguments.strategy or (FITTED if arguments.data else Request.strategy),
         objective=arguments.objective,
         reward_w=arguments.reward_w,
         trials=arguments.trials,
@@ -180,7 +190,7 @@ def _show(manifest: dict[str, Any], console: RichConsole) -> None:
             f"{network['params'] / 1e6:.2f}",
             f"{network['estimated_top1']:.1f} ± {network['estimated_std']:.1f}"
             + ("*" if network["extrapolated"] else ""),
-            f"{network['top1']:.1f}" if published else "",
+            f"{network['top1']:.1f}" if network["top1_source"] == "published" else "",
             style="" if published else "bold",
         )
     console.say("")

@@ -22,7 +22,7 @@ def fitted(problem: Problem) -> Callable[[History, random.Random], Row]:
 
     The surrogate starts from the known terms. Raises NasError unless there are some.
     """
-    known = problem.needed_additive
+    known = problem.known
 
     def propose(history: History, rng: random.Random) -> Row:
         turn = len(history) % 3

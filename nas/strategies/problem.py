@@ -36,6 +36,7 @@ class Problem:
     additive: BlockSums | None = None
     others: tuple[Limit, ...] = ()
     sweep: tuple[float, ...] = ()  # budgets (ms) that the exact solver goes through; by default from this one down
+    start: BlockSums | None = None  # roughly in the order of `score`: what a surrogate starts from without `additive`
 
     def __post_init__(self) -> None:
         where = f"of the space {self.space.name} at {', '.join(map(str, self.space.scales))}"
@@ -88,6 +89,11 @@ class Problem:
         if self.additive is None:
             raise NasError("strategy 'exact' needs an estimator that is a sum over blocks, such as imagenet-prior")
         return self.additive
+
+    @property
+    def known(self) -> BlockSums:
+        """What a surrogate starts from. Raises NasError where there is nothing."""
+        return self.needed_additive if self.start is None else self.start
 
     def latency_ms(self, row: Row) -> float:
         return float(self.latency(np.array([row]))[0])

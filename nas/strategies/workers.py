@@ -136,9 +136,10 @@ def _history(problem: Problem, known: Sequence[FrozenTrial]) -> History:
     return history
 
 
-def finished_rows(study: Study, problem: Problem) -> list[Row]:
-    """The rows that were evaluated, each once, in order."""
-    return _history(problem, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))).rows
+def finished(study: Study, problem: Problem) -> tuple[list[Row], list[float]]:
+    """The rows that were evaluated, each once, in order, and their scores."""
+    history = _history(problem, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    return history.rows, history.scores.tolist()
 
 
 def retry_trials_of(study: Study, worker: str) -> int:

@@ -20,7 +20,7 @@ from problems import TINY, problem
 from nas.errors import NasError
 from nas.strategies import samplers
 from nas.strategies.problem import Problem, Row
-from nas.strategies.workers import finished_rows, open_study, retry_trials_of, work
+from nas.strategies.workers import finished, open_study, retry_trials_of, work
 
 SPAWN = multiprocessing.get_context("spawn")
 TRIALS = 16
@@ -65,7 +65,7 @@ def check(storage: str | Path) -> Counter[TrialState]:
     states = Counter(trial.state for trial in known)
     assert states[TrialState.COMPLETE] >= TRIALS
     assert states[TrialState.RUNNING] == states[TrialState.WAITING] == 0
-    rows = finished_rows(study, made)
+    rows = finished(study, made)[0]
     assert len(rows) >= TRIALS - 1, "more than a racing duplicate"
     assert all(made.fits(row) for row in rows)
     for trial in known:
@@ -77,15 +77,15 @@ def check(storage: str | Path) -> Counter[TrialState]:
 def test_one_worker_does_what_a_search_without_workers_does(tmp_path: Path) -> None:
     made, study = case(), open_study(tmp_path / "log", "s")
     work(study, made, samplers.TPE, trials=20, seed=3, worker="me")
-    assert finished_rows(study, made) == list(samplers.optimise(made, samplers.TPE, trials=20, seed=3))
+    assert finished(study, made)[0] == list(samplers.optimise(made, samplers.TPE, trials=20, seed=3))
     work(study, made, samplers.TPE, trials=22, seed=3, worker="me")
-    assert finished_rows(study, made) == list(samplers.optimise(made, samplers.TPE, trials=22, seed=3))
+    assert finished(study, made)[0] == list(samplers.optimise(made, samplers.TPE, trials=22, seed=3))
 
 
 def test_a_small_space_ends(tmp_path: Path) -> None:
     made, study = problem(TINY.at([(1.0, 32)]), 0.0), open_study(tmp_path / "log", "s")
     work(study, made, samplers.RANDOM, trials=500, seed=0, worker="me")
-    assert 0 < len(finished_rows(study, made)) < 10
+    assert 0 < len(finished(study, made)[0]) < 10
 
 
 def test_a_row_that_was_evaluated_takes_the_stored_value(tmp_path: Path) -> None:
