@@ -5,6 +5,7 @@
     python -m nas.measure --all               # every width and resolution: many minutes
     python -m nas.measure --check             # 100 random networks, measured whole, against the table
     python -m nas.measure --profile SPEC      # where a network's time goes, by the runtime's own account
+    python -m nas.measure --bundle FILE.zip   # nothing here: a zip to measure on a device without this package
 
 A search measures by itself what it needs; this command is for tables that are made beforehand or checked.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,7 @@ from nas.files import make_folder
 if TYPE_CHECKING:
     from nas.latency.runtimes import Runtime
     from nas.latency.table import LatencyTable
-    from nas.space import SearchSpace
+    from nas.space import Scale, SearchSpace
 
 
 HOLDS = 0.03  # a bias beyond it is told as a table that no longer holds
@@ -32,7 +34,7 @@ HOLDS = 0.03  # a bias beyond it is told as a table that no longer holds
 def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     from nas.latency.building import new_table
-    from nas.latency.table import NOISY
+    from nas.latency.table_file import NOISY
     from nas.pipeline import SMALL_SHARE, Prices, open_runtime, open_table, pick_scales
     from nas.registry import load_estimator, load_space
 
@@ -42,6 +44,9 @@ def main(argv: list[str] | None = None) -> None:
         _profile(arguments.profile, open_runtime(*kind, console), console)
         return
     spaces = [load_space(name) for name in arguments.space]
+    if arguments.bundle:
+        _bundle(arguments, spaces, console)
+        return
     if arguments.out and not Path(arguments.out).exists():
         make_folder(Path(arguments.out).parent)  # before anything is measured for it
         table = new_table(open_runtime(*kind, console))
@@ -59,13 +64,11 @@ def main(argv: list[str] | None = None) -> None:
         table.forget(noisy)
     before = len(table.rows)
     for space in spaces:
-        if arguments.all:
-            scales = list(space.scales)
-        elif arguments.budget_ms:
+        if arguments.budget_ms:
             budget = arguments.budget_ms * (SMALL_SHARE if space.name == "mobilenet_v3_small" else 1)
             scales = pick_scales(prices, space, load_estimator("imagenet-prior"), budget)
         else:
-            scales = [scale for scale in space.scales if scale == (1.0, 224)] or [space.scales[0]]
+            scales = _scales(arguments, space)
         prices.measure_space(space.at(scales), space.name)
     console.say(
         f"{table.path}: {len(table.rows)} rows, {len(table.rows) - before} of them new; "
@@ -78,6 +81,43 @@ def main(argv: list[str] | None = None) -> None:
         )
         for key in noisy:
             console.say(f"  {key}: {table.rows[key].error:.0%}")
+
+
+def _scales(arguments: Namespace, space: SearchSpace) -> list[Scale]:
+    """The widths and resolutions asked for; 1.0 at 224 by default."""
+    from nas.space import Scale
+
+    if arguments.width or arguments.resolution:
+        widths, resolutions = arguments.width or space.widths, arguments.resolution or space.resolutions
+        return [Scale(width, resolution) for width in widths for resolution in resolutions]
+    if arguments.all:
+        return list(space.scales)
+    return [scale for scale in space.scales if scale == (1.0, 224)] or [space.scales[0]]
+
+
+def _bundle(arguments: Namespace, spaces: list[SearchSpace], console: RichConsole) -> None:
+    """Writes what a device needs to measure a table without this package."""
+    from nas.latency.bundle import bundle_rows, write_bundle
+    from nas.pipeline import COMPARED, published_networks
+    from nas.published import published_spec
+
+    if arguments.budget_ms or arguments.check or arguments.out or arguments.runtime != "onnxruntime":
+        raise NasError(
+            "--bundle measures nothing here and is of onnxruntime: it goes with --space, --width, --resolution, --all, "
+            "--threads and --precision only"
+        )
+    published, compared = [result.spec for result in published_networks()], map(published_spec, COMPARED)
+    sessions = bundle_rows([space.at(_scales(arguments, space)) for space in spaces], published, compared)
+    rows = sum(len(session.parts) for session in sessions)
+    with console.progress("writing networks") as progress:
+        size = write_bundle(
+            arguments.bundle,
+            sessions,
+            threads=arguments.threads,
+            precision=arguments.precision,
+            on_progress=lambda share: progress(share, f"{rows} rows"),
+        )
+    console.say(f"{arguments.bundle}: {rows} rows, {size / 1e6:.1f} MB; on the device unzip it and run measure.py")
 
 
 def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, mend: bool, console: RichConsole) -> None:
@@ -147,6 +187,9 @@ def _parser() -> Parser:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--budget-ms", type=positive_float, metavar="MS", help="the scales that can hold its optimum")
     what.add_argument("--all", action="store_true", help="every width and resolution")
+    parser.add_argument("--width", nargs="+", type=positive_float, default=[], metavar="W", help="only these")
+    parser.add_argument("--resolution", nargs="+", type=positive_int, default=[], metavar="N", help="only these")
+    parser.add_argument("--bundle", metavar="FILE.zip", help="write this, to measure on a device without this package")
     what.add_argument(
         "--check", action="store_true", help="measure random networks and write the errors into the table"
     )

@@ -15,7 +15,8 @@ PAGES = [
     ROOT / "benchmarks/README.md",
 ]
 COMMAND = re.compile(r"python -m nas\.(\w+)([^`#\n]*)")
-COMMANDS = sorted({match.groups() for page in PAGES for match in COMMAND.finditer(page.read_text(encoding="utf-8"))})
+TEXTS = [page.read_text(encoding="utf-8").replace("\\\n", " ") for page in PAGES]  # a command over several lines is one
+COMMANDS = sorted({match.groups() for text in TEXTS for match in COMMAND.finditer(text)})
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)\)")
 SCRIPT = re.compile(r"benchmarks/\w+\.py")
 

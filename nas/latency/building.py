@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from nas.latency.calibration import factor
+from nas.latency.batch import Companion, measure_rows
 from nas.latency.device import Device
 from nas.latency.runtimes import Runtime
 from nas.latency.table import LatencyTable, RuntimeId
-from nas.latency.timing import LANDMARK, LONG, ROW, SHORT, Program, Visit, time_interleaved
+from nas.latency.timing import LANDMARK, LONG, ROW, SHORT, Program, Visit
 from nas.parts import HeadPart, NetworkPart, Part, context_of, parts_of
 from nas.space import SearchSpace
 from nas.spec import ArchSpec
@@ -70,41 +70,30 @@ def _measure_batch(
     rng: random.Random,
     report: Callable[[float], None],
 ) -> None:
-    bench, runtime, programs = table.bench, table.runtime_here(), []
+    bench, runtime = table.bench, table.runtime_here()
     whole = [NetworkPart(spec, table.num_classes) for spec in among]
+    programs = {}
     for index, part in enumerate([*batch, *whole]):
-        programs.append(Program(runtime.compile(part), visit_of(part)))
+        programs[part.key] = Program(runtime.compile(part), visit_of(part))
         report(0.4 * index / (len(batch) + len(whole)))
     # Whole networks in a table are landmarks, no sums rest on them.
     effort = LANDMARK if all(isinstance(part, NetworkPart) for part in batch) else ROW
-    session = time_interleaved(
-        programs[: len(batch)],
+    measured = measure_rows(
+        {part.key: programs[part.key] for part in batch},
         bench,
         effort,
+        known=table.rows,
+        companions=[Companion(programs[part.key], summands(part)) for part in whole],
         rng=rng,
-        companions=programs[len(batch) :],
         on_progress=lambda share: report(0.4 + 0.6 * share),
     )
     if table.path is None:
-        table.sentinel_ms = min(table.sentinel_ms, session.sentinel_ms)
-    for part, timing in zip(batch, session.timings, strict=True):
-        table.add(part, timing)
-    companions = [(spec, timing.ratio) for spec, timing in zip(among, session.companions, strict=True)]
-    new = {part.key for part in batch}
-    table.scale_rows(new, _factor(table, new, companions))
+        table.sentinel_ms = min(table.sentinel_ms, measured.sentinel_ms)
+    table.add(measured)
 
 
-def _factor(table: LatencyTable, new: Collection[str], companions: Sequence[tuple[ArchSpec, float]]) -> float:
-    """The factor for the rows of these keys that makes sums agree with whole networks (and their ratios)."""
-    sums: list[tuple[float, float, float]] = []
-    for spec, ratio in companions:
-        parts = list(parts_of(spec, table.num_classes))
-        if not table.missing(parts):
-            rows = [(part.key, 1) for part in parts]
-            rows += [(context.key, -1) for part in parts if (context := context_of(part)) is not None]
-            fresh, before = (
-                sum(sign * table.rows[key].ratio for key, sign in rows if (key in new) is is_new)
-                for is_new in (True, False)
-            )
-            sums.append((fresh, before, ratio))
-    return factor(*zip(*sums, strict=True)) if sums else 1.0
+def summands(network: NetworkPart) -> list[tuple[str, int]]:
+    """The rows whose sum a network is: keys, each with 1, or -1 for what is taken off."""
+    parts = list(parts_of(network.spec, network.num_classes))
+    contexts = [context for part in parts if (context := context_of(part)) is not None]
+    return [*((part.key, 1) for part in parts), *((context.key, -1) for context in contexts)]

@@ -22,42 +22,32 @@ from onnx import numpy_helper
 
 from nas.cost import NUM_CLASSES, count_cost
 from nas.files import replacing
-from nas.latency.building import companions_of, visit_of
+from nas.latency.building import companions_of, summands, visit_of
 from nas.latency.runner import ARCHIVE, INDEX, Batch, Graph
 from nas.latency.table import SENTINEL, space_parts
 from nas.latency.timing import LANDMARK, ROW, Effort
-from nas.onnx_graph import INPUT, OUTPUT, part_model
+from nas.onnx_graph import part_model
 from nas.parts import NetworkPart, Part, context_of, parts_of
 from nas.published import published_spec
 from nas.space import SearchSpace
 from nas.spec import ArchSpec
 
 SCRIPT, README = "measure.py", "README.txt"
-# What goes into the script, each after what it imports: modules of the package as they are (None), and what stands in
-# for those that need more than the standard library, numpy and onnxruntime. There a part is the model made of it here.
-MODULES = {
-    "nas": "",
-    "nas.latency": "",
-    "nas.latency.runtimes": "",
-    "nas.errors": None,
-    "nas.files": None,
-    "nas.parts": "Part = object",
-    "nas.onnx_graph": f"""from types import SimpleNamespace
-
-INPUT, OUTPUT = {INPUT!r}, {OUTPUT!r}
-
-
-def part_model(model, precision):
-    return SimpleNamespace(SerializeToString=lambda: model)""",
-    "nas.latency.device": None,
-    "nas.latency.runtimes.base": None,
-    "nas.latency.runtimes.onnx_runtime": None,
-    "nas.latency.timing": None,
-    "nas.latency.table_file": None,
-    "nas.latency.calibration": None,
-    "nas.latency.batch": None,
-    "nas.latency.runner": None,
-}
+# The modules that go into the script, each after those it imports: the standard library, numpy, onnxruntime, and each
+# other. Packages are empty there.
+PACKAGES = ("nas", "nas.latency", "nas.latency.runtimes")
+MODULES = (
+    "nas.errors",
+    "nas.files",
+    "nas.latency.device",
+    "nas.latency.runtimes.base",
+    "nas.latency.runtimes.onnx_runtime",
+    "nas.latency.timing",
+    "nas.latency.table_file",
+    "nas.latency.calibration",
+    "nas.latency.batch",
+    "nas.latency.runner",
+)
 BATCH_BYTES = 128 << 20  # weights of landmarks that are in the device's memory at once
 INLINE = 256  # bytes of weights that are worth a place in the list of what is filled
 
@@ -172,7 +162,7 @@ def _index(graphs: Sequence[Graph], sessions: Sequence[Rows], threads: int, prec
         Batch(
             [part.key for part in session.parts],
             dataclasses.astuple(session.effort),
-            [(NetworkPart(spec).key, summands(spec)) for spec in session.among],
+            [(network.key, summands(network)) for network in map(NetworkPart, session.among)],
         )
         for session in sessions
     ]
@@ -194,16 +184,9 @@ def _index(graphs: Sequence[Graph], sessions: Sequence[Rows], threads: int, prec
     )
 
 
-def summands(spec: ArchSpec) -> list[tuple[str, int]]:
-    """The rows whose sum a network is: keys, each with 1, or -1 for what is taken off."""
-    parts = list(parts_of(spec))
-    contexts = [context for part in parts if (context := context_of(part)) is not None]
-    return [*((part.key, 1) for part in parts), *((context.key, -1) for context in contexts)]
-
-
 def script() -> str:
     """measure.py: the modules' own sources, and a few lines that load them."""
-    sources = {name: _source(name) if text is None else text for name, text in MODULES.items()}
+    sources = dict.fromkeys(PACKAGES, "") | {module: _source(module) for module in MODULES}
     assert not any("'''" in source or source.endswith("\\") for source in sources.values())
     texts = "\n".join(f"SOURCES[{name!r}] = r'''{source}'''" for name, source in sources.items())
     return _SCRIPT.replace("#SOURCES#", texts)

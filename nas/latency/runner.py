@@ -27,7 +27,7 @@ from nas.files import make_folder, write_text
 from nas.latency.batch import Companion, Measurement, measure_rows
 from nas.latency.device import Device, allowed_cores
 from nas.latency.runtimes.onnx_runtime import OnnxRuntime
-from nas.latency.table_file import Row, RuntimeId, Sentinel, date, table_file, table_text
+from nas.latency.table_file import NOISY, Row, RuntimeId, Sentinel, date, noisy_rows, table_file, table_text
 from nas.latency.timing import Bench, Effort, Program, Visit
 
 ARCHIVE, INDEX = "networks.zip", "index.json"
@@ -77,7 +77,7 @@ class Batch:
     """
 
     keys: list[str]
-    effort: tuple[float, int, int]
+    effort: tuple[float, int, int, float]
     companions: list[tuple[str, list[tuple[str, int]]]]
 
 
@@ -114,11 +114,8 @@ class Bundle:
         batches = [Batch(**batch) for batch in index.pop("batches")]
         return cls(archive=archive, graphs={graph.key: graph for graph in graphs}, batches=batches, **index)
 
-    def model(self, key: str) -> Any:
-        """A part's ONNX model, filled: bytes, which a runtime on the device takes for a part.
-
-        Raises NasError if the archive is damaged.
-        """
+    def model(self, key: str) -> bytes:
+        """A part's ONNX model, filled. Raises NasError if the archive is damaged."""
         graph = self.graphs[key]
         try:
             return graph.filled(self.archive.read(graph.file))
@@ -232,7 +229,7 @@ def measure(bundle: Bundle, runtime: OnnxRuntime, log: Log, progress: ProgressLi
     """Adds to the log what it lacks of the bundle."""
 
     def program(key: str) -> Program:
-        return Program(runtime.compile(bundle.model(key)), Visit(*bundle.graphs[key].visit))
+        return Program(runtime.load(bundle.model(key)), Visit(*bundle.graphs[key].visit))
 
     bench = Bench.of(runtime.clock, runtime.threads, lambda: program(bundle.sentinel["key"]).run)
     missing = [batch for batch in bundle.batches if not log.rows.keys() >= set(batch.keys)]
@@ -264,7 +261,7 @@ def measure(bundle: Bundle, runtime: OnnxRuntime, log: Log, progress: ProgressLi
 
 def work(bundle: Bundle, batch: Batch) -> float:
     """About how long a batch takes to load and to time, in no unit: layers are slow beside their arithmetic."""
-    _, min_rounds, _ = batch.effort
+    _, min_rounds, *_ = batch.effort
     graphs = [bundle.graphs[key] for key in (*batch.keys, *(key for key, _ in batch.companions))]
     return sum(min_rounds * sum(graph.visit) / 3 * (20e6 + graph.macs) + 20 * graph.size for graph in graphs)
 
@@ -273,6 +270,8 @@ def run(folder: Path, argv: Sequence[str] | None = None) -> Path:
     """Measures the bundle unzipped in `folder` and gives the table's file. Raises NasError."""
     bundle = Bundle.open(folder)
     arguments = _parser(bundle).parse_args(argv)
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # looked up before onnxruntime flushes denormals to zero, which some numpy warn of
     runtime, device = OnnxRuntime(arguments.threads, bundle.precision), Device.this()
     name = RuntimeId.of(runtime)
     out = Path(arguments.out or table_file(device, name))
@@ -301,6 +300,8 @@ def run(folder: Path, argv: Sequence[str] | None = None) -> Path:
     )
     write_text(out, text)
     log.path.unlink()
+    if noisy := noisy_rows(log.rows):
+        print(f"{len(noisy)} rows stayed uncertain by over {NOISY:.0%}, such as {noisy[0]!r}")
     print(f"{out}: {len(log.rows)} rows, sentinel {bundle.sentinel['network']} {log.sentinel_ms:.2f} ms")
     return out
 

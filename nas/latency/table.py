@@ -22,10 +22,22 @@ from nas.additive import BlockSums
 from nas.cost import NUM_CLASSES
 from nas.errors import NasError
 from nas.files import read_text, write_text
+from nas.latency.batch import Measurement
 from nas.latency.device import Device
 from nas.latency.runtimes import Runtime
-from nas.latency.table_file import JSON_VERSION, KEYS, Row, RuntimeId, Sentinel, date, rows_hash, table_file, table_text
-from nas.latency.timing import Bench, Timing
+from nas.latency.table_file import (
+    JSON_VERSION,
+    KEYS,
+    Row,
+    RuntimeId,
+    Sentinel,
+    date,
+    noisy_rows,
+    rows_hash,
+    table_file,
+    table_text,
+)
+from nas.latency.timing import Bench
 from nas.parts import BlockPart, HeadPart, NetworkPart, Part, StemPart, context_of, parts_of
 from nas.published import published_spec
 from nas.registry import RUNTIMES, resolve
@@ -34,7 +46,6 @@ from nas.spec import ArchSpec
 
 TABLES = Path("latency_tables")  # where commands keep them, from the folder they run in
 SENTINEL = "mobilenet_v3_large"
-NOISY = 0.1  # relative standard error of a row; in a network, a row is some 6 % of the time
 
 
 @dataclass(eq=False)
@@ -116,13 +127,16 @@ class LatencyTable:
         ]
         return BlockSums(space, np.array(constants), options)
 
-    def add(self, part: Part, timing: Timing) -> None:
-        self.rows[part.key] = Row.of(timing)
+    def add(self, measured: Measurement) -> None:
+        """Takes the rows of a session, and notes the factor in them."""
+        self.rows |= measured.rows
+        if measured.factor != 1.0:
+            self.calibrations.append(measured.calibration)
         self._prices.clear()
 
     def noisy(self) -> list[str]:
-        """Keys of the rows of blocks whose times stayed uncertain by more than `NOISY`."""
-        return [key for key, row in self.rows.items() if row.error > NOISY and not key.startswith("network ")]
+        """Keys of the rows of blocks whose times stayed uncertain."""
+        return noisy_rows(self.rows)
 
     def forget(self, keys: Iterable[str]) -> None:
         """Drops rows, so that they are measured again."""

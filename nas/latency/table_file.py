@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nas.latency.timing import Timing
 
 JSON_VERSION = 2
+NOISY = 0.1  # relative standard error of a row; in a network, a row is some 6 % of the time
 DIGITS = 7  # of a ratio to the sentinel
 KEYS = (
     "version",
@@ -130,6 +131,11 @@ def table_text(
     lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(row.to_dict())}" for key, row in sorted(rows.items()))
     text = json.dumps(head, indent=2, ensure_ascii=False)
     return text.removesuffix("\n}") + ',\n  "rows": {\n' + lines + "\n  }\n}\n"
+
+
+def noisy_rows(rows: Mapping[str, Row]) -> list[str]:
+    """Keys of the rows of blocks whose times stayed uncertain by more than `NOISY`."""
+    return [key for key, row in rows.items() if row.error > NOISY and not key.startswith("network ")]
 
 
 def rows_hash(sentinel_ms: float, rows: Mapping[str, Row]) -> str:

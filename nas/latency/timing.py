@@ -49,16 +49,20 @@ SENTINEL_SHARE = 0.1  # of the programs
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """Until when programs are timed: a relative standard error, within a number of rounds."""
+    """Until when programs are timed: a relative standard error, within a number of rounds and seconds.
+
+    At least `min_rounds`, however long they take.
+    """
 
     relative_error: float
     min_rounds: int
     max_rounds: int
+    seconds: float = 3600.0
 
 
-ROW = Effort(0.04, 6, 16)  # the error of a network, a sum of some 17 rows, is a quarter of a row's
-LANDMARK = Effort(0.05, 3, 4)  # whole networks that show where things stand
-NETWORK = Effort(0.006, 8, 48)
+ROW = Effort(0.04, 4, 16, seconds=6)  # the error of a network, a sum of some 17 rows, is a quarter of a row's
+LANDMARK = Effort(0.05, 2, 2)  # whole networks that show where things stand
+NETWORK = Effort(0.006, 8, 48, seconds=8)
 
 
 class Visit(NamedTuple):
@@ -130,7 +134,7 @@ def time_interleaved(
     """
     record = _Record(bench, [*programs, *companions])
     active, always = list(range(len(programs))), list(range(len(programs), len(programs) + len(companions)))
-    done = 0
+    done, begun = 0, time.perf_counter()
     with pinned(bench.cores), _no_collection():
         while active and done < effort.max_rounds:
             order = active + always
@@ -142,7 +146,10 @@ def time_interleaved(
                 errors = [timing.error for timing in record.timings()]
                 active = [program for program in active if errors[program] > effort.relative_error]
             known = 1 - len(active) / max(1, len(programs)) if done >= effort.min_rounds else 0.0
-            on_progress(max(done / effort.max_rounds, known))
+            late = done >= effort.min_rounds and time.perf_counter() - begun > effort.seconds
+            on_progress(1.0 if late else max(done / effort.max_rounds, known))
+            if late:
+                break
         record.visit(record.sentinels[-1])  # the last program, too, has neighbours on both sides
     timings = tuple(record.timings()) if done else ()
     return Session(timings[: len(programs)], timings[len(programs) :], record.sentinel_ms(), done)

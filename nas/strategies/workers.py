@@ -11,12 +11,14 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -94,13 +96,16 @@ def work(
         return float(problem.score(codes)[0]), float(problem.latency(codes)[0])
 
     def objective(trial: Trial) -> Sequence[float]:
-        trial.set_user_attr(WORKER, worker)
         params = {name: trial.suggest_categorical(name, gene.choices) for name, gene in genes.items()}  # type: ignore[attr-defined]
-        for other in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        others = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        # Not sooner, so that Optuna's first heartbeat, from another thread, is there by then.
+        trial.set_user_attr(WORKER, worker)
+        for other in others:
             if other.params == params:
                 return other.values
         return (evaluate or priced)(row_of(space, params))
 
+    unclaimed: dict[int, float] = {}  # running trials that nobody said to have, and since when that is seen
     while True:
         known = study.get_trials(deepcopy=False)
         states = Counter(trial.state for trial in known)
@@ -115,12 +120,38 @@ def work(
                 study.add_trial(new)
                 waiting = 1
         if waiting:
-            study.optimize(objective, n_trials=1)
+            with suppress(UpdateFinishedTrialError):  # others took this worker for dead
+                study.optimize(objective, n_trials=1)
         elif running:
             time.sleep(_PAUSE)
             fail_stale_trials(study)
+            _retry_unclaimed(study, unclaimed)
         elif states[TrialState.COMPLETE] >= trials:
             return
+
+
+def _retry_unclaimed(study: Study, since: dict[int, float]) -> None:
+    """Does again what a worker took and died over before its first heartbeat: Optuna never finds such trials.
+
+    `since` is when they were first seen, by this process's clock: those of machines differ.
+    """
+    interval = study._storage.get_heartbeat_interval() if is_heartbeat_enabled(study._storage) else None
+    if interval is None:
+        return  # on a journal file the parent does it
+    now = time.monotonic()
+    silent = [trial for trial in _running(study) if WORKER not in trial.user_attrs]
+    for trial in silent:
+        if now - since.setdefault(trial.number, now) > 2 * interval:
+            _retry(study, trial)
+
+
+def _retry(study: Study, trial: FrozenTrial) -> None:
+    """Fails a running trial and puts it up again; nothing where somebody was faster."""
+    try:
+        study.tell(trial.number, state=TrialState.FAIL)
+    except (ValueError, UpdateFinishedTrialError):
+        return
+    RetryHeartbeatStaleTrialCallback()(study, trial)
 
 
 def _history(problem: Problem, known: Sequence[FrozenTrial]) -> History:
@@ -156,11 +187,7 @@ def retry_trials_of(study: Study, worker: str) -> int:
         if trial.user_attrs.get(WORKER) == worker or (WORKER not in trial.user_attrs and trial.number in unclaimed)
     ]
     for trial in lost:
-        try:
-            study.tell(trial.number, state=TrialState.FAIL)
-        except (ValueError, UpdateFinishedTrialError):  # it was finished after all
-            continue
-        RetryHeartbeatStaleTrialCallback()(study, trial)
+        _retry(study, trial)
     return len(lost)
 
 

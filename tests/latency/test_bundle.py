@@ -25,6 +25,7 @@ import synthetic
 from onnx import numpy_helper
 from synthetic import Machine, network_ms
 
+from nas import measure
 from nas.cost import count_cost
 from nas.errors import NasError
 from nas.latency import bundle, runner
@@ -107,10 +108,10 @@ class BundleRuntime(synthetic.SyntheticRuntime):
         self.precision = precision
         self.parts = parts
 
-    def compile(self, model: Model) -> Run:
+    def load(self, model: Model) -> Run:
         part = self.parts[model.key]
         assert isinstance(part, NetworkPart) or onnx.load_from_string(model).graph.name == part.key
-        return super().compile(part)
+        return self.compile(part)
 
 
 @pytest.fixture
@@ -226,6 +227,23 @@ def test_a_model_is_filled_with_weights_like_its_own(part: Part, precision: str)
             assert (np.sign(values) == 1).all() == (expected > 0).all()  # scales stay above zero
 
 
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    synthetic.empty_folder(monkeypatch, tmp_path)
+    command = ["--space", "few.py", "--bundle", "b.zip"]
+    measure.main([*command, "--width", "1", "--resolution", "96", "--threads", "2"])
+    found = Bundle.open(unzipped(Path("b.zip"), tmp_path / "x"))
+    assert f"b.zip: {found.rows} rows, 0." in capsys.readouterr().out
+    assert found.threads == 2
+    wanted = space_parts(load_space("few.py").at([(1.0, 96)]))
+    assert {part.key for part in wanted} < set(found.graphs)
+    assert NetworkPart(published_spec("mobilenet_v3_small")).key in found.graphs
+    for flags in (["--budget-ms", "3"], ["--check"], ["--out", "x.json"], ["--runtime", "torch"]):
+        with pytest.raises(NasError, match="--bundle measures nothing here"):
+            measure.main([*command, *flags])
+    with pytest.raises(NasError, match=r"space few has no width 0\.3"):
+        measure.main([*command, "--width", "0.3"])
+
+
 # Measuring --------------------------------------------------------------------------------------------
 
 
@@ -273,13 +291,13 @@ def test_a_run_that_was_killed_goes_on(
     whole = LatencyTable.load(runner.run(few_folder, ["--out", "whole.json"]))
     calls = iter(range(len(machine.compiled) - 1))
 
-    def killed(self: BundleRuntime, model: bytes, original: Callable = BundleRuntime.compile) -> Run:
+    def killed(self: BundleRuntime, model: bytes, original: Callable = BundleRuntime.load) -> Run:
         if next(calls, None) is None:
             raise KeyboardInterrupt
         return original(self, model)
 
     with monkeypatch.context() as patch:
-        patch.setattr(BundleRuntime, "compile", killed)
+        patch.setattr(BundleRuntime, "load", killed)
         with pytest.raises(KeyboardInterrupt):
             runner.run(few_folder, ["--out", "mine.json"])
     assert not Path("mine.json").exists()

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pwd
+import random
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from optuna.trial import TrialState
 from problems import TINY, problem
@@ -162,6 +164,18 @@ def test_workers_killed_on_postgresql_lose_nothing(postgresql: str) -> None:
         child.join(300)
         assert child.exitcode == 0
     check(postgresql)
+
+
+def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_done_again(postgresql: str) -> None:
+    made, study = case(), open_study(postgresql, "silent", heartbeat=1)
+    row = made.random_row(random.Random(0))
+    params, genes = samplers.params_of(made.space, row), samplers.distributions(made.space)
+    study.add_trial(optuna.create_trial(state=TrialState.WAITING, params=params, distributions=genes))
+    study.ask()  # and no more
+    work(study, made, samplers.RANDOM, trials=3, seed=0, worker="me")
+    states = Counter(trial.state for trial in study.get_trials())
+    assert states == {TrialState.FAIL: 1, TrialState.COMPLETE: 3}
+    assert row in finished(study, made)[0]
 
 
 def test_a_storage_that_is_not_there_is_an_error_in_one_line(tmp_path: Path) -> None:

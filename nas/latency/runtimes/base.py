@@ -7,12 +7,14 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from nas.errors import NasError
-from nas.parts import Part
+
+if TYPE_CHECKING:
+    from nas.parts import Part
 
 Run = Callable[[], None]
 Profile = list[tuple[str, float]]  # operations of a runtime and their milliseconds, the dearest first

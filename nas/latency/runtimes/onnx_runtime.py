@@ -1,11 +1,14 @@
-"""onnxruntime: what MobileNets are deployed with on a CPU, and the default."""
+"""onnxruntime: what MobileNets are deployed with on a CPU, and the default.
+
+Files of models are run without the rest of the package, on a device that has numpy and onnxruntime only.
+"""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,8 +22,9 @@ from nas.latency.runtimes.base import (
     installed,
     sample_images,
 )
-from nas.onnx_graph import INPUT, OUTPUT, part_model
-from nas.parts import Part
+
+if TYPE_CHECKING:
+    from nas.parts import Part
 
 
 class OnnxRuntime:
@@ -36,14 +40,18 @@ class OnnxRuntime:
         self.clock = clock_of(threads)
 
     def compile(self, part: Part) -> Run:
-        return self._bound(self._session(part, self._options()))
+        return self.load(self._model(part))
+
+    def load(self, model: bytes) -> Run:
+        """The same for a model that is there as an ONNX file, of one input and one output."""
+        return self._bound(self._session(model, self._options()))
 
     def profile(self, part: Part) -> Profile:
         options = self._options()
         options.enable_profiling = True
         with tempfile.TemporaryDirectory() as folder:
             options.profile_file_prefix = str(Path(folder, "profile"))
-            session = self._session(part, options)
+            session = self._session(self._model(part), options)
             run = self._bound(session)
             for _ in range(PROFILED_RUNS):
                 run()
@@ -64,18 +72,25 @@ class OnnxRuntime:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 
-    def _session(self, part: Part, options: Any) -> Any:
-        model = part_model(part, self.precision).SerializeToString()
+    def _model(self, part: Part) -> bytes:
+        from nas.onnx_graph import part_model
+
+        model: bytes = part_model(part, self.precision).SerializeToString()
+        return model
+
+    def _session(self, model: bytes, options: Any) -> Any:
         return self._onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def _bound(self, session: Any) -> Run:
-        images = sample_images(session.get_inputs()[0].shape)
-        logits = np.empty(session.get_outputs()[0].shape, np.float32)
+        (source,), (target,) = session.get_inputs(), session.get_outputs()
+        images = sample_images(source.shape)
+        logits = self._onnxruntime.OrtValue.ortvalue_from_numpy(np.empty(target.shape, np.float32))
         binding = session.io_binding()
-        binding.bind_cpu_input(INPUT, images)
-        binding.bind_ortvalue_output(OUTPUT, self._onnxruntime.OrtValue.ortvalue_from_numpy(logits))
+        binding.bind_cpu_input(source.name, images)
+        binding.bind_ortvalue_output(target.name, logits)
 
-        def run(keep: np.ndarray = images) -> None:  # the binding does not own the images
+        # The binding does not own the images, nor, in onnxruntime 1.20, the memory that the logits are written to.
+        def run(keep: Any = (images, logits)) -> None:
             session.run_with_iobinding(binding)
 
         return run
