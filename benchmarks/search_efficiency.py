@@ -43,6 +43,7 @@ EVALUATIONS = (25, 50, 100, 200, 500, 1000)
 TRIALS = (100, 1_000, 10_000)  # at which a proposal's time is taken
 BUDGET_SHARE = 0.35  # of the way from the fastest to the slowest network of the space, in logarithms
 COSTLY = {"fitted": 100}  # evaluations of strategies that think long, for estimators that take long
+SLOW_SEEDS = 3  # of strategies that take minutes a seed, at most
 PLAIN = {
     "plain-tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
     "plain-nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
@@ -93,6 +94,8 @@ def gaps(table: LatencyTable, seeds: int) -> dict[str, Any]:
     """Points of top-1 below the proven optimum after so many evaluations: median and worst of the seeds."""
     found: dict[str, Any] = {}
     for name in SPACES:
+        if not covered_scales(table, load_space(name)):
+            continue
         problem = problem_of(table, load_space(name))
         best = next(iter(problem.best()))
         optimum = float(problem.score(np.array([best.row]))[0])
@@ -105,14 +108,15 @@ def gaps(table: LatencyTable, seeds: int) -> dict[str, Any]:
             "strategies": {},
         }
         for strategy in [*STRATEGIES, *PLAIN]:
-            runs = np.array([best_so_far(problem, strategy, seed) for seed in range(seeds)])
+            number = min(seeds, SLOW_SEEDS) if strategy in (*COSTLY, *PLAIN) else seeds
+            runs = np.array([best_so_far(problem, strategy, seed) for seed in range(number)])
             counts = [n for n in EVALUATIONS if n <= runs.shape[1]]
             gap = optimum - runs[:, [n - 1 for n in counts]]
             rows = {
                 str(n): {"median": round(float(np.median(gap[:, i])), 3), "worst": round(float(gap[:, i].max()), 3)}
                 for i, n in enumerate(counts)
             }
-            found[name]["strategies"][strategy] = rows
+            found[name]["strategies"][strategy] = {"seeds": number} | rows
             cells = "".join(f"{row['median']:>8.2f} /{row['worst']:>6.2f}" for row in rows.values())
             print(f"{strategy:14}{cells}", flush=True)
     return found

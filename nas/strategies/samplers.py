@@ -181,7 +181,7 @@ def optimise(
         yield row
 
 
-def next_row(history: History, propose: Propose, seed: int, number: int | None = None) -> Row:
+def next_row(history: History, propose: Propose, seed: int | str, number: int | None = None) -> Row:
     """A network that fits, and that is new if there is one; `number` is how many trials there are, if not these."""
     rng = random.Random(f"{seed}/{len(history) if number is None else number}")
     problem = history.problem

@@ -18,7 +18,7 @@ import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
-from optuna.storages._heartbeat import is_heartbeat_enabled
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -83,7 +83,7 @@ def work(
     worker: str,
     evaluate: Evaluate | None = None,
 ) -> None:
-    """Works on a study until it has `trials` finished ones, and none that is waiting or running.
+    """Works on a study until it has `trials` networks finished, and none that is waiting or running.
 
     `evaluate` maps a row to score and latency (ms), by default what the problem says. A row that was evaluated
     before, by another worker at the same time, takes the stored values.
@@ -110,9 +110,12 @@ def work(
         known = study.get_trials(deepcopy=False)
         states = Counter(trial.state for trial in known)
         running, waiting = states[TrialState.RUNNING], states[TrialState.WAITING]
-        if not waiting and states[TrialState.COMPLETE] + running < trials:
+        # Networks, not trials: two that raced for the same one have done one.
+        done = len({frozenset(trial.params.items()) for trial in known if trial.state == TrialState.COMPLETE})
+        if not waiting and done + running < trials:
             history = _history(problem, known)
-            row = next_row(history, propose, seed, len(known))
+            # Two who propose at the same moment must not draw the same; who is alone draws as a search by itself.
+            row = next_row(history, propose, f"{seed}/{worker}" if running else seed, len(known))
             if row in history.seen and not running:
                 return  # there is no other network
             if row not in history.seen:
@@ -126,7 +129,7 @@ def work(
             time.sleep(_PAUSE)
             fail_stale_trials(study)
             _retry_unclaimed(study, unclaimed)
-        elif states[TrialState.COMPLETE] >= trials:
+        elif done >= trials:
             return
 
 
@@ -135,7 +138,8 @@ def _retry_unclaimed(study: Study, since: dict[int, float]) -> None:
 
     `since` is when they were first seen, by this process's clock: those of machines differ.
     """
-    interval = study._storage.get_heartbeat_interval() if is_heartbeat_enabled(study._storage) else None
+    storage = study._storage
+    interval = storage.get_heartbeat_interval() if isinstance(storage, BaseHeartbeat) else None
     if interval is None:
         return  # on a journal file the parent does it
     now = time.monotonic()

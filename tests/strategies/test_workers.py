@@ -68,7 +68,9 @@ def check(storage: str | Path) -> Counter[TrialState]:
     assert states[TrialState.COMPLETE] >= TRIALS
     assert states[TrialState.RUNNING] == states[TrialState.WAITING] == 0
     rows = finished(study, made)[0]
-    assert len(rows) >= TRIALS - 1, "more than a racing duplicate"
+    assert len(rows) >= TRIALS
+    # Workers whose evaluations all take as long ask at the same moments.
+    assert len(rows) >= 0.7 * states[TrialState.COMPLETE], "more than racing duplicates"
     assert all(made.fits(row) for row in rows)
     for trial in known:
         if trial.state == TrialState.FAIL:
@@ -171,7 +173,8 @@ def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_done_again(post
     row = made.random_row(random.Random(0))
     params, genes = samplers.params_of(made.space, row), samplers.distributions(made.space)
     study.add_trial(optuna.create_trial(state=TrialState.WAITING, params=params, distributions=genes))
-    study.ask()  # and no more
+    with pytest.warns(UserWarning, match="Heartbeat"):
+        study.ask()  # and no more
     work(study, made, samplers.RANDOM, trials=3, seed=0, worker="me")
     states = Counter(trial.state for trial in study.get_trials())
     assert states == {TrialState.FAIL: 1, TrialState.COMPLETE: 3}
