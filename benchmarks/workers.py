@@ -56,9 +56,9 @@ def main() -> None:
     with server() as url:
         alone = run(url, "alone", arguments.table, arguments.alone, workers=1, killed=0)
         many = run(url, "many", arguments.table, arguments.trials, workers=WORKERS, killed=KILLED)
-    each = alone["seconds"] / alone["done"]
-    many["times_as_fast"] = round(each * many["done"] / many["seconds"], 2)
-    many["efficiency"] = round(each * many["done"] / many["worker_seconds"], 3)
+    each = alone["seconds"] / alone["networks"]
+    many["times_as_fast"] = round(each * many["networks"] / many["seconds"], 2)
+    many["efficiency"] = round(each * many["networks"] / many["worker_seconds"], 3)
     print(f"{many['times_as_fast']} times as fast as one worker, {many['efficiency']:.0%} of the workers' time used")
     results = {
         "date": datetime.now(UTC).date().isoformat(),
