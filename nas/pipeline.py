@@ -139,9 +139,9 @@ class Request:
         return {kind: self._share(kind, self.budget_ms) for kind in self.kinds}
 
     def _share(self, kind: str, budget_ms: float) -> float:
-        if kind == "large" or self.only == "small":
-            return budget_ms
-        return budget_ms * SMALL_SHARE if self.small_budget_ms is None else self.small_budget_ms
+        if kind == "small" and self.small_budget_ms is not None:
+            return self.small_budget_ms
+        return budget_ms if kind == "large" or self.only == "small" else budget_ms * SMALL_SHARE
 
     def space(self, role: str) -> SearchSpace:
         """The role's space at the widths and resolutions asked for. Raises NasError for foreign ones."""

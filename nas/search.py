@@ -39,6 +39,10 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\nspecs:  {' '.join(specs)}\nreport: {page}\ntrain:  python -m nas.train {specs[-1]}")
 
 
+def _given(value: str | None, default: str) -> str:
+    return default if value is None else value
+
+
 def _parser() -> Parser:
     parser = Parser("python -m nas.search", description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -131,11 +135,11 @@ def _request(arguments: argparse.Namespace) -> Request:
         threads=arguments.threads,
         precision=arguments.precision,
         allow_other_device=arguments.allow_other_device,
-        estimator=arguments.estimator or (TRAINING if arguments.data else Request.estimator),
+        estimator=_given(arguments.estimator, TRAINING if arguments.data else Request.estimator),
         data=arguments.data,
         data_dir=arguments.data_dir,
         recipe_level=arguments.recipe_level,
-        strategy=arguments.strategy or (FITTED if arguments.data else Request.strategy),
+        strategy=_given(arguments.strategy, FITTED if arguments.data else Request.strategy),
         objective=arguments.objective,
         reward_w=arguments.reward_w,
         trials=arguments.trials,

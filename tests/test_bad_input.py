@@ -78,6 +78,8 @@ def searched(*arguments: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("value", ["0", "-1", "-0.0", "nan", "inf", "1e999", "fast", "", "20ms", "2,5"])
 @pytest.mark.parametrize("flag", ["--budget-ms", "--small-budget-ms", "--width"])
 def test_numbers_that_are_no_milliseconds(refused: Refused, flag: str, value: str) -> None:
+    if (flag, value) == ("--budget-ms", "2,5"):
+        pytest.skip("two budgets, 2 and 5 ms")
     line = refused(search, *searched(flag, value))
     assert line == f"argument {flag}: {value!r} is not a finite number above 0"
 
@@ -99,7 +101,7 @@ def test_arguments_that_are_none(refused: Refused, arguments: list[str], message
 
 
 def test_no_budget(refused: Refused) -> None:
-    assert refused(search) == "the following arguments are required: --budget-ms"
+    assert refused(search) == "one of --budget-ms and --front must be given"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ TABLES: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "empty": (lambda table: "", "not JSON"),
     "truncated": (lambda table: json.dumps(table)[:-9], "not JSON"),
     "a list": (lambda table: "[]", "must be a JSON object"),
-    "newer": (lambda table: json.dumps(table | {"version": 2}), "a newer program wrote it"),
+    "newer": (lambda table: json.dumps(table | {"version": 3}), "a newer program wrote it"),
     "unknown key": (lambda table: json.dumps(table | {"colour": 1}), "unknown key 'colour'; known: "),
     "edited": (lambda table: json.dumps(table | {"sentinel": table["sentinel"] | {"ms": 5.0}}), "hash"),
     "NaN": (

@@ -54,7 +54,7 @@ def test_all_networks_with_their_figures(capsys: pytest.CaptureFixture[str]) -> 
 def test_tables_are_found_and_broken_ones_named(tmp_path: Path) -> None:
     assert [name for name, _ in tables(tmp_path)] == ["none yet"]
     (tmp_path / "broken.json").write_text("{")
-    (tmp_path / "foreign.json").write_text(json.dumps({"version": 1}))
+    (tmp_path / "foreign.json").write_text(json.dumps({"version": 2}))
     (tmp_path / "notes.txt").write_text("no table")
     rows = dict(tables(tmp_path))
     assert rows.keys() == {"broken.json", "foreign.json"}
