@@ -114,7 +114,7 @@ def test_a_profile_names_operations_and_their_time(runtime: Runtime) -> None:
     assert isinstance(runtime, Profiler)
     profile = runtime.profile(PARTS["network"])
     assert 3 < len(profile) == len(dict(profile))
-    assert "conv" in profile[0][0].lower()
+    assert any("conv" in name.lower() for name, _ in profile[:3])
     times = [milliseconds for _, milliseconds in profile]
     assert times == sorted(times, reverse=True)
     assert 0 < sum(times) < 1000
