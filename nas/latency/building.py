@@ -9,13 +9,14 @@ from nas.latency.batch import Companion, measure_rows
 from nas.latency.device import Device
 from nas.latency.runtimes import Runtime
 from nas.latency.table import LatencyTable, RuntimeId
-from nas.latency.timing import LANDMARK, LONG, ROW, SHORT, Program, Visit
+from nas.latency.timing import FEW_ROWS, LANDMARK, LONG, ROW, SHORT, Program, Visit
 from nas.parts import HeadPart, NetworkPart, Part, context_of, parts_of
 from nas.space import SearchSpace
 from nas.spec import ArchSpec
 
 BATCH = 500  # programs in memory at once
 COMPANIONS = 5
+FEW = 100  # rows
 Progress = Callable[[float, str], None]  # share done, what is being done
 
 
@@ -77,7 +78,8 @@ def _measure_batch(
         programs[part.key] = Program(runtime.compile(part), visit_of(part))
         report(0.4 * index / (len(batch) + len(whole)))
     # Whole networks in a table are landmarks, no sums rest on them.
-    effort = LANDMARK if all(isinstance(part, NetworkPart) for part in batch) else ROW
+    landmarks = all(isinstance(part, NetworkPart) for part in batch)
+    effort = LANDMARK if landmarks else ROW if len(batch) > FEW else FEW_ROWS
     measured = measure_rows(
         {part.key: programs[part.key] for part in batch},
         bench,

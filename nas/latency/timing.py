@@ -61,8 +61,10 @@ class Effort:
 
 
 ROW = Effort(0.04, 5, 16, seconds=8)  # the error of a network, a sum of some 17 rows, is a quarter of a row's
+# Some rows more, as trimming asks for in each of its steps.
+FEW_ROWS = Effort(0.04, 5, 8, seconds=1.5)
 LANDMARK = Effort(0.05, 2, 2)  # whole networks that show where things stand
-NETWORK = Effort(0.006, 8, 48, seconds=8)
+NETWORK = Effort(0.006, 8, 48, seconds=6)
 
 
 class Visit(NamedTuple):
