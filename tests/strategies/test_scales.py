@@ -152,10 +152,10 @@ def priced(space: SearchSpace, budget_ms: float, worth: list[float]) -> Problem:
 
 def test_the_best_come_first_and_hopeless_ones_not_at_all() -> None:
     space = TINY.at([(1.0, 32), (1.0, 64), (2.0, 32), (2.0, 64)])
-    problem = priced(space, 200.0, [70.9 - 2 * MARGIN, 70.9, 70.9 - MARGIN / 2, 70.9 - MARGIN - 0.01])
+    problem = priced(space, 200.0, [70.0, 70.9, 70.6, 70.9 - MARGIN - 0.01])
     chosen = choose_scales(problem)
     assert [candidate.scale for candidate in chosen] == [Scale(1.0, 64), Scale(2.0, 32)]
-    assert [candidate.top1 for candidate in chosen] == pytest.approx([70.9, 70.9 - MARGIN / 2])
+    assert [candidate.top1 for candidate in chosen] == pytest.approx([70.9, 70.6])
     problem = priced(space, 200.0, [70.0, 70.0, 70.0, 70.0])
     assert len(choose_scales(problem)) == 4
 
@@ -166,19 +166,20 @@ def test_what_no_network_fits_is_not_chosen() -> None:
     assert {candidate.scale for candidate in choose_scales(problem)} == {Scale(1.0, 32), Scale(1.0, 64)}
 
 
-def test_only_so_many_are_chosen() -> None:
+def test_at_most_four() -> None:
+    """The rows of one more take 10 to 20 s, and a first search waits for those of two spaces."""
     space = LARGE.at([(w, r) for w in (0.75, 1.0, 1.25) for r in (192, 224, 256)])
     additive = block_sums(space, lambda placed: 0.0, [70 + 0.01 * i for i in range(9)])
     prices = block_sums(space, lambda placed: 0.0, [1.0] * 9)
     chosen = choose_scales(Problem(space, prices, additive, 2.0, additive))
-    assert len(chosen) == MAX_SCALES <= 6
+    assert len(chosen) == MAX_SCALES == 4
     assert [candidate.scale for candidate in chosen] == list(space.scales)[: -MAX_SCALES - 1 : -1]
 
 
-@pytest.mark.parametrize("budget_ms", [1.5, 3.0])
+@pytest.mark.parametrize("budget_ms", [1.5, 3.0, 4.0])
 def test_the_scale_of_the_best_network_is_among_the_chosen(budget_ms: float) -> None:
     """Chosen on rough prices, held against the exact optimum of each pair on true ones."""
-    space, prior = LARGE.at([(w, r) for w in (0.75, 1.25) for r in (128, 192, 256)]), ImageNetPrior()
+    space, prior = LARGE.at([(w, r) for w in (0.75, 1.0, 1.25) for r in (128, 192, 256)]), ImageNetPrior()
     terms = prior.terms(space)
     rough = Problem(space, rough_prices(space, anchors_of(space)), prior.compile(space), budget_ms, terms)
     chosen = [candidate.scale for candidate in choose_scales(rough)]
