@@ -11,7 +11,8 @@ from nas.latency.timing import LONG, NETWORK, Effort, Program, time_interleaved
 from nas.parts import NetworkPart
 from nas.spec import ArchSpec
 
-UNCERTAIN = 0.02
+UNCERTAIN = 0.02  # relative standard error
+SLOWED = 1.5  # times the speed that the table was measured at
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,11 @@ class Measured:
 
     @property
     def disturbed(self) -> bool:
-        """Whether the machine was too restless for the figure to be known within a few percent."""
-        return self.error > UNCERTAIN
+        """Whether the machine was too restless, or too slow, for the figure to be known within a few percent.
+
+        What slows a machine by half slows different networks by different shares.
+        """
+        return self.error > UNCERTAIN or self.median_ms > SLOWED * self.normalised_ms
 
 
 def measure_latency(

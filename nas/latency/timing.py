@@ -40,6 +40,7 @@ Run = Callable[[], None]
 # over which a shared machine's speed keeps. Chosen with `UNSTEADY` by how well halves of a session agree.
 NEIGHBOURHOOD_SECONDS = 0.01
 UNSTEADY = 0.1  # a visit counts exp(-1/2) where the slowness before and after differs by this much, relative
+INTERRUPTED = 3.0  # times what is usual: a run that took as long was stopped in the middle, and tells no speed
 ITERATIONS = 5  # of the fit; the levels have settled to 0.1 % by then
 # Several copies of the sentinel in long rounds, each once a round: one that ran more often than the other programs
 # would find its weights nearer than they do.
@@ -246,18 +247,19 @@ def _fit(
     before = np.minimum(before, np.concatenate([[0], first[:-1]]))
     after = np.searchsorted(start, end[last - 1] + NEIGHBOURHOOD_SECONDS, "right")
     after = np.maximum(after, np.concatenate([last[1:], [len(kind)]]))
-    spent = np.exp(logs)
-    sums = np.concatenate([[0.0], np.cumsum(spent)])
-    left, right = sums[first] - sums[before], sums[after] - sums[last]
-    both = (left > 0) & (right > 0)
     levels = _medians(logs, np.ones(len(logs)), kind, kinds)
     for _ in range(ITERATIONS):
-        # A run that was interrupted says little about its neighbours.
-        sums = np.concatenate([[0.0], np.cumsum(spent * np.clip(logs - levels[kind], -0.5, 0.8))])
+        slower = logs - levels[kind]
+        telling = np.where(slower < np.log(INTERRUPTED), np.exp(logs), 0.0)
+        sums = np.concatenate([[0.0], np.cumsum(telling)])
+        left, right = sums[first] - sums[before], sums[after] - sums[last]
+        both, either = (left > 0) & (right > 0), (left > 0) | (right > 0)
+        sums = np.concatenate([[0.0], np.cumsum(telling * np.clip(slower, -0.5, 0.8))])
         earlier = (sums[first] - sums[before]) / np.where(left > 0, left, 1.0)
         later = (sums[after] - sums[last]) / np.where(right > 0, right, 1.0)
         slowness = np.where(both, (earlier + later) / 2, earlier + later)
-        weights = np.where(both, np.exp(-0.5 * ((earlier - later) / UNSTEADY) ** 2), 0.1) + 1e-3
+        steady = np.exp(-0.5 * ((earlier - later) / UNSTEADY) ** 2)
+        weights = np.where(both, steady, np.where(either, 0.1, 0.0)) + 1e-3
         levels = _medians(logs - slowness[visit], weights[visit], kind, kinds)
     return levels, slowness, weights
 
@@ -274,9 +276,11 @@ def _medians(values: np.ndarray, weights: np.ndarray, groups: np.ndarray, number
 
 
 def _weighted_quantiles(values: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> list[float]:
+    """Interpolated between values, each of which stands at the middle of its weight."""
     order = np.argsort(values)
     sums = np.cumsum(weights[order])
-    return [float(values[order][np.searchsorted(sums, share * sums[-1])]) for share in shares]
+    middles = (sums - weights[order] / 2) / sums[-1]
+    return [float(quantile) for quantile in np.interp(shares, middles, values[order])]
 
 
 @contextmanager

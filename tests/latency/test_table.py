@@ -174,7 +174,7 @@ def test_noise_does_not_bias_a_network(machine: Machine, space: SearchSpace) -> 
     truth = np.array([network_ms(spec) for spec in specs])
     error = table.predict_ms(specs) / truth * SENTINEL_MS / table.sentinel_ms - 1
     assert np.abs(error).mean() < 0.02
-    assert all(row.quartiles[0] <= row.ratio <= row.quartiles[1] for row in table.rows.values())
+    assert all(row.quartiles[0] < row.ratio < row.quartiles[1] for row in table.rows.values())
 
 
 def test_progress_of_measuring_goes_up_to_the_end(machine: Machine, space: SearchSpace) -> None:
@@ -369,3 +369,4 @@ def test_measured_latency_is_normalised_and_raw(table: LatencyTable, machine: Ma
     assert after.quartiles_ms == pytest.approx((network_ms(spec), network_ms(spec)))
     assert before.error == pytest.approx(0, abs=1e-6)
     assert not before.disturbed
+    assert after.disturbed, "nobody is told that the machine never was at its speed"
