@@ -39,7 +39,10 @@ from nas.latency.networks import measure_latency
 from nas.latency.table import LatencyTable, space_parts
 from nas.models.mobilenet import build_model
 from nas.parts import parts_of
-from nas.pipeline import Prices, Request, Silent, open_table, search
+from nas.pipeline.console import Silent
+from nas.pipeline.prices import Prices, open_table
+from nas.pipeline.request import Request
+from nas.pipeline.search import search
 from nas.registry import load_estimator, load_space, load_spec
 from nas.run import versions
 from nas.spec import ArchSpec

@@ -204,7 +204,7 @@ def log_ms(table: LatencyTable, problem: Problem, filling: list[Any], number: in
     """What the pipeline does with a proposal; the log holds the trials before."""
     space, prior, genes = problem.space, load_estimator("imagenet-prior"), distributions(problem.space)
     with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder(Path(folder) / "run", {}, resume=False)
+        run = RunFolder(Path(folder) / "run", {}, "benchmarks/search_efficiency.py", resume=False)
         for count, row in enumerate(filling):
             if count == len(filling) - number:
                 begun = time.process_time()

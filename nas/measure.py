@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     from nas.latency.building import new_table
     from nas.latency.table_file import NOISY
-    from nas.pipeline import SMALL_SHARE, Prices, open_runtime, open_table, pick_scales
+    from nas.pipeline.prices import Prices, open_runtime, open_table, pick_scales
+    from nas.pipeline.request import SMALL_SHARE
     from nas.registry import load_estimator, load_space
 
     console = RichConsole()
@@ -98,7 +99,7 @@ def _scales(arguments: Namespace, space: SearchSpace) -> list[Scale]:
 def _bundle(arguments: Namespace, spaces: list[SearchSpace], console: RichConsole) -> None:
     """Writes what a device needs to measure a table without this package."""
     from nas.latency.bundle import bundle_rows, write_bundle
-    from nas.pipeline import COMPARED, published_networks
+    from nas.pipeline.results import COMPARED, published_networks
     from nas.published import published_spec
 
     if arguments.budget_ms or arguments.check or arguments.out or arguments.runtime != "onnxruntime":

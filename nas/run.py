@@ -66,10 +66,12 @@ class LoggedTrial(NamedTuple):
 class RunFolder:
     """`run.json`, `study.log` and what is written beside them.
 
+    `command` is how the program is called, as `python -m nas.search`; the manifest has it with the process's arguments.
+
     Raises NasError for a folder that holds a run already, unless it is resumed with the same arguments.
     """
 
-    def __init__(self, path: Path, arguments: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(self, path: Path, arguments: Mapping[str, Any], command: str, *, resume: bool) -> None:
         self.path = path
         manifest, log = path / MANIFEST, path / LOG
         arguments = json.loads(json.dumps(dict(arguments)))  # as they are read back
@@ -85,7 +87,7 @@ class RunFolder:
             log.unlink(missing_ok=True)  # of a run whose manifest somebody removed
             self.manifest = {
                 "version": JSON_VERSION,
-                "command": hide_passwords(" ".join(["python -m nas.search", *sys.argv[1:]])),
+                "command": hide_passwords(" ".join([command, *sys.argv[1:]])),
                 "arguments": arguments,
                 "versions": versions(),
                 "created": now(),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nas.cli import Parser, RichConsole, count, natural_int, positive_float, positive_floats, positive_int, run
 
 if TYPE_CHECKING:
-    from nas.pipeline import Request
+    from nas.pipeline.request import Request
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if bool(arguments.budget_ms) == (arguments.front is not None):
         parser.error("one of --budget-ms and --front must be given")
-    from nas.pipeline import search
+    from nas.pipeline.search import search
 
     request = _request(arguments)
     out = _folder(arguments, request)
@@ -118,7 +118,7 @@ def _parser() -> Parser:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    from nas.pipeline import FITTED, TRAINING, Request
+    from nas.pipeline.request import FITTED, TRAINING, Request
 
     return Request(
         budget_ms=arguments.budget_ms[0] if arguments.budget_ms else 0.0,
@@ -167,7 +167,7 @@ def _show(manifest: dict[str, Any], console: RichConsole) -> None:
     from rich import box
     from rich.table import Table
 
-    from nas.pipeline import COMPARED
+    from nas.pipeline.results import COMPARED
 
     def latency_ms(network: dict[str, Any]) -> float:
         milliseconds = network["predicted_ms"] if network["measured_ms"] is None else network["measured_ms"]

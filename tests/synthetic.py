@@ -16,12 +16,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from nas import pipeline
 from nas.latency import timing
 from nas.latency.runtimes import Run
 from nas.latency.runtimes.base import check_precision
 from nas.latency.timing import SENTINELS, Bench
 from nas.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart, parts_of
+from nas.pipeline.results import COMPARED, published_networks
 from nas.registry import RUNTIMES
 from nas.spec import ArchSpec, halved
 
@@ -170,7 +170,8 @@ def empty_folder(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     """Goes to `path`, where there is nothing but the space of few choices; few published networks are compared."""
     (path / "few.py").write_text(SPACE, encoding="utf-8")
     monkeypatch.chdir(path)
-    known = pipeline.published_networks()
-    some = [result for result in known if result.spec.name in pipeline.COMPARED]
+    known = published_networks()
+    some = [result for result in known if result.spec.name in COMPARED]
     some += [result for result in known if result.spec.name.startswith("ofa_")][:3]
-    monkeypatch.setattr(pipeline, "published_networks", lambda: some)
+    for module in ("search", "results"):
+        monkeypatch.setattr(f"nas.pipeline.{module}.published_networks", lambda: some)

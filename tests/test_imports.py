@@ -56,8 +56,12 @@ ROOMS = {
     "reporting": Room(("nas.reporting", "nas.reporting.*"), (*PLAIN, "front"), TORCH_FREE),
     "run": Room(("nas.run",), (*PLAIN, "cli", "latency", "front"), TORCH_FREE),
     "pipeline": Room(
-        ("nas.pipeline",),
+        ("nas.pipeline", "nas.pipeline.*"),
         (*PLAIN, "cli", "parts", "latency", "surrogate", "estimators", "strategies", "front", "reporting", "run"),
+    ),
+    "trimming": Room(
+        ("nas.trimming", "nas.trimming.*"),
+        (*PLAIN, "parts", "latency", "models", "training", "strategies", "run", "pipeline"),
     ),
     # The commands: short leaves, imported by nobody.
     "commands": Room(
@@ -67,7 +71,7 @@ ROOMS = {
         ),
         (
             *(*PLAIN, "cli", "parts", "onnx_graph", "latency", "surrogate", "models", "training", "estimators"),
-            *("strategies", "deploy", "front", "reporting", "run", "pipeline"),
+            *("strategies", "deploy", "front", "reporting", "run", "pipeline", "trimming"),
         ),
     ),
 }
@@ -79,6 +83,7 @@ NO_TORCH = (
     *("nas.registry", "nas.parts", "nas.onnx_graph", "nas.latency", "nas.latency.*", "nas.surrogate", "nas.front"),
     *("nas.estimators", "nas.estimators.base", "nas.estimators.terms", "nas.estimators.*imagenet_prior"),
     *("nas.strategies", "nas.strategies.*", "nas.reporting", "nas.reporting.*", "nas.run", "nas.pipeline"),
+    *("nas.pipeline.*", "nas.trimming", "nas.trimming.*"),
     *("search_spaces", "search_spaces.*"),
     *ROOMS["commands"].modules,
 )

@@ -9,7 +9,7 @@ import pytest
 import synthetic
 from synthetic import Machine, network_ms
 
-from nas import measure, pipeline
+from nas import measure
 from nas.errors import NasError
 from nas.latency.building import new_table
 from nas.latency.fidelity import covered_scales
@@ -126,7 +126,7 @@ def test_a_check_of_what_was_never_measured(measured: Callable[..., str]) -> Non
 def test_threads_and_precision_have_tables_of_their_own(
     measured: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "allowed_cores", lambda: [0])
+    monkeypatch.setattr("nas.pipeline.prices.allowed_cores", lambda: [0])
     out = measured("--threads", "2", "--precision", "int8")
     assert "warning: 2 threads wait for each other on 1 core" in out
     assert "synthetic 1.0, 2 threads, int8" in out

@@ -25,6 +25,7 @@ from nas.training import proposals
 from nas.training.checkpoint import load_model, save_checkpoint
 from nas.training.data import EMBEDDED, load_data
 from nas.training.proposals import TunedProposals
+from nas.trimming.steps import Trimming
 
 SPEC = ArchSpec(
     name="chain",
@@ -38,6 +39,7 @@ SPEC = ArchSpec(
     ),
     head=HeadSpec(conv=64, hidden=32),
 )
+COMMAND = "python -m nas.netadapt"
 ON_IMAGES = SPEC.replace(resolution=32)
 Call = Callable[..., str]
 
@@ -124,7 +126,7 @@ def test_a_run_by_the_prior(call: Call) -> None:
     specs = [ArchSpec.from_dict(network["spec"]) for network in family]
     assert [spec.id for spec in specs] == [row["spec_id"] for row in table]
     assert (specs[0], specs[-1]) == (SPEC, final)
-    trials = RunFolder(Path("run"), json.loads(Path("run/run.json").read_text())["arguments"], resume=True)
+    trials = RunFolder(Path("run"), json.loads(Path("run/run.json").read_text())["arguments"], COMMAND, resume=True)
     assert [trial.spec.id for trial in trials.trials("netadapt")] == [row["spec_id"] for row in table]
     assert "python -m nas.netadapt" in trials.manifest["command"]
 
@@ -218,13 +220,13 @@ def test_a_killed_run_goes_the_same_way(call: Call, monkeypatch: pytest.MonkeyPa
     call("--out", "whole")
     for file in Path("latency_tables").iterdir():
         file.unlink()
-    killed(monkeypatch, netadapt._Trimming, name, after, lambda: call("--out", "run"))
+    killed(monkeypatch, Trimming, name, after, lambda: call("--out", "run"))
     assert 0 < len(step_files("run")) + (name == "_log") < len(step_files("whole"))
     call("--out", "run", "--resume")
     assert step_files("run") == step_files("whole")
     assert rows("run") == rows("whole")
     assert Path("run/trajectory.json").read_text() == Path("whole/trajectory.json").read_text()
-    folder = RunFolder(Path("run"), json.loads(Path("run/run.json").read_text())["arguments"], resume=True)
+    folder = RunFolder(Path("run"), json.loads(Path("run/run.json").read_text())["arguments"], COMMAND, resume=True)
     assert [trial.spec.id for trial in folder.trials("netadapt")] == [row["spec_id"] for row in rows("whole")]
 
 

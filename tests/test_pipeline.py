@@ -14,7 +14,6 @@ import pytest
 import synthetic
 from synthetic import Machine, network_ms
 
-from nas import pipeline
 from nas.errors import NasError
 from nas.estimators.imagenet_prior import ImageNetPrior
 from nas.latency import building
@@ -22,18 +21,12 @@ from nas.latency.building import new_table
 from nas.latency.fidelity import covered_scales
 from nas.latency.table import LatencyTable, space_parts
 from nas.parts import NetworkPart
-from nas.pipeline import (
-    NOISE,
-    SMALL_SHARE,
-    Prices,
-    Progress,
-    Request,
-    Search,
-    Silent,
-    open_table,
-    published_networks,
-    search,
-)
+from nas.pipeline.console import Progress, Silent
+from nas.pipeline.prices import NOISE, Prices, open_table
+from nas.pipeline.request import SMALL_SHARE, Request
+from nas.pipeline.results import published_networks
+from nas.pipeline.search import search
+from nas.pipeline.stages import Search
 from nas.published import published_spec
 from nas.registry import load_space
 from nas.reporting import write_report
@@ -143,7 +136,7 @@ def test_a_run_is_whole_and_agrees_with_itself(machine: Machine, strategy: str) 
 
 
 def test_published_networks_stand_beside_what_was_found(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "published_networks", published_networks)
+    monkeypatch.setattr("nas.pipeline.search.published_networks", published_networks)
     search(request(only="large"), Path("run"))
     networks = manifest(Path("run"))["networks"]
     published = [network for network in networks if network["kind"] == "published"]
@@ -468,7 +461,7 @@ def test_int8_is_said_wherever_a_figure_stands(machine: Machine) -> None:
 
 
 def test_threads_beyond_the_cores_are_warned_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "allowed_cores", lambda: [0, 1])
+    monkeypatch.setattr("nas.pipeline.prices.allowed_cores", lambda: [0, 1])
     for threads, warnings in ((2, 0), (3, 1)):
         told = Told()
         table = open_table(None, "synthetic", threads, told)
@@ -540,7 +533,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_was(
 
 def test_what_was_logged_after_an_attempt_is_no_candidate_of_it(machine: Machine) -> None:
     """Or a resumed run would choose among more than the uninterrupted one did."""
-    run = RunFolder(Path("run"), {}, resume=False)
+    run = RunFolder(Path("run"), {}, "python -m nas.search", resume=False)
     table = new_table(synthetic.made_runtime())
     found = Search(request(), Prices(table, Silent()), ImageNetPrior(), run, Silent())
     space = load_space("few.py")

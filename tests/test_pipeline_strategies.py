@@ -9,10 +9,9 @@ import synthetic
 from synthetic import Machine
 from test_pipeline import found, request, rows, whole_ms
 
-from nas import pipeline
 from nas.cost import count_cost
 from nas.errors import NasError
-from nas.pipeline import search
+from nas.pipeline.search import search
 from nas.registry import load_space
 from nas.reporting import write_report
 from nas.spec import ArchSpec, load_results
@@ -73,7 +72,7 @@ def test_a_limit_that_nothing_keeps_names_the_smallest_that_can_be_kept(machine:
 
 
 def test_limits_that_leave_nothing_within_the_budget_say_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "fastest_ms", lambda prices, limits: 0.9)
+    monkeypatch.setattr("nas.pipeline.stages.fastest_ms", lambda prices, limits: 0.9)
     with pytest.raises(NasError, match=r"few that keeps the other limits is as fast as 0\.\d+ ms, .* some 0\.9 ms"):
         search(exact(max_params=1_300_000), Path("run"))
 

@@ -16,6 +16,7 @@ from nas.run import COLUMNS, LOG, MANIFEST, RunFolder, last_folder, unused_folde
 from nas.spec import ArchSpec
 from nas.strategies.samplers import distributions, params_of
 
+COMMAND = "python -m nas.search"
 ARGUMENTS = {"budget_ms": 20.0, "small_budget_ms": None, "width": (0.5, 1.0), "strategy": "exact", "seed": 0}
 SPACE = load_space("mobilenet_v3_small").at([(0.5, 96)])
 
@@ -41,7 +42,7 @@ def log(run: RunFolder, role: str, spec: ArchSpec, stage: str = "exact", **value
 
 
 def test_a_new_run_says_how_it_was_begun(folder: Path) -> None:
-    run = RunFolder(folder, ARGUMENTS, resume=False)
+    run = RunFolder(folder, ARGUMENTS, COMMAND, resume=False)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     assert manifest == run.manifest
     assert manifest["arguments"] == {**ARGUMENTS, "width": [0.5, 1.0]}
@@ -51,23 +52,23 @@ def test_a_new_run_says_how_it_was_begun(folder: Path) -> None:
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(folder: Path) -> None:
-    RunFolder(folder, ARGUMENTS, resume=False)
+    RunFolder(folder, ARGUMENTS, COMMAND, resume=False)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(NasError, match="already holds a run; continue it with --resume, or name another"):
-        RunFolder(folder, ARGUMENTS, resume=False)
+        RunFolder(folder, ARGUMENTS, COMMAND, resume=False)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_folder_with_other_files_is_taken(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "notes.txt").write_text("mine", encoding="utf-8")
-    RunFolder(folder, ARGUMENTS, resume=False)
+    RunFolder(folder, ARGUMENTS, COMMAND, resume=False)
     assert (folder / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_only_a_run_is_resumed(folder: Path) -> None:
     with pytest.raises(NasError, match="holds no run to resume; leave --resume out"):
-        RunFolder(folder, ARGUMENTS, resume=True)
+        RunFolder(folder, ARGUMENTS, COMMAND, resume=True)
     assert not folder.exists()
 
 
@@ -83,20 +84,20 @@ def test_only_a_run_is_resumed(folder: Path) -> None:
     ],
 )
 def test_other_arguments_are_refused_by_flag(folder: Path, change: dict[str, Any], said: str) -> None:
-    RunFolder(folder, ARGUMENTS, resume=False)
+    RunFolder(folder, ARGUMENTS, COMMAND, resume=False)
     with pytest.raises(NasError, match=said):
-        RunFolder(folder, ARGUMENTS | change, resume=True)
-    RunFolder(folder, ARGUMENTS, resume=True)
+        RunFolder(folder, ARGUMENTS | change, COMMAND, resume=True)
+    RunFolder(folder, ARGUMENTS, COMMAND, resume=True)
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", '{"version": 1}', '{"version": 2, "arguments": {}}', "[" * 9999, '{"a": 1e999}']
 )
 def test_a_broken_manifest_is_an_error_in_one_line(folder: Path, text: str) -> None:
-    RunFolder(folder, ARGUMENTS, resume=False)
+    RunFolder(folder, ARGUMENTS, COMMAND, resume=False)
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     with pytest.raises(NasError, match="start a new run with another --out") as error:
-        RunFolder(folder, ARGUMENTS, resume=True)
+        RunFolder(folder, ARGUMENTS, COMMAND, resume=True)
     assert "\n" not in str(error.value)
 
 
@@ -104,7 +105,7 @@ def test_a_broken_manifest_is_an_error_in_one_line(folder: Path, text: str) -> N
 def test_a_folder_that_cannot_be_made(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(NasError, match="cannot be made"):
-        RunFolder(tmp_path / name, ARGUMENTS, resume=False)
+        RunFolder(tmp_path / name, ARGUMENTS, COMMAND, resume=False)
 
 
 def test_names_of_folders(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_names_of_folders(tmp_path: Path) -> None:
     for number in ("", "-2", "-3"):
         wanted = tmp_path / f"20ms{number}"
         assert unused_folder(path) == wanted
-        RunFolder(unused_folder(path), ARGUMENTS, resume=False)
+        RunFolder(unused_folder(path), ARGUMENTS, COMMAND, resume=False)
         assert last_folder(path) == wanted
     assert unused_folder(path) == tmp_path / "20ms-4"
     assert unused_folder(tmp_path / "4ms") == tmp_path / "4ms"
@@ -123,13 +124,13 @@ def test_names_of_folders(tmp_path: Path) -> None:
 
 
 def test_what_is_logged_comes_back_in_order(folder: Path) -> None:
-    run = RunFolder(folder, ARGUMENTS, resume=False)
+    run = RunFolder(folder, ARGUMENTS, COMMAND, resume=False)
     specs = networks(6)
     for index, spec in enumerate(specs):
         log(run, ("large", "small")[index % 2], spec, stage="exact" if index < 4 else "seed", latency_ms=1.0 + index)
     run.log("large", "netadapt", specs[0].replace(name="trimmed"), 1 / 3, 70.125, 0.1)
     run.flush()
-    for read in (run, RunFolder(folder, ARGUMENTS, resume=True)):
+    for read in (run, RunFolder(folder, ARGUMENTS, COMMAND, resume=True)):
         large = read.trials("large")
         assert [trial.spec for trial in large] == [specs[0], specs[2], specs[4], specs[0].replace(name="trimmed")]
         assert [trial.stage for trial in large] == ["exact", "exact", "seed", "netadapt"]
@@ -145,42 +146,42 @@ def test_what_is_logged_comes_back_in_order(folder: Path) -> None:
 def test_a_resumed_run_logs_on(folder: Path) -> None:
     specs = networks(4)
     for number, spec in enumerate(specs):
-        log(RunFolder(folder, ARGUMENTS, resume=number > 0), "large", spec)
-    run = RunFolder(folder, ARGUMENTS, resume=True)
+        log(RunFolder(folder, ARGUMENTS, COMMAND, resume=number > 0), "large", spec)
+    run = RunFolder(folder, ARGUMENTS, COMMAND, resume=True)
     assert [trial.spec for trial in run.trials("large")] == specs
     assert [trial.number for trial in run.trials("large")] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("lost", [1, 10, 200])
 def test_a_line_that_a_killed_process_left_half_written_is_left_out(folder: Path, lost: int) -> None:
-    run = RunFolder(folder, ARGUMENTS, resume=False)
+    run = RunFolder(folder, ARGUMENTS, COMMAND, resume=False)
     specs = networks(4)
     for spec in specs[:3]:
         log(run, "large", spec)
     text = (folder / LOG).read_bytes()
     assert lost < len(text.splitlines()[-1])
     (folder / LOG).write_bytes(text[:-lost])
-    run = RunFolder(folder, ARGUMENTS, resume=True)
+    run = RunFolder(folder, ARGUMENTS, COMMAND, resume=True)
     assert [trial.spec for trial in run.trials("large")] == specs[:2]
     log(run, "large", specs[3])
-    for read in (run, RunFolder(folder, ARGUMENTS, resume=True)):
+    for read in (run, RunFolder(folder, ARGUMENTS, COMMAND, resume=True)):
         assert [trial.spec for trial in read.trials("large")] == [*specs[:2], specs[3]]
 
 
 @pytest.mark.parametrize("line", [b"{]\n", b"12\n", b"{}\n", b'{"op_code": "x"}\n', b"\xff\n"])
 def test_a_broken_log_is_an_error_in_one_line(folder: Path, line: bytes) -> None:
-    run = RunFolder(folder, ARGUMENTS, resume=False)
+    run = RunFolder(folder, ARGUMENTS, COMMAND, resume=False)
     log(run, "large", networks(1)[0])
     text = (folder / LOG).read_bytes()
     (folder / LOG).write_bytes(line + text)
     with pytest.raises(NasError, match=r"study\.log: the log of the run is damaged"):
-        RunFolder(folder, ARGUMENTS, resume=True)
+        RunFolder(folder, ARGUMENTS, COMMAND, resume=True)
 
 
 def test_a_new_run_does_not_take_over_a_log_without_a_manifest(folder: Path) -> None:
-    log(RunFolder(folder, ARGUMENTS, resume=False), "large", networks(1)[0])
+    log(RunFolder(folder, ARGUMENTS, COMMAND, resume=False), "large", networks(1)[0])
     (folder / MANIFEST).unlink()
-    assert RunFolder(folder, ARGUMENTS, resume=False).trials("large") == []
+    assert RunFolder(folder, ARGUMENTS, COMMAND, resume=False).trials("large") == []
 
 
 def test_a_study_that_optunas_own_tools_can_read(folder: Path) -> None:
@@ -189,7 +190,7 @@ def test_a_study_that_optunas_own_tools_can_read(folder: Path) -> None:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    run = RunFolder(folder, ARGUMENTS, resume=False)
+    run = RunFolder(folder, ARGUMENTS, COMMAND, resume=False)
     log(run, "small", networks(1)[0])
     study = optuna.load_study(study_name="small", storage=JournalStorage(JournalFileBackend(str(folder / LOG))))
     (trial,) = study.trials
@@ -204,23 +205,23 @@ def test_what_is_logged_is_written_soon_or_when_it_must_be(
 ) -> None:
     """All but the last entry at once, or nothing until something else is saved; both are known to the run itself."""
     monkeypatch.setattr("nas.run.WRITE_EVERY", every)
-    run = RunFolder(folder, ARGUMENTS, resume=False)
+    run = RunFolder(folder, ARGUMENTS, COMMAND, resume=False)
     run.trials("large")
     run.save()
     for index, spec in enumerate(networks(5)):
         run.log("large", "exact", spec, 1.0, 70.0, 1.0)
         assert [trial.spec for trial in run.trials("large")] == networks(5)[: index + 1]
-        seen = RunFolder(folder, ARGUMENTS, resume=True).trials("large")
+        seen = RunFolder(folder, ARGUMENTS, COMMAND, resume=True).trials("large")
         assert [trial.spec for trial in seen] == networks(5)[: 0 if every else index]
     run.save()
-    assert [trial.spec for trial in RunFolder(folder, ARGUMENTS, resume=True).trials("large")] == networks(5)
+    assert [trial.spec for trial in RunFolder(folder, ARGUMENTS, COMMAND, resume=True).trials("large")] == networks(5)
 
 
 # Tables -----------------------------------------------------------------------------------------------
 
 
 def test_tables_hold_what_trials_say(folder: Path) -> None:
-    run = RunFolder(folder, ARGUMENTS, resume=False)
+    run = RunFolder(folder, ARGUMENTS, COMMAND, resume=False)
     for spec in networks(3):
         log(run, "large", spec, latency_ms=1.23456789)
     run.write_csv("trials.csv", (trial.row() for trial in run.trials("large")), COLUMNS)

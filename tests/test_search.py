@@ -13,7 +13,7 @@ from synthetic import Machine
 
 from nas import search
 from nas.latency.table import LatencyTable
-from nas.pipeline import Request
+from nas.pipeline.request import Request
 from nas.registry import load_spec
 from nas.run import RunFolder
 
@@ -107,7 +107,7 @@ def test_every_argument_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append((request, out, resume))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nas.pipeline.search", stop)
+    monkeypatch.setattr("nas.pipeline.search.search", stop)
     arguments = (
         "--budget-ms 7.5 --small-budget-ms 2.5 --only small --large-space a --small-space b --width 0.5 1 "
         "--resolution 96 128 --table t.json --runtime r --threads 3 --precision p --allow-other-device "

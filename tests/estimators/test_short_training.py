@@ -13,12 +13,13 @@ import pytest
 import synthetic
 import torch
 
-from nas import pipeline, search
+from nas import search
 from nas.cost import count_cost
 from nas.errors import NasError
 from nas.estimators import short_training
 from nas.estimators.short_training import ShortTraining
-from nas.pipeline import Request
+from nas.pipeline.request import Request
+from nas.pipeline.search import search as find
 from nas.registry import load_space
 from nas.reporting import write_report
 from nas.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, load_results
@@ -193,7 +194,7 @@ def test_a_search_prints_the_validation_accuracy_of_that_data(
 def test_a_killed_search_goes_on_without_training_again(
     folder: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = pipeline.search(request(), Path("whole"))
+    whole = find(request(), Path("whole"))
     once, build = list(trained), short_training.build_model
     trained.clear()
 
@@ -204,16 +205,16 @@ def test_a_killed_search_goes_on_without_training_again(
 
     monkeypatch.setattr(short_training, "build_model", dies)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.search(request(), Path("run"))
+        find(request(), Path("run"))
     monkeypatch.setattr(short_training, "build_model", build)
-    run = pipeline.search(request(), Path("run"), resume=True)
+    run = find(request(), Path("run"), resume=True)
     assert trained == once
     assert [t.spec.id for t in run.trials("large")] == [t.spec.id for t in whole.trials("large")]
     assert (Path("run") / "large.json").read_text() == (Path("whole") / "large.json").read_text()
 
 
 def test_other_strategies_work_beside_it(folder: Path, trained: list[str]) -> None:
-    run = pipeline.search(request(strategy="tpe"), Path("run"))
+    run = find(request(strategy="tpe"), Path("run"))
     assert len(run.trials("large", "tpe")) == 4
 
 
@@ -230,6 +231,6 @@ def test_other_strategies_work_beside_it(folder: Path, trained: list[str]) -> No
 )
 def test_what_does_not_go_together_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(NasError, match=message) as error:
-        pipeline.search(request(**changes), Path("run"))
+        find(request(**changes), Path("run"))
     assert "\n" not in str(error.value)
     assert not Path("run").exists()

@@ -1,0 +1,43 @@
+"""What a strategy is given: score, prices and limits of a request."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from nas.additive import BlockSums
+from nas.pipeline.request import Request
+from nas.strategies.problem import Problem, fastest_ms
+from nas.strategies.samplers import SWEEPS
+
+
+def quick(estimator: Any) -> Any:
+    """What answers at once: an estimator, or, where that trains networks, what stands in for its order."""
+    return getattr(estimator, "stand_in", estimator)
+
+
+def make_problem(request: Request, estimator: Any, prices: BlockSums, limit_ms: float, target_ms: float) -> Problem:
+    """What a strategy is given: a limit on latency, and the target of a reward that takes latency into account."""
+    space = prices.space
+    score, terms = estimator.compile(space), quick(estimator).terms(space)
+    same = quick(estimator) is estimator
+    problem = Problem(
+        space, prices, score, limit_ms, terms if same else None, request.limits(space), start=None if same else terms
+    )
+    if request.objective == "top1":
+        return problem
+    # What is exact for a budget sweeps budgets from the target outwards: the best reward of a front.
+    fastest = fastest_ms(prices, problem.others)
+    factors = sorted(np.geomspace(1 / 4, 4, SWEEPS + 1), key=lambda factor: abs(np.log(factor)))
+    return replace(
+        problem,
+        score=lambda codes: mnasnet_reward(score(codes), prices(codes), target_ms, request.reward_w),
+        sweep=tuple(max(fastest, target_ms * float(factor)) for factor in factors),
+    )
+
+
+def mnasnet_reward(top1: Any, latency_ms: Any, target_ms: float, w: float) -> Any:
+    """ACC * (LAT / TARGET)^w (arXiv 1807.11626, equation 2); numbers or arrays."""
+    return top1 * (latency_ms / target_ms) ** w

@@ -1,0 +1,173 @@
+"""What parts and networks take: the table of a search, filled as it is asked."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nas.errors import NasError
+from nas.latency.building import companions_of, measure_missing, new_table
+from nas.latency.device import allowed_cores
+from nas.latency.runtimes import Runtime
+from nas.latency.table import LatencyTable, space_parts
+from nas.parts import NetworkPart, Part, parts_of
+from nas.pipeline.console import Console, Silent
+from nas.registry import RUNTIMES, resolve
+from nas.space import Scale, SearchSpace
+from nas.spec import ArchSpec
+from nas.strategies.limits import Limit
+from nas.strategies.problem import Problem, fastest_ms
+from nas.strategies.scales import Anchors, anchor_networks, anchor_scales, choose_scales, rough_prices
+
+# A network measured twice differs by one or two percent: what is shipped is measured that much below the budget.
+NOISE = 0.0125
+
+
+@dataclass
+class Prices:
+    """What parts and networks take; what the table does not know is measured, and the table saved.
+
+    Nothing is measured for a table of another device: there a missing row is a NasError that names it.
+    """
+
+    table: LatencyTable
+    console: Console
+    seed: int = 0
+    rows_measured: int = 0
+    file: str | None = None  # of a table that was never saved; its device's own by default
+
+    def measure(self, parts: Sequence[Part], title: str, among: Sequence[ArchSpec] = ()) -> None:
+        """Fills the table's rows for `parts`, timed among whole networks."""
+        missing = self.table.missing(parts)
+        if missing and self.table.other_device:
+            raise self.table.lacks(missing[0])
+        if missing:
+            with self.console.progress(title) as progress:
+                rng, before = random.Random(self.seed), len(self.table.rows)
+                try:
+                    measure_missing(self.table, parts, among=among, rng=rng, on_progress=progress)
+                finally:  # what was measured by then is kept when the rest is interrupted
+                    if len(self.table.rows) > before:
+                        self.rows_measured += len(self.table.rows) - before
+                        self.table.save(self.table.path or self.file)
+
+    def measure_space(self, space: SearchSpace, title: str) -> None:
+        """Fills the table's rows for a space, scale by scale, so that what is finished is kept."""
+        for scale in space.scales:
+            at = space.at([scale])
+            self.measure(list(space_parts(at)), f"{title} at {scale}", companions_of(at))
+
+    def predicted_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
+        """The table's predictions (ms); infinite for what another device's table lacks rows of."""
+        if self.table.other_device:
+            lacking = np.array([bool(self.table.missing(parts_of(spec))) for spec in specs])
+            known = [spec for spec, lacks in zip(specs, lacking, strict=True) if not lacks]
+            prices = np.full(len(specs), np.inf)
+            prices[~lacking] = self.table.predict_ms(known)
+            return prices
+        self.measure([part for spec in specs for part in parts_of(spec)], "measuring", specs[:1])
+        return self.table.predict_ms(specs)
+
+    def whole_ms(self, specs: Sequence[ArchSpec], title: str) -> np.ndarray:
+        """Measured latency (ms) of whole networks, remembered in the table; else what another device's predicts."""
+        parts = [NetworkPart(spec) for spec in specs]
+        if self.table.other_device:
+            rows = self.table.rows
+            predicted = (part.spec for part in parts if part.key not in rows)
+            prices = iter(self.table.predict_ms(list(predicted)))
+            return np.array([self.table.part_ms(part) if part.key in rows else next(prices) for part in parts])
+        self.measure(parts, title)
+        return np.array([self.table.part_ms(part) for part in parts])
+
+    def knows(self, spec: ArchSpec) -> bool:
+        """Whether a network can be priced: always, where what the table lacks can be measured."""
+        table = self.table
+        return not (table.other_device and NetworkPart(spec).key not in table.rows and table.missing(parts_of(spec)))
+
+    def anchors(self, space: SearchSpace) -> dict[Scale, Anchors]:
+        """Measured smallest and largest networks of some scales."""
+        scales = anchor_scales(space)
+        times = self.whole_ms(anchor_networks(space, scales), f"smallest and largest networks of {space.name}")
+        return {scale: Anchors(*map(float, times[2 * i : 2 * i + 2])) for i, scale in enumerate(scales)}
+
+
+def feasible_ms(anchors: Mapping[Scale, Anchors]) -> tuple[float, float]:
+    """The fastest and the slowest network of a space, measured."""
+    return min(a.smallest_ms for a in anchors.values()), max(a.largest_ms for a in anchors.values())
+
+
+def pick_scales(
+    prices: Prices, space: SearchSpace, estimator: Any, budget_ms: float, limits: tuple[Limit, ...] = ()
+) -> list[Scale]:
+    """The few scales of a space that can hold the optimum of a budget and of other limits."""
+    rough = rough_prices(space, prices.anchors(space))
+    budget_ms = max(budget_ms, fastest_ms(rough, limits) * 1.001)  # the rough prices' rounding
+    problem = Problem(space, rough, estimator.compile(space), budget_ms, estimator.terms(space), limits)
+    return [candidate.scale for candidate in choose_scales(problem)]
+
+
+def open_runtime(name: str, threads: int, precision: str, console: Console) -> Runtime:
+    """A runtime by name. Raises NasError for what is unknown or not installed; warns of more threads than cores."""
+    runtime: Runtime = resolve("runtime", name, RUNTIMES)(threads=threads, precision=precision)
+    cores = len(allowed_cores()) or os.cpu_count() or 1
+    if threads > cores:
+        plural = "s" if cores > 1 else ""
+        console.say(
+            f"warning: {threads} threads wait for each other on {cores} core{plural}: times will be long and differ "
+            f"from run to run; --threads {cores} is the most that makes sense here"
+        )
+    return runtime
+
+
+def open_table(
+    path: str | None,
+    runtime_name: str,
+    threads: int = 1,
+    console: Console | None = None,
+    *,
+    precision: str = "float32",
+    allow_other_device: bool = False,
+) -> LatencyTable:
+    """The table to use: the one named, this device's own if there is one, else a new one.
+
+    Raises NasError for a table that is damaged, of another device unless that is allowed, or of another runtime,
+    threads or precision. Of another device's the runtime need not be installed here.
+    """
+    console = console or Silent()
+    if path is not None and allow_other_device:
+        table = LatencyTable.load(path)
+        if table.other_device:
+            _check_runtime(table, runtime_name, threads, precision)
+            return table
+    runtime = open_runtime(runtime_name, threads, precision, console)
+    fresh = new_table(runtime)
+    default = fresh.default_path()
+    if path is None and not default.exists():
+        return fresh
+    table = LatencyTable.load(path or default)
+    table.check_device()
+    _check_runtime(table, runtime_name, threads, precision)
+    of = table.runtime
+    if of.version != runtime.version:
+        console.say(
+            f"warning: {table.path} was measured with {runtime.name} {of.version}, here is "
+            f"{runtime.version}; `python -m nas.measure --check` tells whether it still holds"
+        )
+    return table
+
+
+def _check_runtime(table: LatencyTable, name: str, threads: int, precision: str) -> None:
+    """Raises NasError, with the flag to give, unless the table is of this runtime."""
+    of = table.runtime
+    for flag, wanted, has in (
+        ("--runtime", name, of.name),
+        ("--threads", threads, of.threads),
+        ("--precision", precision, of.precision),
+    ):
+        if wanted != has:
+            raise NasError(f"{table.path} is of {of}; ask for that with {flag} {has}, or name another file")

@@ -1,0 +1,97 @@
+"""Workers that search together: processes of this machine, or whoever has the same storage."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas.additive import BlockSums
+from nas.errors import NasError
+from nas.pipeline.console import Console
+from nas.pipeline.objective import make_problem, quick
+from nas.pipeline.request import Request
+from nas.registry import STRATEGIES, resolve
+from nas.strategies.limits import Row
+from nas.strategies.problem import Problem
+from nas.strategies.workers import finished, open_study, retry_trials_of, work
+
+SHARED_LOG = "workers.log"  # in a run's folder: where the workers of one machine meet
+SHARED_ARGUMENTS = (
+    *("strategy", "estimator", "data", "recipe_level", "objective", "reward_w", "max_params", "max_memory_mb"),
+)
+
+
+def shared_rows(
+    request: Request,
+    folder: Path,
+    problem: Problem,
+    *,
+    stage: str,
+    target_ms: float,
+    trials: int,
+    estimator: Any,
+    console: Console,
+) -> list[Row]:
+    """The rows that workers evaluated together: processes of this machine, or whoever has the same storage.
+
+    Their common study keeps the first one's limit, for each machine's own measurements say a little else. What the
+    others trained `estimator` takes over.
+    """
+    storage = request.storage or folder / SHARED_LOG
+    name = "/".join(filter(None, (request.study, stage)))
+    study = open_study(storage, name)
+    wanted = {
+        "space": problem.space.name,
+        "scales": [list(scale) for scale in problem.space.scales],
+        **{key: getattr(request, key) for key in SHARED_ARGUMENTS},
+    }
+    if "search" not in study.user_attrs:
+        study.set_user_attr("limit_ms", problem.budget_ms)
+        study.set_user_attr("search", wanted)
+    elif study.user_attrs["search"] != wanted:
+        keys = [key for key, value in wanted.items() if study.user_attrs["search"].get(key) != value]
+        raise NasError(f"the study {request.study} is of another search ({', '.join(keys)}); name another --study")
+    limit_ms = study.user_attrs["limit_ms"]
+    shared = (request, folder, problem.latency, limit_ms, target_ms, storage, name, trials)
+    here = f"{platform.node()}-{os.getpid()}"
+    if request.workers > 1:
+        spawn = multiprocessing.get_context("spawn")
+        names = [f"{here}-{number}" for number in range(1, request.workers + 1)]
+        children = {worker: spawn.Process(target=share, args=(*shared, worker), daemon=True) for worker in names}
+        for child in children.values():
+            child.start()
+        while children:
+            for worker, child in list(children.items()):
+                child.join(0.2)
+                if child.exitcode is not None:
+                    del children[worker]
+                    if child.exitcode and retry_trials_of(study, worker):
+                        console.say(f"warning: worker {worker} died; its trial is done again")
+    share(*shared, here)  # what is left, where all died; the whole, where there are no children
+    rows, scores = finished(study, problem)
+    if quick(estimator) is not estimator and request.objective == "top1":
+        estimator.take(problem.space.decode([np.array(row) for row in rows]), scores)
+    return rows
+
+
+def share(
+    request: Request,
+    folder: Path,
+    prices: BlockSums,
+    limit_ms: float,
+    target_ms: float,
+    storage: str | Path,
+    name: str,
+    trials: int,
+    worker: str,
+) -> None:
+    """What a worker does; all it needs can be sent to another process."""
+    estimator = request.load_estimator(folder, max(1, (os.cpu_count() or 1) // request.workers))
+    problem = make_problem(request, estimator, prices, limit_ms, target_ms)
+    strategy = resolve("strategy", request.strategy, STRATEGIES)
+    work(open_study(storage, name), problem, strategy, trials=trials, seed=request.seed, worker=worker)

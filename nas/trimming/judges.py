@@ -1,0 +1,143 @@
+"""What networks are worth on their way: by an estimator, or by training each proposal a little."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from nas.pipeline.console import Console
+from nas.registry import load_estimator
+from nas.spec import ArchSpec
+from nas.trimming.long_training import recipe_of, trained_seed
+from nas.trimming.request import Request
+from nas.trimming.seed import Seed
+
+if TYPE_CHECKING:  # these load torch
+    from nas.models.mobilenet import MobileNet
+    from nas.training.proposals import TunedProposals
+
+
+class Kept(NamedTuple):
+    """A network that is kept, percent."""
+
+    accuracy: float  # what proposals are compared by
+    top1: float
+
+
+class Judge(Protocol):
+    """An estimate that follows the network on its way; `weights` are None where there are none."""
+
+    source: str
+
+    def estimate(self, specs: Sequence[ArchSpec]) -> np.ndarray: ...
+
+    def begin(self) -> Kept: ...
+
+    def keep(self, spec: ArchSpec) -> Kept: ...
+
+    def take_up(self, entry: dict[str, Any], checkpoint: Path) -> None: ...
+
+    def save(self, path: Path) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Estimated:
+    """By an estimator that needs no data. Weights, where the seed has some, are cut along."""
+
+    def __init__(self, name: str, seed: Seed) -> None:
+        self._estimator, self._seed, self._model = load_estimator(name), seed, seed.model
+        self.source = f"{self._estimator.name}: {self._estimator.effort}"
+
+    def estimate(self, specs: Sequence[ArchSpec]) -> np.ndarray:
+        return self._estimator.estimate(specs).top1
+
+    def begin(self) -> Kept:
+        return self._kept(self._seed.spec)
+
+    def keep(self, spec: ArchSpec) -> Kept:
+        if self._model is not None:
+            from nas.training.inherit import inherited
+
+            self._model = inherited(spec, self._model)
+        return self._kept(spec)
+
+    def _kept(self, spec: ArchSpec) -> Kept:
+        top1 = float(self.estimate([spec])[0])
+        return Kept(top1, top1)
+
+    def take_up(self, entry: dict[str, Any], checkpoint: Path) -> None:
+        if self._model is not None:
+            from nas.training.checkpoint import load_model
+
+            self._model = load_model(checkpoint)
+
+    def save(self, path: Path) -> None:
+        if self._model is not None:
+            names = self._seed.classes or tuple(map(str, range(self._seed.num_classes)))
+            _save(path, self._model, names, {})
+
+    def close(self) -> None:
+        pass
+
+
+class Trained:
+    """By training each proposal a little."""
+
+    def __init__(self, proposals: TunedProposals, classes: tuple[str, ...]) -> None:
+        self._proposals, self._classes = proposals, classes
+        tuning = proposals.tuning
+        self.source = f"{tuning.steps} steps on {tuning.source}, mean probability of the right class"
+
+    def estimate(self, specs: Sequence[ArchSpec]) -> np.ndarray:
+        return self._proposals.estimate(specs)
+
+    def begin(self) -> Kept:
+        return Kept(*self._proposals.judge())
+
+    def keep(self, spec: ArchSpec) -> Kept:
+        return Kept(*self._proposals.keep(spec))
+
+    def take_up(self, entry: dict[str, Any], checkpoint: Path) -> None:
+        from nas.training.checkpoint import load_model
+
+        self._proposals.model, self._proposals.steps_done = load_model(checkpoint), entry["step"]
+
+    def save(self, path: Path) -> None:
+        tuning = self._proposals.tuning
+        extra = {"source": tuning.source, "recipe": tuning.recipe.to_dict()}
+        _save(path, self._proposals.model, self._classes, extra)
+
+    def close(self) -> None:
+        self._proposals.__exit__()
+
+
+def _save(path: Path, model: MobileNet, classes: tuple[str, ...], extra: dict[str, Any]) -> None:
+    """As nas.train saves, so that `load_model`, and this command, read it."""
+    from nas.training.checkpoint import save_checkpoint
+
+    contents = {"spec": model.spec.to_dict(), "classes": list(classes), "resolution": model.spec.resolution}
+    save_checkpoint(path, {**contents, "average": model.state_dict(), **extra})
+
+
+def make_judge(request: Request, seed: Seed, out: Path, console: Console) -> Judge:
+    if not request.data:
+        return Estimated(request.estimator, seed)
+    from nas.training.inherit import inherited
+    from nas.training.proposals import TunedProposals, Tuning
+
+    if seed.model is not None:
+        model = inherited(seed.spec, seed.model, num_classes=seed.num_classes, seed=request.seed)
+    else:
+        model = trained_seed(request, seed.spec, out / "seed", console)
+    tuning = Tuning(
+        source=request.data,
+        data_dir=request.data_dir,
+        recipe=recipe_of(request),
+        steps=request.proposal_steps,
+        seed=request.seed,
+    )
+    return Trained(TunedProposals(model, tuning, workers=request.workers), seed.classes)
