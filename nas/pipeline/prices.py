@@ -41,6 +41,14 @@ class Prices:
     rows_measured: int = 0
     file: str | None = None  # of a table that was never saved; its device's own by default
 
+    def parts(self, specs: Sequence[ArchSpec]) -> list[Part]:
+        """What the table has rows for of each network, with its number of classes."""
+        return [part for spec in specs for part in parts_of(spec, self.table.num_classes)]
+
+    def network(self, spec: ArchSpec) -> NetworkPart:
+        """The whole network, with the table's number of classes."""
+        return NetworkPart(spec, self.table.num_classes)
+
     def measure(self, parts: Sequence[Part], title: str, among: Sequence[ArchSpec] = ()) -> None:
         """Fills the table's rows for `parts`, timed among whole networks."""
         missing = self.table.missing(parts)
@@ -60,22 +68,22 @@ class Prices:
         """Fills the table's rows for a space, scale by scale, so that what is finished is kept."""
         for scale in space.scales:
             at = space.at([scale])
-            self.measure(list(space_parts(at)), f"{title} at {scale}", companions_of(at))
+            self.measure(list(space_parts(at, self.table.num_classes)), f"{title} at {scale}", companions_of(at))
 
     def predicted_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         """The table's predictions (ms); infinite for what another device's table lacks rows of."""
         if self.table.other_device:
-            lacking = np.array([bool(self.table.missing(parts_of(spec))) for spec in specs])
+            lacking = np.array([bool(self.table.missing(self.parts([spec]))) for spec in specs])
             known = [spec for spec, lacks in zip(specs, lacking, strict=True) if not lacks]
             prices = np.full(len(specs), np.inf)
             prices[~lacking] = self.table.predict_ms(known)
             return prices
-        self.measure([part for spec in specs for part in parts_of(spec)], "measuring", specs[:1])
+        self.measure(self.parts(specs), "measuring", specs[:1])
         return self.table.predict_ms(specs)
 
     def whole_ms(self, specs: Sequence[ArchSpec], title: str) -> np.ndarray:
         """Measured latency (ms) of whole networks, remembered in the table; else what another device's predicts."""
-        parts = [NetworkPart(spec) for spec in specs]
+        parts = [self.network(spec) for spec in specs]
         if self.table.other_device:
             rows = self.table.rows
             predicted = (part.spec for part in parts if part.key not in rows)
@@ -87,7 +95,9 @@ class Prices:
     def knows(self, spec: ArchSpec) -> bool:
         """Whether a network can be priced: always, where what the table lacks can be measured."""
         table = self.table
-        return not (table.other_device and NetworkPart(spec).key not in table.rows and table.missing(parts_of(spec)))
+        return not (
+            table.other_device and self.network(spec).key not in table.rows and table.missing(self.parts([spec]))
+        )
 
     def anchors(self, space: SearchSpace) -> dict[Scale, Anchors]:
         """Measured smallest and largest networks of some scales."""

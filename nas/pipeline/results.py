@@ -13,7 +13,7 @@ from nas.front import front_indices
 from nas.latency.device import Device
 from nas.latency.networks import Measured, measure_latency
 from nas.latency.table import LatencyTable, space_parts
-from nas.parts import BlockPart, HeadPart, NetworkPart, StemPart, parts_of
+from nas.parts import BlockPart, HeadPart, StemPart, parts_of
 from nas.pipeline.prices import NOISE
 from nas.pipeline.request import kind_of, role_name
 from nas.pipeline.stages import TRIM_ROUNDS, Search
@@ -42,8 +42,7 @@ def finish(state: Search, found: dict[str, ArchSpec], published: Sequence[Publis
     by_id: dict[str, Measured] = {}
     compared = [result for result in published if result.spec.name in COMPARED]
     if not table.other_device:
-        parts = [part for name in COMPARED for part in parts_of(published_spec(name))]
-        state.prices.measure(parts, "published networks")
+        state.prices.measure(state.prices.parts(list(map(published_spec, COMPARED))), "published networks")
         compared = _compared(state, found, published)
         by_id = _measured_together(state, found, compared)
     found = {r: spec.replace(name=role_name(kind_of(r), state.budgets[r])) for r, spec in found.items()}
@@ -96,7 +95,7 @@ def _compared(state: Search, found: dict[str, ArchSpec], published: Sequence[Pub
     rivals = [result for result in published if result.spec.name.startswith("ofa_")]
     for spec in found.values():
         latency = float(state.prices.predicted_ms([spec])[0])
-        nearest = min(rivals, key=lambda r: abs(np.log(state.table.part_ms(NetworkPart(r.spec)) / latency)))
+        nearest = min(rivals, key=lambda r: abs(np.log(state.table.part_ms(state.prices.network(r.spec)) / latency)))
         shown[nearest.spec.name] = nearest
     return list(shown.values())
 
@@ -115,9 +114,9 @@ def _network(
     whole = None
     if measured is not None:
         whole = round(measured.normalised_ms, 4)
-    elif NetworkPart(spec).key in table.rows:
-        whole = round(table.part_ms(NetworkPart(spec)), 4)
-    priced = not table.missing(parts_of(spec))
+    elif (network := state.prices.network(spec)).key in table.rows:
+        whole = round(table.part_ms(network), 4)
+    priced = not table.missing(state.prices.parts([spec]))
     figure = None if state.trains else result  # what was published is of other images
     estimated_top1, estimated_std = round(float(estimate.top1[0]), 3), round(float(estimate.std[0]), 3)
     return {
@@ -210,10 +209,11 @@ def _write_tables(state: Search) -> None:
         "macs",
         "ms",
     )
-    parts = {part.key: part for trial in trials for part in parts_of(trial.spec)}
+    classes = state.table.num_classes
+    parts = {part.key: part for trial in trials for part in parts_of(trial.spec, classes)}
     for role in state.budgets:
         scales = [Scale(*scale) for scale in run.manifest["roles"][role]["scales"]]
-        parts |= {part.key: part for part in space_parts(state.request.space(role).at(scales))}
+        parts |= {part.key: part for part in space_parts(state.request.space(role).at(scales), classes)}
     run.write_csv(
         "table_rows.csv", (_table_row(state.table, key, part) for key, part in sorted(parts.items())), columns
     )

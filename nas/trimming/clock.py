@@ -14,7 +14,6 @@ from nas.latency.building import new_table
 from nas.latency.device import Device
 from nas.latency.networks import measure_latency
 from nas.latency.table import LatencyTable
-from nas.parts import parts_of
 from nas.pipeline.console import Console
 from nas.pipeline.prices import Prices, open_table
 from nas.spec import ArchSpec
@@ -64,7 +63,7 @@ class Clock:
 
     def predicted_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         """Raises NasError if the table lacks rows and is of another device."""
-        parts = [part for spec in specs for part in parts_of(spec, self.table.num_classes)]
+        parts = self.prices.parts(specs)
         if self.here:
             self.prices.measure(parts, "measuring")
         elif missing := self.table.missing(parts):
