@@ -270,6 +270,12 @@ def test_a_budget_that_trimming_cannot_reach(call: Call) -> None:
     assert json.loads(Path("run/trajectory.json").read_text())["networks"][-1]["spec_id"] == last.id
 
 
+def test_a_training_at_the_end_needs_images(call: Call) -> None:
+    with pytest.raises(NasError, match="--finish scratch needs images to train on; name them with --data"):
+        call("--finish", "scratch", "--out", "run")
+    assert not Path("run").exists(), "nobody said so before the trimming"
+
+
 def test_weights_that_are_not_the_seeds(call: Call) -> None:
     torch.save(build_model(SPEC.with_block(2, expanded=48, se=16), 1000).state_dict(), "weights.pth")
     with pytest.raises(NasError, match=r"weights.pth: not the weights of chain: size mismatch for features.3"):
