@@ -6,7 +6,7 @@ from nas.training.data import EMBEDDED, Data, TensorImages, load_data
 from nas.training.recipes import Recipe, load_recipe
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_spec() -> ArchSpec:
     blocks = (
         BlockSpec(kernel=3, expanded=16, out=8, stride=2),
@@ -25,7 +25,7 @@ def little_data() -> Data:
     return Data(data.source, data.classes, train, val)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe() -> Recipe:
     return load_recipe("quick").replace(epochs=3)
 

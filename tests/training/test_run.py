@@ -1,10 +1,13 @@
 import csv
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import types
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,14 +15,32 @@ import torch
 from nas.errors import NasError
 from nas.models.mobilenet import build_model
 from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
-from nas.training.data import Data, TensorImages, load_data
+from nas.training.data import TensorImages, load_data
 from nas.training.loop import Metrics, evaluate
 from nas.training.run import Settings, best_epoch, load_settings, train
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(tiny_spec, little_data, recipe) -> Settings:
     return Settings(spec=tiny_spec, source=little_data.source, recipe=recipe, resolution=32)
+
+
+class Whole(NamedTuple):
+    folder: Path
+    rows: list[Metrics]
+
+
+@pytest.fixture(scope="module")
+def whole(settings, little_data, tmp_path_factory) -> Whole:
+    """A training from beginning to end, not to be written to."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return Whole(folder, train(settings, little_data, folder))
+
+
+@pytest.fixture
+def run(whole, tmp_path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(whole.folder, tmp_path / "run")
 
 
 class StoppedError(Exception):
@@ -56,30 +77,27 @@ def test_a_run_leaves_its_folder(settings, little_data, tmp_path):
 
 
 @pytest.mark.parametrize("stop", [(1, 2), (2, 1), (3, 4)])
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(settings, little_data, tmp_path, stop):
-    whole = train(settings, little_data, tmp_path / "whole")
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(settings, little_data, whole, tmp_path, stop):
     with pytest.raises(StoppedError):
         train(settings, little_data, tmp_path / "stopped", on_step=stopper(*stop))
     assert load_checkpoint(tmp_path / "stopped" / "last.pt")["epoch"] == stop[0] - 1
     rows = train(settings, little_data, tmp_path / "stopped", resume=True)
-    assert without_times(rows) == without_times(whole)
+    assert without_times(rows) == without_times(whole.rows)
     for name in ("last.pt", "best.pt"):
-        ours, theirs = (load_checkpoint(tmp_path / run / name) for run in ("stopped", "whole"))
+        ours, theirs = (load_checkpoint(folder / name) for folder in (tmp_path / "stopped", whole.folder))
         assert ours["epoch"] == theirs["epoch"]
         assert all(torch.equal(value, theirs["average"][key]) for key, value in ours["average"].items())
 
 
-def test_a_finished_run_has_nothing_left_to_resume(settings, little_data, tmp_path):
-    rows = train(settings, little_data, tmp_path)
-    assert train(settings, little_data, tmp_path, resume=True) == rows
+def test_a_finished_run_has_nothing_left_to_resume(settings, little_data, whole, run):
+    assert train(settings, little_data, run, resume=True) == whole.rows
 
 
-def test_a_folder_with_a_run_is_left_alone(settings, little_data, tmp_path):
-    train(settings, little_data, tmp_path)
-    before = (tmp_path / "last.pt").read_bytes()
+def test_a_folder_with_a_run_is_left_alone(settings, little_data, run):
+    before = (run / "last.pt").read_bytes()
     with pytest.raises(NasError, match=r"already holds a training; go on with it by --resume, or name another"):
-        train(settings, little_data, tmp_path)
-    assert (tmp_path / "last.pt").read_bytes() == before
+        train(settings, little_data, run)
+    assert (run / "last.pt").read_bytes() == before
 
 
 def test_nothing_to_resume(settings, tmp_path):
@@ -94,32 +112,28 @@ def test_nothing_to_resume(settings, tmp_path):
         ({"seed": 1}, "was trained with another seed"),
     ],
 )
-def test_other_settings_are_refused(settings, little_data, tmp_path, change, message):
-    train(settings, little_data, tmp_path)
+def test_other_settings_are_refused(settings, little_data, run, change, message):
     with pytest.raises(NasError, match=message):
-        train(dataclasses.replace(settings, **change), little_data, tmp_path, resume=True)
+        train(dataclasses.replace(settings, **change), little_data, run, resume=True)
 
 
-def test_another_network_is_refused(settings, little_data, tmp_path):
-    train(settings, little_data, tmp_path)
+def test_another_network_is_refused(settings, little_data, run):
     other = dataclasses.replace(settings, spec=settings.spec.with_block(0, kernel=5))
     with pytest.raises(NasError, match=rf"last\.pt: is of another network \(tiny, id {settings.spec.id}\)"):
-        train(other, little_data, tmp_path, resume=True)
+        train(other, little_data, run, resume=True)
 
 
-def test_another_number_of_classes_is_refused(settings, little_data, tmp_path):
-    train(settings, little_data, tmp_path)
+def test_another_number_of_classes_is_refused(settings, little_data, run):
     nine = dataclasses.replace(little_data, classes=little_data.classes[:9])
     with pytest.raises(NasError, match=r"last\.pt: was trained on 10 classes, not on the 9 of fashion-mnist-sample"):
-        train(settings, nine, tmp_path, resume=True)
+        train(settings, nine, run, resume=True)
 
 
-def test_a_truncated_checkpoint_is_refused(settings, little_data, tmp_path):
-    train(settings, little_data, tmp_path)
-    whole = (tmp_path / "last.pt").read_bytes()
-    (tmp_path / "last.pt").write_bytes(whole[: len(whole) // 2])
+def test_a_truncated_checkpoint_is_refused(settings, little_data, run):
+    content = (run / "last.pt").read_bytes()
+    (run / "last.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(NasError, match=r"last\.pt: not a checkpoint, or not a whole one"):
-        train(settings, little_data, tmp_path, resume=True)
+        train(settings, little_data, run, resume=True)
 
 
 def test_a_training_that_diverges_keeps_what_it_had(settings, little_data, tmp_path):
@@ -148,9 +162,8 @@ def test_the_seed_is_of_the_first_weights_too(settings, little_data, tmp_path):
 # Other weights, teachers, TensorBoard -------------------------------------------------------------------
 
 
-def test_first_weights_are_those_that_were_named(settings, little_data, tmp_path):
-    train(settings, little_data, tmp_path / "first")
-    source = str(tmp_path / "first" / "best.pt")
+def test_first_weights_are_those_that_were_named(settings, little_data, whole, tmp_path):
+    source = str(whole.folder / "best.pt")
     seen = []
     one = settings.recipe.replace(epochs=1, learning_rate=1e-9)
     rows = train(
@@ -162,16 +175,16 @@ def test_first_weights_are_those_that_were_named(settings, little_data, tmp_path
         train(dataclasses.replace(settings, recipe=one), little_data, tmp_path / "second", resume=True)
 
 
-def test_a_training_with_a_teacher_goes_on_exactly(settings, little_data, tmp_path):
+def test_a_training_with_a_teacher_goes_on_exactly(settings, little_data, whole, tmp_path):
     torch.manual_seed(5)
     teacher = build_model(settings.spec, 10)
     taught = dataclasses.replace(settings, teacher="big.pt")
-    whole = train(taught, little_data, tmp_path / "whole", teacher=teacher)
-    assert without_times(whole) != without_times(train(settings, little_data, tmp_path / "alone"))
+    at_once = train(taught, little_data, tmp_path / "at once", teacher=teacher)
+    assert without_times(at_once) != without_times(whole.rows)
     with pytest.raises(StoppedError):
         train(taught, little_data, tmp_path / "stopped", teacher=teacher, on_step=stopper(2, 2))
     rows = train(taught, little_data, tmp_path / "stopped", teacher=teacher, resume=True)
-    assert without_times(rows) == without_times(whole)
+    assert without_times(rows) == without_times(at_once)
 
 
 def test_tensorboard_is_an_extra(settings, little_data, tmp_path, monkeypatch):
@@ -202,22 +215,22 @@ def test_tensorboard_gets_every_epoch(settings, little_data, tmp_path, monkeypat
 # Faults, in processes of their own ----------------------------------------------------------------------
 
 PROGRAM = """
-import dataclasses, sys, torch
+import sys, torch
 from nas.training.data import Data, TensorImages, load_data
 from nas.training.loop import Machine
 from nas.training.processes import joined_processes
 from nas.training.run import Settings, train
 from nas.training.checkpoint import load_checkpoint
 torch.set_num_threads(1)
-out, resume, settings = sys.argv[1], sys.argv[2] == "resume", Settings.from_dict(load_checkpoint(sys.argv[3]))
+out, settings, val = sys.argv[1], Settings.from_dict(load_checkpoint(sys.argv[2])), int(sys.argv[3])
 data = load_data(settings.source)
-few = [TensorImages(part.images[:n], part.labels[:n]) for part, n in ((data.train, 600), (data.val, 201))]
+few = [TensorImages(part.images[:n], part.labels[:n]) for part, n in ((data.train, 600), (data.val, val))]
 data = Data(data.source, data.classes, *few)
 def on_step(step):
     print(step.epoch, step.step, flush=True)
 with joined_processes() as (processes, device):
     machine = Machine(device=device, processes=processes)
-    train(settings, data, out, resume=resume, on_step=on_step, machine=machine)
+    train(settings, data, out, on_step=on_step, machine=machine)
 """
 
 
@@ -226,32 +239,28 @@ def command(settings, tmp_path):
     save_checkpoint(tmp_path / "settings.pt", settings.to_dict())
     (tmp_path / "program.py").write_text(PROGRAM)
 
-    def words(out: str, how: str) -> list[str]:
-        return [str(tmp_path / "program.py"), str(tmp_path / out), how, str(tmp_path / "settings.pt")]
+    def words(out: str, val: int) -> list[str]:
+        """Trains on the first 600 images, validates on the first `val`."""
+        return [str(tmp_path / "program.py"), str(tmp_path / out), str(tmp_path / "settings.pt"), str(val)]
 
     return words
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(command, settings, tmp_path):
-    with subprocess.Popen([sys.executable, *command("killed", "start")], stdout=subprocess.PIPE, text=True) as process:
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(command, settings, little_data, whole, tmp_path):
+    with subprocess.Popen([sys.executable, *command("killed", 200)], stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if line == "2 2\n":
                 process.kill()
     assert process.returncode == -signal.SIGKILL
-    data = load_data(settings.source)
-    few = [TensorImages(part.images[:n], part.labels[:n]) for part, n in ((data.train, 600), (data.val, 201))]
-    data = Data(data.source, data.classes, *few)
-    whole = train(settings, data, tmp_path / "whole")
-    assert without_times(train(settings, data, tmp_path / "killed", resume=True)) == without_times(whole)
+    rows = train(settings, little_data, tmp_path / "killed", resume=True)
+    assert without_times(rows) == without_times(whole.rows)
 
 
 def test_two_processes_train_one_network(command, settings, tmp_path):
     """What they write is one run, validated on all images, and as good as that of one process."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launch, *command("run", "start")], capture_output=True, text=True, check=False, env=environment
-    )
+    done = subprocess.run([*launch, *command("run", 201)], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     last, best = (load_checkpoint(tmp_path / "run" / name) for name in ("last.pt", "best.pt"))
     assert last["epoch"] == settings.recipe.epochs
