@@ -18,7 +18,7 @@ from nas.pipeline.request import Request
 from nas.registry import STRATEGIES, resolve
 from nas.strategies.limits import Row
 from nas.strategies.problem import Problem
-from nas.strategies.workers import finished, open_study, retry_trials_of, work
+from nas.strategies.workers import finished, first_said, open_study, retry_trials_of, work
 
 SHARED_LOG = "workers.log"  # in a run's folder: where the workers of one machine meet
 SHARED_ARGUMENTS = (
@@ -39,24 +39,21 @@ def shared_rows(
 ) -> list[Row]:
     """The rows that workers evaluated together: processes of this machine, or whoever has the same storage.
 
-    Their common study keeps the first one's limit, for each machine's own measurements say a little else. What the
+    All keep the first one's limit, for each machine's own measurements say a little else. What the
     others trained `estimator` takes over.
     """
     storage = request.storage or folder / SHARED_LOG
     name = "/".join(filter(None, (request.study, stage)))
-    study = open_study(storage, name)
     wanted = {
         "space": problem.space.name,
         "scales": [list(scale) for scale in problem.space.scales],
         **{key: getattr(request, key) for key in SHARED_ARGUMENTS},
     }
-    if "search" not in study.user_attrs:
-        study.set_user_attr("limit_ms", problem.budget_ms)
-        study.set_user_attr("search", wanted)
-    elif study.user_attrs["search"] != wanted:
-        keys = [key for key, value in wanted.items() if study.user_attrs["search"].get(key) != value]
+    agreed = first_said(storage, f"{name}/agreed", {"limit_ms": problem.budget_ms, "search": wanted})
+    if agreed["search"] != wanted:
+        keys = [key for key, value in wanted.items() if agreed["search"].get(key) != value]
         raise NasError(f"the study {request.study} is of another search ({', '.join(keys)}); name another --study")
-    limit_ms = study.user_attrs["limit_ms"]
+    limit_ms, study = agreed["limit_ms"], open_study(storage, name)
     shared = (request, folder, problem.latency, limit_ms, target_ms, storage, name, trials)
     here = f"{platform.node()}-{os.getpid()}"
     if request.workers > 1:

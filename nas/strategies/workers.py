@@ -3,6 +3,9 @@
 A proposal is put into the study whole, as a waiting trial, and then taken by whoever is free: a worker that dies
 leaves a trial that another can do again. On a data base (PostgreSQL) Optuna's heartbeats find such trials; on a
 journal file the parent process does, which knows its children.
+
+Before a proposal is put there its row is announced, so that of two workers who thought of the same one at the same
+moment at least one sees it of the other, and takes another.
 """
 
 from __future__ import annotations
@@ -10,13 +13,13 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, TrialPruned, UpdateFinishedTrialError
 from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -29,7 +32,8 @@ from nas.strategies.problem import Problem, Row
 from nas.strategies.samplers import Strategy, distributions, next_row, params_of, row_of
 
 HEARTBEAT = 15  # seconds between two signs of life; a worker without one for twice as long is taken for dead
-WORKER = "worker"  # user attribute: who evaluates a trial
+WORKER = "worker"  # user attribute of a trial: who evaluates it
+PROPOSED = "proposed by "  # user attributes of a study, one a worker: the row that it is about to propose
 _PAUSE = 0.2  # seconds, while others finish
 _UNCLAIMED = 5.0  # seconds within which a worker that took a trial says so
 
@@ -65,6 +69,17 @@ def open_study(storage: str | Path, name: str, heartbeat: int = HEARTBEAT) -> St
         raise NasError(hide_passwords(f"the storage {storage} cannot be used ({line})")) from None
 
 
+def first_said(storage: str | Path, name: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the first one said who came with `name`: the same for all, however many come at once.
+
+    A trial of a study of its own, whose numbers the storage gives out one after the other.
+    """
+    study = open_study(storage, name)
+    if not study.get_trials(deepcopy=False):
+        study.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs=dict(said)))
+    return study.get_trials(deepcopy=False)[0].user_attrs
+
+
 def _with_driver(url: str) -> str:
     """SQLAlchemy's default driver for PostgreSQL is not the one that is installed."""
     for scheme in ("postgresql://", "postgres://"):
@@ -86,24 +101,34 @@ def work(
     """Works on a study until it has `trials` networks finished, and none that is waiting or running.
 
     `evaluate` maps a row to score and latency (ms), by default what the problem says. A row that was evaluated
-    before, by another worker at the same time, takes the stored values.
+    before, by another worker at the same time, takes the stored values. Who is taken for dead while it evaluates goes
+    on with its next trial, and that one is done again.
     """
     space, genes = problem.space, distributions(problem.space)
     propose = strategy.proposer(problem)
+    through: list[int] = []  # trials of which nothing but telling was left to do
 
     def priced(row: Row) -> tuple[float, float]:
         codes = np.array([row])
         return float(problem.score(codes)[0]), float(problem.latency(codes)[0])
 
     def objective(trial: Trial) -> Sequence[float]:
+        known = study.get_trials(deepcopy=False)
+        waited = known[trial.number]
+        if not genes.keys() <= {*waited.params, *waited.system_attrs.get("fixed_params", {})}:
+            raise TrialPruned  # what was waiting another took, and Optuna made a trial of its own
         params = {name: trial.suggest_categorical(name, gene.choices) for name, gene in genes.items()}  # type: ignore[attr-defined]
-        others = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         # Not sooner, so that Optuna's first heartbeat, from another thread, is there by then.
-        trial.set_user_attr(WORKER, worker)
-        for other in others:
-            if other.params == params:
-                return other.values
-        return (evaluate or priced)(row_of(space, params))
+        try:
+            trial.set_user_attr(WORKER, worker)
+        except UpdateFinishedTrialError:
+            through.append(trial.number)
+            raise
+        complete = (other for other in known if other.state == TrialState.COMPLETE)
+        stored = next((other.values for other in complete if other.params == params), None)
+        values = (evaluate or priced)(row_of(space, params)) if stored is None else stored
+        through.append(trial.number)
+        return values
 
     unclaimed: dict[int, float] = {}  # running trials that nobody said to have, and since when that is seen
     while True:
@@ -116,6 +141,9 @@ def work(
             history = _history(problem, known)
             # Two who propose at the same moment must not draw the same; who is alone draws as a search by itself.
             row = next_row(history, propose, f"{seed}/{worker}" if running else seed, len(known))
+            while row not in history.seen and row in (taken := _announce(study, problem, worker, row)):
+                history.seen |= taken
+                row = next_row(history, propose, f"{seed}/{worker}", len(known))
             if row in history.seen and not running:
                 return  # there is no other network
             if row not in history.seen:
@@ -123,14 +151,31 @@ def work(
                 study.add_trial(new)
                 waiting = 1
         if waiting:
-            with suppress(UpdateFinishedTrialError):  # others took this worker for dead
+            through.clear()
+            try:
                 study.optimize(objective, n_trials=1)
+            except Exception:  # Optuna's, of several kinds, if others took this worker for dead
+                if not any(study.trials[number].state == TrialState.FAIL for number in through):
+                    raise
         elif running:
             time.sleep(_PAUSE)
             fail_stale_trials(study)
             _retry_unclaimed(study, unclaimed)
         elif done >= trials:
             return
+
+
+def _announce(study: Study, problem: Problem, worker: str, row: Row) -> set[Row]:
+    """Says that `row` is about to be proposed; the rows that others said so of, or that are in the study by now.
+
+    Of two who announce the same row at once, the one who does so later finds the other's here.
+    """
+    study.set_user_attr(PROPOSED + worker, [int(code) for code in row])
+    announced = {
+        tuple(said) for key, said in study.user_attrs.items() if key.startswith(PROPOSED) and key != PROPOSED + worker
+    }
+    # After that: what an announcement became that its worker has meanwhile replaced by its next.
+    return announced | _history(problem, study.get_trials(deepcopy=False)).seen
 
 
 def _retry_unclaimed(study: Study, since: dict[int, float]) -> None:
@@ -163,7 +208,7 @@ def _history(problem: Problem, known: Sequence[FrozenTrial]) -> History:
     history = History(problem)
     genes = distributions(problem.space).keys()
     for trial in known:
-        if trial.state != TrialState.FAIL and genes <= trial.params.keys():
+        if trial.state not in (TrialState.FAIL, TrialState.PRUNED) and genes <= trial.params.keys():
             row = row_of(problem.space, trial.params)
             if trial.state == TrialState.COMPLETE and row not in history.seen:
                 history.add(row, *trial.values)
