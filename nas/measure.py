@@ -34,7 +34,9 @@ HOLDS = 0.03  # a bias beyond it is told as a table that no longer holds
 def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     from nas.latency.building import new_table
+    from nas.latency.table import space_parts
     from nas.latency.table_file import NOISY
+    from nas.parts import context_of
     from nas.pipeline.prices import Prices, open_runtime, open_table, pick_scales
     from nas.pipeline.request import SMALL_SHARE
     from nas.registry import load_estimator, load_space
@@ -60,19 +62,21 @@ def main(argv: list[str] | None = None) -> None:
         _check(table, spaces, arguments.networks, arguments.mend, console)
         return
     prices = Prices(table, console, file=arguments.out)
-    if noisy := table.noisy():
-        console.say(f"{len(noisy)} rows were uncertain by over {NOISY:.0%}; those that are needed are measured again")
-        table.forget(noisy)
-    before = len(table.rows)
     for space in spaces:
         if arguments.budget_ms:
             budget = arguments.budget_ms * (SMALL_SHARE if space.name == "mobilenet_v3_small" else 1)
             scales = pick_scales(prices, space, load_estimator("imagenet-prior"), budget)
         else:
             scales = _scales(arguments, space)
-        prices.measure_space(space.at(scales), space.name)
+        at = space.at(scales)
+        asked = list(space_parts(at, table.num_classes))
+        keys = {part.key for part in (*asked, *filter(None, map(context_of, asked)))}
+        if noisy := [key for key in table.noisy() if key in keys]:
+            console.say(f"{len(noisy)} rows were uncertain by over {NOISY:.0%}; they are measured again")
+            table.forget(noisy)
+        prices.measure_space(at, space.name)
     console.say(
-        f"{table.path}: {len(table.rows)} rows, {len(table.rows) - before} of them new; "
+        f"{table.path}: {len(table.rows)} rows, {prices.rows_measured} of them new; "
         f"sentinel {table.sentinel.spec.name} {table.sentinel_ms:.2f} ms"
     )
     if noisy := table.noisy():

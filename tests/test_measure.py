@@ -101,6 +101,17 @@ def test_rows_that_stay_uncertain_are_listed_and_measured_again(measured: Callab
     assert not own_table().noisy()
 
 
+def test_uncertain_rows_of_other_scales_are_kept(measured: Callable[..., str], machine: Machine) -> None:
+    machine.noise = 0.8
+    measured("--width", "1.0", "--resolution", "96")
+    noisy = own_table().noisy()
+    machine.noise = 0.0
+    out = measured("--width", "1.0", "--resolution", "128")
+    assert "were uncertain" not in out
+    assert noisy
+    assert own_table().noisy() == noisy
+
+
 def test_another_devices_table_is_checked_where_that_is_allowed(measured: Callable[..., str], machine: Machine) -> None:
     measured()
     table = own_table()
