@@ -31,7 +31,7 @@ def test_every_row_is_meant() -> None:
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.9, 1.5])
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.25, 0.5, 0.9, 1.5])
 def test_finds_what_trying_every_network_finds(noise: float, share: float) -> None:
     case = problem(TINY, share, noise)
     times, scores = case.latency(ROWS), case.score(ROWS)
@@ -46,12 +46,12 @@ def test_finds_what_trying_every_network_finds(noise: float, share: float) -> No
             assert optimum.row in set(map(tuple, ROWS.tolist()))
 
 
-@pytest.mark.parametrize("below", [0.0, 1e-12, 1e-9, 3e-7])
+@pytest.mark.parametrize("below", [0.0, 1e-12, 1e-9, 1e-7, 5e-7])
 def test_a_budget_is_hard_to_the_last_digit(below: float) -> None:
     """A network a nanosecond over the budget is within the solver's tolerance, but not within the budget."""
     prices, worth = latency(TINY), score(TINY)
     times, scores = prices(ROWS), worth(ROWS)
-    for row in np.random.default_rng(0).choice(np.flatnonzero(ROWS[:, 0] == 1), 5):
+    for row in np.random.default_rng(0).choice(np.flatnonzero(ROWS[:, 0] == 1), 10):
         best = solve(worth, within(prices, float(times[row]) + 0.01), 1)
         assert best is not None
         budget_ms = latency_ms(prices, best.row) - below
