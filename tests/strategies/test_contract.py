@@ -19,7 +19,7 @@ from nas.strategies.limits import Row
 from nas.strategies.problem import Problem
 from nas.strategies.samplers import Strategy, distributions, optimise, params_of, row_of
 
-TRIALS = 20
+TRIALS = 24
 ROWS = every_row(TINY)
 
 
@@ -52,8 +52,8 @@ def whole_search(strategy: Strategy) -> list[Row]:
 @pytest.mark.parametrize("name", CASES)
 def test_proposals_fit_are_new_and_are_canonical(strategy: Strategy, name: str) -> None:
     case = case_of(name)
-    rows = rows_of(case, strategy, trials=4 if name == "real" else TRIALS)
-    assert len(rows) == (4 if name == "real" else TRIALS)
+    rows = rows_of(case, strategy, trials=6 if name == "real" else TRIALS)
+    assert len(rows) == (6 if name == "real" else TRIALS)
     assert all(case.fits(row) for row in rows)
     assert all(case.latency(np.array([row]))[0] <= case.budget_ms for row in rows)
     specs = case.space.decode([np.array(row) for row in rows])
@@ -103,7 +103,7 @@ def test_a_space_of_one_network(strategy: Strategy) -> None:
 def test_none_is_worse_than_chance(strategy: Strategy) -> None:
     """The best of some 40 networks; what is far below chance is broken."""
     case = case_of("measured")
-    best = max(case.score(np.array(rows_of(case, strategy, trials=30))))
+    best = max(case.score(np.array(rows_of(case, strategy, trials=40))))
     times, scores = case.latency(ROWS), case.score(ROWS)
     fitting = np.sort(scores[times <= case.budget_ms])
     share = np.searchsorted(fitting, best) / len(fitting)
