@@ -77,6 +77,17 @@ def test_limits_that_leave_nothing_within_the_budget_say_so(machine: Machine, mo
         search(exact(max_params=1_300_000), Path("run"))
 
 
+def test_a_limit_that_leaves_only_fast_networks_is_not_searched_again(machine: Machine) -> None:
+    """No attempt finds a network as slow as the budget allows."""
+    space = load_space("few.py")
+    least = min(count_cost(space.smallest(scale)).params for scale in space.scales)
+    roles = search(exact(max_params=least, width=(0.75,)), Path("run")).manifest["roles"]
+    spec = found(Path("run"))["large"]
+    assert count_cost(spec).params == least
+    assert whole_ms(machine, spec) < 0.9 * 0.7 < 0.7 < roles["large"]["feasible_ms"][1]
+    assert len(roles["large"]["corrections"]) == 1
+
+
 # The proven optimum -----------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ from nas.models.mobilenet import build_model
 from nas.space import SearchSpace
 from nas.spec import ArchSpec
 from nas.training.data import EMBEDDED, EMBEDDED_RESOLUTION, Data, TensorImages, load_data
-from nas.training.loop import Machine, Training
+from nas.training.loop import DivergedError, Machine, Training
 from nas.training.recipes import load_recipe
 
 EPOCHS, RECIPE = 4, "quick"
@@ -41,12 +41,14 @@ MOST_RESOLUTION = 64  # pixels; ranks of networks survive a lower resolution (Ec
 class Trained(NamedTuple):
     """Validation top-1 (percent) after each epoch; fewer than all epochs where it was stopped, none where taken over.
 
-    `top1` is what counts for the network: the last epoch's, or what is expected there of one that was stopped.
+    `top1` is what counts for the network: the last epoch's, what is expected there of one that was stopped, or 0 of
+    one that diverged.
     """
 
     curve: tuple[float, ...]
     top1: float
     std: float
+    diverged: bool = False
 
 
 class ShortTraining:
@@ -54,7 +56,8 @@ class ShortTraining:
 
     All networks are trained at that resolution, so that it says nothing of the one they are made for. Where only a
     rough order is needed (which scales to search, what to trim, what a surrogate starts from), `stand_in` answers.
-    `threads` of the processor are used, by default all. Raises NasError for data that cannot be had.
+    `threads` of the processor are used, by default all; `say` is told of trainings that diverge. Raises NasError for
+    data that cannot be had.
     """
 
     name = "short-training"
@@ -69,11 +72,12 @@ class ShortTraining:
         epochs: int = EPOCHS,
         resolution: int | None = None,
         threads: int | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.stand_in = ImageNetPrior()
         self.data = load_data(source, data_dir)
         self.resolution = resolution or _proxy_resolution(self.data)
-        self._seed, self._threads = seed, threads
+        self._seed, self._threads, self._say = seed, threads, say
         self._recipe = load_recipe(RECIPE).replace(epochs=epochs)
         self._log = log
         self._known: dict[str, Trained] = {}
@@ -89,7 +93,7 @@ class ShortTraining:
         """Top-1 in percent, one per spec; trains what is not known yet.
 
         `std` is that of the finite number of validation images (and of the gain that is expected of networks that
-        were stopped); another seed makes a difference beside that. Raises NasError for a training that diverges.
+        were stopped); another seed makes a difference beside that. A network whose training diverges has 0.
         """
         found = [self._trained(spec) for spec in specs]
         return Estimates(
@@ -135,12 +139,15 @@ class ShortTraining:
                 seed=self._seed,
                 machine=Machine(device=device, bf16=device == "cuda"),
             )
-            for metrics in training.epochs():
-                curve.append(metrics.top1)
-                trial.report(metrics.top1, metrics.epoch)
-                if metrics.epoch < self._recipe.epochs and trial.should_prune():
-                    break
-        trained = self._result(tuple(curve))
+            try:
+                for metrics in training.epochs():
+                    curve.append(metrics.top1)
+                    trial.report(metrics.top1, metrics.epoch)
+                    if metrics.epoch < self._recipe.epochs and trial.should_prune():
+                        break
+                trained = self._result(tuple(curve))
+            except DivergedError:
+                trained = Trained(tuple(curve), 0.0, self._noise(0.0), diverged=True)
         self._show(trial, trained)
         return trained
 
@@ -180,8 +187,13 @@ class ShortTraining:
     def _settings(self) -> list[Any]:
         return [self.data.source, self.resolution, self._recipe.epochs, self._seed]
 
+    def _know(self, spec_id: str, trained: Trained) -> None:
+        self._known[spec_id] = trained
+        if trained.diverged:
+            self._say(f"warning: the training of network {spec_id} diverged; it counts as 0 %")
+
     def _keep(self, spec: ArchSpec, trained: Trained) -> None:
-        self._known[spec.id] = trained
+        self._know(spec.id, trained)
         if self._log is None:
             return
         entry = {"spec_id": spec.id, "settings": self._settings(), **trained._asdict()}
@@ -206,7 +218,8 @@ class ShortTraining:
         self._read += whole
         for entry in _entries(text[:whole]):
             if entry.get("settings") == self._settings() and entry["spec_id"] not in self._known:
-                self._known[entry["spec_id"]] = Trained(tuple(entry["curve"]), entry["top1"], entry["std"])
+                figures = entry["top1"], entry["std"], entry["diverged"]
+                self._know(entry["spec_id"], Trained(tuple(entry["curve"]), *figures))
 
 
 def _study(epochs: int) -> optuna.Study:

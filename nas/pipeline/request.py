@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,12 +138,14 @@ class Request:
                 f"name a single --resolution (default: {PLAIN_RESOLUTION})"
             )
 
-    def load_estimator(self, folder: Path, threads: int | None = None) -> Any:
-        """The estimator; what is trained for it is kept in the run's folder."""
+    def load_estimator(
+        self, folder: Path, threads: int | None = None, say: Callable[[str], None] = lambda text: None
+    ) -> Any:
+        """The estimator; what is trained for it is kept in the run's folder, and `say` told of what failed."""
         if self.estimator != TRAINING:
             return load_estimator(self.estimator, self.recipe_level)
         training = resolve("estimator", TRAINING, ESTIMATORS)
-        return training(self.data, self.data_dir, log=folder / ESTIMATES, seed=self.seed, threads=threads)
+        return training(self.data, self.data_dir, log=folder / ESTIMATES, seed=self.seed, threads=threads, say=say)
 
     def limits(self, space: SearchSpace) -> tuple[Limit, ...]:
         """What else than latency must be kept."""

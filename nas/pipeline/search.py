@@ -31,7 +31,7 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
     """
     console = console or Silent()
     request.check()
-    estimator = request.load_estimator(out)
+    estimator = request.load_estimator(out, say=console.say)
     table = open_table(
         request.table,
         request.runtime,

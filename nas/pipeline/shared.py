@@ -13,7 +13,7 @@ import numpy as np
 from nas.additive import BlockSums
 from nas.errors import NasError
 from nas.pipeline.console import Console
-from nas.pipeline.objective import make_problem, quick
+from nas.pipeline.objective import make_problem, mnasnet_reward, quick
 from nas.pipeline.request import Request
 from nas.registry import STRATEGIES, resolve
 from nas.strategies.limits import Row
@@ -70,9 +70,11 @@ def shared_rows(
                     if child.exitcode and retry_trials_of(study, worker):
                         console.say(f"warning: worker {worker} died; its trial is done again")
     share(*shared, here)  # what is left, where all died; the whole, where there are no children
-    rows, scores = finished(study, problem)
-    if quick(estimator) is not estimator and request.objective == "top1":
-        estimator.take(problem.space.decode([np.array(row) for row in rows]), scores)
+    rows, scores, latencies = finished(study, problem)
+    if quick(estimator) is not estimator:
+        if request.objective == "mnasnet":
+            scores = scores / mnasnet_reward(1.0, latencies, target_ms, request.reward_w)
+        estimator.take(problem.space.decode([np.array(row) for row in rows]), scores.tolist())
     return rows
 
 

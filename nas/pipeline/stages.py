@@ -24,7 +24,7 @@ from nas.space import Scale, SearchSpace
 from nas.spec import ArchSpec
 from nas.strategies.limits import Limit
 from nas.strategies.netadapt import Step, netadapt
-from nas.strategies.problem import Problem, fastest_ms
+from nas.strategies.problem import Problem, fastest_ms, slowest_ms
 from nas.strategies.samplers import distributions, optimise, params_of, row_of
 
 SEED_LIMIT = 1.06  # times the budget: networks that trimming starts from
@@ -111,6 +111,7 @@ class Search:
                 f"no network of {space.name} that keeps the other limits is as fast as {budget:.3g} ms, the fastest "
                 f"takes some {fastest:.3g} ms; raise the budget, --max-params or --max-memory-mb"
             )
+        slowest = slowest_ms(prices, self.request.limits(space))
         for attempt in range(ATTEMPTS):
             # At least the fastest (to the last bits of a sum in another order): what is predicted a little over
             # the budget may be within it when measured.
@@ -123,8 +124,13 @@ class Search:
             if attempt == len(corrections):
                 corrections.append(round(float(np.median(ratios)), 5))
                 self.run.save()
-            # A network that fits leaves less than the corrections' own error unused: no better one is in reach.
-            if not entry["binds"] or any(m.normalised_ms > (1 - SLACK) * budget for _, m in fitting.values()):
+            # A network that fits leaves less than the corrections' own error unused: no better one is in reach. Nor is
+            # one where the other limits leave nothing slower than what was allowed.
+            if (
+                slowest <= limit
+                or not entry["binds"]
+                or any(m.normalised_ms > (1 - SLACK) * budget for _, m in fitting.values())
+            ):
                 break
         if "optimum" not in entry:
             entry["optimum"] = self.optimum(role, problem, attempt)

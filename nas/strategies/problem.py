@@ -380,6 +380,18 @@ def fastest_ms(latency: BlockSums, others: Sequence[Limit] = ()) -> float:
     return min((-found.score for found in fastest_networks(latency, others) if found), default=np.inf)
 
 
+def slowest_ms(latency: BlockSums, others: Sequence[Limit] = ()) -> float:
+    """A latency (ms) that no network of a space within the other limits is above."""
+    bounds = Limit("latency", np.inf, latency).largest()
+    largest = [limit.largest() for limit in others]
+    for scale in range(len(bounds)):
+        binding = [limit for limit, most in zip(others, largest, strict=True) if most[scale] > limit.most]
+        if binding:
+            found = solve(latency, binding, scale)
+            bounds[scale] = found.score if found else 0.0
+    return float(bounds.max())
+
+
 def _cheapest(sums: BlockSums, scale: int) -> Row:
     """The cheapest option wherever a block must be."""
     space = sums.space

@@ -216,10 +216,10 @@ def _history(problem: Problem, known: Sequence[FrozenTrial]) -> History:
     return history
 
 
-def finished(study: Study, problem: Problem) -> tuple[list[Row], list[float]]:
-    """The rows that were evaluated, each once, in order, and their scores."""
+def finished(study: Study, problem: Problem) -> tuple[list[Row], np.ndarray, np.ndarray]:
+    """The rows that were evaluated, each once, in order, with their scores and latencies (ms)."""
     history = _history(problem, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-    return history.rows, history.scores.tolist()
+    return history.rows, history.scores, history.latencies
 
 
 def retry_trials_of(study: Study, worker: str) -> int:

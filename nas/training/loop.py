@@ -37,6 +37,10 @@ VALIDATION_BATCH = 500
 CALIBRATION_BATCH = 128
 
 
+class DivergedError(NasError):
+    """The loss of a training is no number any more."""
+
+
 class Step(NamedTuple):
     """Where a training stands: step `step` of `steps` in epoch `epoch` of `epochs`, all counted from 1."""
 
@@ -193,7 +197,7 @@ class Training:
     def _finite(self, loss: Tensor | None, step: int) -> float:
         value = 0.0 if loss is None else loss.item()
         if not math.isfinite(value):
-            raise NasError(
+            raise DivergedError(
                 f"the training loss is {value} in epoch {self.epoch + 1}, step {step}: the training diverged; "
                 "take a recipe with a lower learning_rate"
             )

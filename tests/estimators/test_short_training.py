@@ -24,7 +24,7 @@ from nas.registry import load_space
 from nas.reporting import write_report
 from nas.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, load_results
 from nas.training.data import EMBEDDED, Data, TensorImages, load_data
-from nas.training.loop import Training
+from nas.training.loop import DivergedError, Training
 from nas.training.recipes import Recipe
 
 
@@ -136,6 +136,48 @@ def test_hyperband_stops_who_falls_behind(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert entries(tmp_path / "half") == logged
 
 
+class Diverging(MadeUp):
+    """Networks with an odd number of thousands of parameters diverge in the second epoch."""
+
+    def __init__(self, model: Any, *arguments: Any, **options: Any) -> None:
+        super().__init__(model, *arguments, **options)
+        self.odd = bool(count_cost(model.spec).params // 1000 % 2)
+
+    def epochs(self) -> Iterator[SimpleNamespace]:
+        for metrics in super().epochs():
+            if self.odd and metrics.epoch == 2:
+                raise DivergedError("the training diverged")
+            yield metrics
+
+
+def test_a_training_that_diverges_counts_as_the_worst(
+    trained: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(short_training, "Training", Diverging)
+    odd, even = (
+        next(tiny(8 * k) for k in range(1, 99) if count_cost(tiny(8 * k)).params // 1000 % 2 == r) for r in (1, 0)
+    )
+    told: list[str] = []
+    first = ShortTraining(log=tmp_path / "log", say=told.append).estimate([odd, even])
+    assert first.top1[0] == 0 < first.top1[1]
+    assert told == [f"warning: the training of network {odd.id} diverged; it counts as 0 %"]
+    logged = entries(tmp_path / "log")
+    assert [(len(entry["curve"]), entry["diverged"]) for entry in logged] == [(1, True), (2, False)]
+    again = ShortTraining(log=tmp_path / "log", say=told.append).estimate([even, odd])
+    assert again.top1.tolist() == first.top1.tolist()[::-1]
+    assert len(told) == len(trained) == 2, "it was trained again, or its failure is not known"
+
+
+def test_what_else_goes_wrong_in_a_training_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(self: MadeUp) -> Iterator[SimpleNamespace]:
+        raise NasError("image.png cannot be read")
+
+    monkeypatch.setattr(short_training, "Training", MadeUp)
+    monkeypatch.setattr(MadeUp, "epochs", unreadable)
+    with pytest.raises(NasError, match="cannot be read"):
+        ShortTraining().estimate([tiny(8)])
+
+
 def test_what_others_estimated_is_taken_over(trained: list[str]) -> None:
     estimator = ShortTraining()
     estimator.take([tiny(8)], [61.5])
@@ -211,6 +253,34 @@ def test_a_killed_search_goes_on_without_training_again(
     assert trained == once
     assert [t.spec.id for t in run.trials("large")] == [t.spec.id for t in whole.trials("large")]
     assert (Path("run") / "large.json").read_text() == (Path("whole") / "large.json").read_text()
+
+
+def test_a_search_goes_on_where_trainings_diverge(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(short_training, "Training", Diverging)
+    common = ["--large-space", "few.py", "--only", "large", "--runtime", "synthetic", "--trials", "6"]
+    search.main([*common, "--budget-ms", "0.7", "--data", EMBEDDED, "--out", "run"])
+    logged = entries(folder / "run" / "estimates.jsonl")
+    failed = {entry["spec_id"] for entry in logged if entry["diverged"]}
+    assert 0 < len(failed) < len(logged), "all or none of the networks diverged"
+    printed = capsys.readouterr().out
+    assert all(f"network {spec_id} diverged; it counts as 0 %" in printed for spec_id in failed)
+    assert ArchSpec.load(folder / "run" / "large.json").id not in failed
+
+
+@pytest.mark.parametrize("objective", ["top1", "mnasnet"])
+def test_what_others_on_a_data_base_trained_is_not_trained_again(
+    folder: Path, trained: list[str], objective: str
+) -> None:
+    shared = {"storage": "sqlite:///shared.db", "study": "common", "strategy": "random", "objective": objective}
+    one = find(request(**shared), Path("one"))
+    own = {trial.spec.id: trial.top1 for trial in one.trials("large", "random")}
+    assert set(own) <= set(trained)
+    trained.clear()
+    two = find(request(**shared), Path("two"))
+    assert {t.spec.id: t.top1 for t in two.trials("large", "random")} == pytest.approx(own)
+    assert not set(own) & set(trained)
 
 
 def test_other_strategies_work_beside_it(folder: Path, trained: list[str]) -> None:
