@@ -18,7 +18,7 @@ from nas.space import SearchSpace
 from nas.strategies import samplers
 from nas.strategies.exact import ranking, solve
 from nas.strategies.limits import Limit, cost_limits
-from nas.strategies.problem import Problem, fastest_ms
+from nas.strategies.problem import Problem, fastest_ms, slowest_ms
 from nas.strategies.samplers import Strategy, optimise
 
 # Fewer networks than the other tests' space has, for each is built to be counted.
@@ -166,6 +166,15 @@ def test_sums_over_pairs_equal_a_plain_loop() -> None:
         codes = np.array([row])
         assert sums(codes)[0] == pytest.approx(plain(codes)[0] + added)
         assert (-sums)(codes)[0] == pytest.approx(-sums(codes)[0])
+
+
+def test_the_slowest_network_within_other_limits_is_found() -> None:
+    case, (params, _) = problem(TINY, 2.0, noise=0.9), costs()
+    times = case.latency(ROWS)
+    assert slowest_ms(case.latency) == pytest.approx(times.max())
+    for share in (0.0, 0.3, 0.7):
+        most = float(np.quantile(params, share))
+        assert slowest_ms(case.latency, cost_limits(TINY, most)) == pytest.approx(times[params <= most].max())
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.8])
