@@ -73,7 +73,7 @@ def test_drift_is_divided_out(machine: Machine) -> None:
     """A machine that becomes a third slower and faster again while it is timed."""
     times_ms = [0.1 + 0.05 * i for i in range(40)]
     machine.speed = lambda now: 1 + 0.3 * math.sin(2 * math.pi * now)
-    session = timed(machine, times_ms, Effort(1e-9, 20, 20))
+    session = timed(machine, times_ms, Effort(1e-9, 16, 16))
     assert machine.now > 1
     assert np.abs(errors(session, times_ms)).max() < 0.02
     assert np.abs(errors(session, times_ms)).mean() < 0.005
@@ -85,7 +85,7 @@ def test_drift_is_divided_out(machine: Machine) -> None:
 def test_a_machine_that_slows_down_for_good_gives_the_same_ratios(machine: Machine, speed: float) -> None:
     """As if another process took a share of it after a while."""
     machine.speed = lambda now: 1.0 if now < 0.1 else speed
-    session = timed(machine, effort=THOROUGH)
+    session = timed(machine, effort=Effort(1e-9, 12, 12))
     assert machine.now > 0.2
     assert np.abs(errors(session)).max() < 0.01
 
@@ -149,7 +149,7 @@ def test_outliers_do_not_move_the_ratio(machine: Machine) -> None:
 
 def test_noise_averages_out_and_is_told(machine: Machine) -> None:
     machine.noise = 0.03
-    long = timed(machine, effort=Effort(1e-9, 100, 100))
+    long = timed(machine, effort=THOROUGH)
     assert np.abs(errors(long)).max() < 0.03
     assert all(0.001 < result.error < 0.01 for result in long.timings)
     short = timed(machine, effort=Effort(1e-9, 6, 6))
