@@ -23,8 +23,10 @@ from nas.run import RunFolder
 from nas.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, load_results
 from nas.training import proposals
 from nas.training.checkpoint import load_model, save_checkpoint
-from nas.training.data import EMBEDDED, load_data
+from nas.training.data import EMBEDDED, Data, TensorImages, load_data
 from nas.training.proposals import TunedProposals
+from nas.trimming import judges
+from nas.trimming.long_training import recipe_of
 from nas.trimming.steps import Trimming
 
 SPEC = ArchSpec(
@@ -91,9 +93,16 @@ TRAINED = (*ON_DATA, "--out", "run")
 
 @pytest.fixture
 def few_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """To judge by, so that a proposal takes no time."""
+    """To train on and to judge by, so that neither a training nor a proposal takes long."""
+    whole = load_data(EMBEDDED)
+    train, val = (
+        TensorImages(part.images[:count], part.labels[:count]) for part, count in ((whole.train, 600), (whole.val, 200))
+    )
+    few = Data(whole.source, whole.classes, train, val)
+    monkeypatch.setattr("nas.training.data.load_data", lambda source, data_dir: few)
     monkeypatch.setattr(proposals, "JUDGING_IMAGES", 200)
     monkeypatch.setattr(proposals, "CALIBRATION_IMAGES", 128)
+    monkeypatch.setattr(judges, "recipe_of", lambda request: recipe_of(request).replace(batch_size=32))
     proposals.split_data.cache_clear()
     yield
     proposals.split_data.cache_clear()
