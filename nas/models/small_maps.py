@@ -1,8 +1,8 @@
 """Convolutions that waste no time on small maps, for training small images on a CPU.
 
 On maps smaller than the kernel's reach the outer taps of a convolution see nothing but padding: a 5x5 kernel on a 1x1
-map is its centre. torch computes all of them, forward and back. Left out, the result is the same and MobileNetV3-Small
-at 32 px takes 0.6 of the time a step.
+map is its centre, and 24 of 25 products are with zeros. torch computes all of them, forward and back. Left out, the
+result is the same.
 """
 
 from __future__ import annotations
