@@ -31,6 +31,9 @@ class Measurement:
     factor: float
     sentinel_ms: float
 
+    def scaled(self, factor: float) -> Measurement:
+        return Measurement({key: row.scaled(factor) for key, row in self.rows.items()}, factor, self.sentinel_ms)
+
     @property
     def calibration(self) -> dict[str, Any]:
         """What a table notes of the factor."""
@@ -62,9 +65,8 @@ def measure_rows(
     rows = {key: Row.of(timing) for key, timing in zip(programs, session.timings, strict=True)}
     ratios = [timing.ratio for timing in session.companions]
     common = _factor(rows, known, [companion.rows for companion in companions], ratios)
-    if common != 1.0:
-        rows = {key: row.scaled(common) for key, row in rows.items()}
-    return Measurement(rows, common, session.sentinel_ms)
+    measured = Measurement(rows, 1.0, session.sentinel_ms)
+    return measured if common == 1.0 else measured.scaled(common)
 
 
 def _factor(

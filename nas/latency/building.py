@@ -46,7 +46,8 @@ def measure_missing(
 ) -> int:
     """Measures those of `parts` (and their contexts) that the table has no row for; gives their number.
 
-    Rows of blocks are timed `among` whole networks, and multiplied by the factor that makes sums agree with these.
+    Rows of blocks are timed `among` whole networks, and multiplied by the factor that makes sums agree with these;
+    without enough of these, by what the table's other rows were multiplied by.
     While the table was never saved, the sentinel's time becomes the lowest of the batches' undisturbed ones: the
     device's own speed. Raises NasError if the table is of another device or runtime.
     """
@@ -89,6 +90,8 @@ def _measure_batch(
         rng=rng,
         on_progress=lambda share: report(0.4 + 0.6 * share),
     )
+    if measured.factor == 1.0 and not landmarks:  # too few networks around the rows to tell one
+        measured = measured.scaled(table.usual_factor)
     if table.path is None:
         table.sentinel_ms = min(table.sentinel_ms, measured.sentinel_ms)
     table.add(measured)

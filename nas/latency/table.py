@@ -131,8 +131,22 @@ class LatencyTable:
         """Takes the rows of a session, and notes the factor in them."""
         self.rows |= measured.rows
         if measured.factor != 1.0:
-            self.calibrations.append(measured.calibration)
+            self._note(measured.calibration)
         self._prices.clear()
+
+    @property
+    def usual_factor(self) -> float:
+        """What rows of blocks were multiplied by so far, on geometric average; 1 where there are none."""
+        blocks = sum(not key.startswith("network ") for key in self.rows)
+        logs = sum(noted["rows"] * math.log(noted["factor"]) for noted in self.calibrations)
+        return math.exp(logs / blocks) if blocks else 1.0
+
+    def _note(self, calibration: dict[str, Any]) -> None:
+        last = self.calibrations[-1] if self.calibrations else {}
+        if all(last.get(key) == calibration[key] for key in ("date", "factor")):
+            calibration = calibration | {"rows": last["rows"] + calibration["rows"]}
+            self.calibrations.pop()
+        self.calibrations.append(calibration)
 
     def noisy(self) -> list[str]:
         """Keys of the rows of blocks whose times stayed uncertain."""
@@ -148,7 +162,7 @@ class LatencyTable:
         """Multiplies rows by what whole networks told of them, and notes it (`nas.latency.calibration`)."""
         if factor != 1.0:
             self.rows |= {key: self.rows[key].scaled(factor) for key in keys}
-            self.calibrations.append({"date": date(), "rows": len(keys), "factor": round(factor, 5)})
+            self._note({"date": date(), "rows": len(keys), "factor": round(factor, 5)})
             self._prices.clear()
 
     # Device and runtime -------------------------------------------------------------------------------

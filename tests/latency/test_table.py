@@ -13,7 +13,7 @@ import synthetic
 from synthetic import Machine, added_ms, network_ms, part_ms, pool_ms
 
 from nas.errors import NasError
-from nas.latency.building import measure_missing, new_table
+from nas.latency.building import companions_of, measure_missing, new_table
 from nas.latency.device import Device
 from nas.latency.networks import measure_latency
 from nas.latency.runtimes import Runtime
@@ -175,6 +175,20 @@ def test_noise_does_not_bias_a_network(machine: Machine, space: SearchSpace) -> 
     error = table.predict_ms(specs) / truth * SENTINEL_MS / table.sentinel_ms - 1
     assert np.abs(error).mean() < 0.02
     assert all(row.quartiles[0] < row.ratio < row.quartiles[1] for row in table.rows.values())
+
+
+def test_a_few_rows_more_take_the_factor_of_the_others(machine: Machine, space: SearchSpace) -> None:
+    """Alone they tell none: without it, what trimming asks for would be dearer than the rows of the search."""
+    table, at = new_table(runtime()), space.at(space.scales[:1])
+    companions = companions_of(at)
+    machine.whole = lambda spec: 0.9 if spec in companions else 1.0
+    measure_missing(table, space_parts(at), among=companions)
+    network = at.smallest(at.scales[0])
+    assert table.predict_ms([network])[0] == pytest.approx(0.9 * network_ms(network), rel=1e-3)
+    finer = network.with_block(1, expanded=328)  # which is no option of the space
+    assert measure_missing(table, parts_of(finer), among=[finer]) > 0
+    assert table.predict_ms([finer])[0] == pytest.approx(0.9 * network_ms(finer), rel=1e-3)
+    assert [noted["rows"] for noted in table.calibrations] == [len(table.rows)]
 
 
 def test_progress_of_measuring_goes_up_to_the_end(machine: Machine, space: SearchSpace) -> None:
