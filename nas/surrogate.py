@@ -7,7 +7,9 @@
 
 Evaluated accuracy is taken to be `level + slope * known terms`, plus a correction for each choice of each gene and
 for each scale, which is drawn to 0: Bayesian ridge regression. Without data it is the known terms; corrections
-appear where the data ask for them.
+appear where the data ask for them. How large they and an evaluation's noise are is what makes the data most likely
+(the evidence; MacKay 1992, Neural Computation 4, 415): what is evaluated overrules known terms that are poor.
+Uncertainty is that of large ones: accuracy is not quite a sum, which evidence for a sum does not see.
 """
 
 from __future__ import annotations
@@ -17,19 +19,20 @@ import numpy as np
 from nas.additive import BlockSums
 from nas.space import SearchSpace
 
-CORRECTION = 0.3  # standard deviation of a correction, in those of the evaluated accuracies
-NOISE = 0.3  # of an evaluation that is repeated, in the same unit
+# Standard deviations, in that of the evaluated accuracies.
+CORRECTIONS = (0.03, 0.1, 0.3, 1.0)
+NOISES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of an evaluation that is repeated
+CAUTIOUS = 0.3
 SLOPE_STD, LEVEL_STD = 0.5, 3.0
 
 
 class Surrogate:
-    """Bayesian ridge towards `known`, a score that rises with accuracy; `correction` and `noise` as above."""
+    """Bayesian ridge towards `known`, a score that rises with accuracy."""
 
-    def __init__(self, known: BlockSums, correction: float = CORRECTION, noise: float = NOISE) -> None:
+    def __init__(self, known: BlockSums) -> None:
         self._known = known
         self._space = known.space
-        self._prior = np.concatenate([[LEVEL_STD, SLOPE_STD], np.full(_columns(self._space), correction)])
-        self._noise = noise
+        self._prior = np.concatenate([[LEVEL_STD, SLOPE_STD], np.full(_columns(self._space), CAUTIOUS)])
         self._centre, self._spread = 0.0, 1.0
         self._known_mean, self._known_std = 0.0, 1.0
         self._mean = np.zeros(len(self._prior))
@@ -45,9 +48,28 @@ class Surrogate:
         start = np.zeros(len(self._prior))
         start[1] = 1.0  # one standard deviation of the known terms is worth one of the accuracies
         left = (top1 - self._centre) / self._spread - features @ start
-        precision = features.T @ features / self._noise**2 + np.diag(self._prior**-2.0)
-        self._covariance = np.linalg.inv(precision)
-        self._mean = start + self._covariance @ (features.T @ left) / self._noise**2
+        correction, noise = self._likeliest(features, left)
+        self._mean = start + self._posterior(features, correction, noise) @ (features.T @ left) / noise**2
+        self._covariance = self._posterior(features, CAUTIOUS, CAUTIOUS)
+
+    def _posterior(self, features: np.ndarray, correction: float, noise: float) -> np.ndarray:
+        """The covariance of the coefficients."""
+        stds = np.concatenate([self._prior[:2], np.full(features.shape[1] - 2, correction)])
+        covariance = np.linalg.inv(features.T @ features / noise**2 + np.diag(stds**-2.0))
+        return (covariance + covariance.T) / 2  # symmetric to the last bit
+
+    def _likeliest(self, features: np.ndarray, left: np.ndarray) -> tuple[float, float]:
+        """The correction and the noise that make `left` (n,) most likely."""
+        given = (features[:, :2] * self._prior[:2] ** 2) @ features[:, :2].T
+        corrected = features[:, 2:] @ features[:, 2:].T
+        found = []
+        for correction in CORRECTIONS:
+            variances, axes = np.linalg.eigh(given + correction**2 * corrected)
+            along = (axes.T @ left) ** 2
+            for noise in NOISES:
+                total = variances.clip(0) + noise**2
+                found.append((-float((along / total + np.log(total)).sum()), correction, noise))
+        return max(found)[1:]
 
     def predict(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Accuracy and its standard deviation, without an evaluation's own noise: arrays of shape (n,)."""

@@ -49,7 +49,7 @@ def test_it_learns_what_the_known_terms_are_wrong_about() -> None:
     before = spearmanr(known(ROWS), true).statistic
     errors = []
     for number in (20, 60, 200):
-        surrogate = Surrogate(known, noise=0.05)
+        surrogate = Surrogate(known)
         surrogate.fit(*evaluated(number))
         mean, _ = surrogate.predict(ROWS)
         errors.append(float(np.sqrt(np.mean((mean - true) ** 2))))
