@@ -238,14 +238,15 @@ def measured(half: str, work: Path, found: Sequence[Candidate]) -> dict[str, flo
     return times
 
 
-def chosen(half: str, found: Sequence[Candidate], times: dict[str, float]) -> dict[tuple[str, int, float], ArchSpec]:
+def chosen(half: str, found: Sequence[Candidate], times: dict[str, float]) -> dict[tuple[str, int, float], Candidate]:
     """By method, run and share: the slowest network that keeps the share. All methods are matched alike."""
-    seed_ms, best = times[seed_of(half).id], {}
+    seed_ms = times[seed_of(half).id]
+    best: dict[tuple[str, int, float], Candidate] = {}
     for share in SHARES[half]:
         for candidate in found:
             ms, key = times.get(candidate.spec.id), (candidate.method, candidate.run, share)
-            if ms is not None and ms <= share * seed_ms and (key not in best or ms > times[best[key].id]):
-                best[key] = candidate.spec
+            if ms is not None and ms <= share * seed_ms and (key not in best or ms > times[best[key].spec.id]):
+                best[key] = candidate
     return best
 
 
@@ -265,19 +266,27 @@ def train(spec: ArchSpec, seed: int, checkpoint: Path | None = None) -> float:
     return last.top1
 
 
-def trained(work: Path, specs: Sequence[ArchSpec]) -> dict[str, list[float]]:
-    """Top-1 of each network for each seed; finished trainings are in a file that only grows."""
+def seeds_of(half: str, candidate: Candidate) -> tuple[int, ...]:
+    """With which seeds a network is trained: random ones with their own, so that their spread is of both."""
+    if half == "prior":
+        return (0,)
+    return (candidate.run,) if candidate.method == RANDOM else SEEDS
+
+
+def trained(work: Path, wanted: Sequence[tuple[ArchSpec, int]]) -> dict[str, dict[int, float]]:
+    """Top-1 by spec id and seed; finished trainings are in a file that only grows."""
     file = work / "trainings.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    known = {(row["id"], row["seed"]): row["top1"] for row in rows}
-    for seed in SEEDS:  # a whole comparison first, then the next seed
-        for spec in specs:
-            if (spec.id, seed) not in known:
-                known[spec.id, seed] = train(spec, seed)
-                with file.open("a") as log:
-                    log.write(json.dumps({"id": spec.id, "seed": seed, "top1": known[spec.id, seed]}) + "\n")
-                print(f"{spec.id} seed {seed}: {known[spec.id, seed]:.2f} %", flush=True)
-    return {spec.id: [known[spec.id, seed] for seed in SEEDS] for spec in specs}
+    known: dict[str, dict[int, float]] = {}
+    for row in rows:
+        known.setdefault(row["id"], {})[row["seed"]] = row["top1"]
+    for spec, seed in sorted(wanted, key=lambda pair: pair[1]):  # a whole comparison first, then the next seed
+        if seed not in known.setdefault(spec.id, {}):
+            known[spec.id][seed] = train(spec, seed)
+            with file.open("a") as log:
+                log.write(json.dumps({"id": spec.id, "seed": seed, "top1": known[spec.id][seed]}) + "\n")
+            print(f"{spec.id} seed {seed}: {known[spec.id][seed]:.2f} %", flush=True)
+    return known
 
 
 def half_report(half: str, work: Path) -> dict[str, Any]:
@@ -285,27 +294,25 @@ def half_report(half: str, work: Path) -> dict[str, Any]:
     found = candidates(half, work)
     times = measured(half, work, found)
     picked, seed = chosen(half, found, times), seed_of(half)
-    specs = list({spec.id: spec for spec in [seed, *picked.values()]}.values())
+    specs = list({spec.id: spec for spec in [seed, *(candidate.spec for candidate in picked.values())]}.values())
     if half == "images":
-        top1 = trained(work, specs)
+        wanted = [(c.spec, number) for c in picked.values() for number in seeds_of(half, c)]
+        top1 = trained(work, [*wanted, *((seed, number) for number in SEEDS)])
     else:
         estimates = load_estimator("imagenet-prior").estimate(specs).top1
-        top1 = {spec.id: [float(value)] for spec, value in zip(specs, estimates, strict=True)}
+        top1 = {spec.id: {0: float(value)} for spec, value in zip(specs, estimates, strict=True)}
     points: dict[str, Any] = {}
     for share in SHARES[half]:
         methods: dict[str, Any] = {}
         for method in COLOURS:
-            mine = [spec for (name, _, at), spec in picked.items() if name == method and at == share]
-            # Of three random networks each has one seed of its own: the spread is of both.
-            values = (
-                [top1[s.id][i % len(top1[s.id])] for i, s in enumerate(mine)]
-                if len(mine) > 1
-                else [value for s in mine for value in top1[s.id]]
-            )
+            mine = [candidate for (name, _, at), candidate in picked.items() if name == method and at == share]
+            values = [top1[c.spec.id][number] for c in mine for number in seeds_of(half, c)]
             if values:
                 methods[method] = {
-                    "spec_ids": [spec.id for spec in mine],
-                    "share": round(statistics.fmean(times[spec.id] for spec in mine) / times[seed.id], 4),
+                    "spec_ids": [candidate.spec.id for candidate in mine],
+                    "share": round(
+                        statistics.fmean(times[candidate.spec.id] for candidate in mine) / times[seed.id], 4
+                    ),
                     "top1": round(statistics.fmean(values), 3),
                     "std_error": round(_error(values), 3),
                     "runs": [round(value, 3) for value in values],
@@ -319,7 +326,7 @@ def half_report(half: str, work: Path) -> dict[str, Any]:
         "network": seed.name,
         "resolution": seed.resolution,
         "seed_ms": round(times[seed.id], 4),
-        "seed_top1": round(statistics.fmean(top1[seed.id]), 3),
+        "seed_top1": round(statistics.fmean(top1[seed.id].values()), 3),
         "specs": {spec.id: spec.to_dict() for spec in specs},
         "points": points,
     }

@@ -3,8 +3,10 @@
     uv run python benchmarks/search_efficiency.py                # all parts; half an hour on one core
     uv run python benchmarks/search_efficiency.py gap --seeds 3  # one of: gap, speed, proof
 
-Accuracy is the ImageNet prior, latency the committed table. `plain-tpe` and `plain-nsga2` are Optuna's samplers as
-a user writes them: every gene a categorical parameter, the budget told by `Trial.set_constraint`.
+Accuracy is the ImageNet prior, latency the committed table. `exact` and `fitted` are given the prior's terms; in
+`from-sizes` accuracy is a black box, and `fitted` starts from numbers of parameters instead. `plain-tpe` and
+`plain-nsga2` are Optuna's samplers as a user writes them: every gene a categorical parameter, the budget told by
+`Trial.set_constraint`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,7 @@ from nas.run import RunFolder, versions
 from nas.space import SearchSpace
 from nas.strategies.exact import solve
 from nas.strategies.history import History
-from nas.strategies.limits import Limit
+from nas.strategies.limits import Limit, cost_limits
 from nas.strategies.problem import Problem, fastest_ms
 from nas.strategies.samplers import distributions, next_row, optimise, params_of, row_of
 from nas.strategies.scales import Anchors, anchor_networks, anchor_scales, rough_prices
@@ -46,7 +49,8 @@ SPACES = ("mobilenet_v3_large", "mobilenet_v3_small")
 EVALUATIONS = (25, 50, 100, 200, 500, 1000)
 TRIALS = (100, 1_000, 10_000)  # at which a proposal's time is taken
 BUDGET_SHARE = 0.35  # of the way from the fastest to the slowest network of the space, in logarithms
-COSTLY = {"fitted": 100, "plain-tpe": 200}  # evaluations of strategies that think long
+FROM_SIZES = "from-sizes"
+COSTLY = {"fitted": 100, FROM_SIZES: 200, "plain-tpe": 200}  # evaluations of strategies that think long
 SLOW_SEEDS = 3  # of strategies that take minutes a seed, at most
 PLAIN = {
     "plain-tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
@@ -111,8 +115,8 @@ def gaps(table: LatencyTable, seeds: int) -> dict[str, Any]:
             "optimum": round(optimum, 4),
             "strategies": {},
         }
-        for strategy in [*STRATEGIES, *PLAIN]:
-            number = min(seeds, SLOW_SEEDS) if strategy in (*COSTLY, *PLAIN) else seeds
+        for strategy in [*STRATEGIES, FROM_SIZES, *PLAIN]:
+            number = min(seeds, SLOW_SEEDS) if strategy in ("fitted", *PLAIN) else seeds
             runs = np.array([best_so_far(problem, strategy, seed) for seed in range(number)])
             counts = [n for n in EVALUATIONS if n <= runs.shape[1]]
             gap = optimum - runs[:, [n - 1 for n in counts]]
@@ -131,6 +135,9 @@ def best_so_far(problem: Problem, name: str, seed: int) -> np.ndarray:
     number = min(max(EVALUATIONS), COSTLY.get(name, max(EVALUATIONS)))
     if name in PLAIN:
         return np.maximum.accumulate(plain_scores(problem, PLAIN[name](seed), number))
+    if name == FROM_SIZES:
+        sizes = cost_limits(problem.space, max_params=1e9)[0].sums
+        name, problem = "fitted", replace(problem, additive=None, start=sizes)
     rows = list(optimise(problem, resolve("strategy", name, STRATEGIES), trials=number, seed=seed))
     scores = np.full(number, -np.inf)
     scores[: len(rows)] = problem.score(np.array(rows))

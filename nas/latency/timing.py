@@ -11,8 +11,7 @@ it becomes milliseconds by the sentinel's own time, which the table stores.
 
 Each visit to a program is a few runs that warm up and a few that count: what is timed is a program that runs again
 and again, as benchmark tools time it. A last-level cache takes in what is too large for a core's own only after
-several runs: MobileNetV3-Small's second run is still 18 % slower than its fifth. The runs that warm up tell, too, how
-slow the machine is.
+several runs. The runs that warm up tell, too, how slow the machine is.
 
 Where a runtime works in the calling thread, its time is that thread's processor time: what the system gave to other
 processes in the middle of a run is not the network's.

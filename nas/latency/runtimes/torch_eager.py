@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class TorchEager:
-    """In inference mode, batch norm and all, channels last: 0.88 of the time of the other layout for V3-Large."""
+    """In inference mode, batch norm and all, channels last, which is the quicker layout on CPUs."""
 
     name = "torch"
 
