@@ -1,15 +1,16 @@
 """Why does MobileNetV3 validate at chance level in a short training, and does ours? Accuracy after each epoch.
 
-    python benchmarks/batchnorm.py
+    python benchmarks/batchnorm.py                  # or one of the three again: --loop "nas.training, quick"
 
 trains MobileNetV3-Small and -Large on the embedded images at 32 px for six epochs each, in three ways:
 torchvision's network in a plain loop, the same with ten times its batch norm momentum, and `nas.training` with
-the `quick` recipe. Prints validation accuracies (percent) and writes benchmarks/results/batchnorm.json. A
-quarter of an hour on two cores.
+the first epochs of the `quick` recipe. Prints validation accuracies (percent) and writes
+benchmarks/results/batchnorm.json. Half an hour on one thread.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import platform
@@ -79,21 +80,24 @@ def our_loop(network: str, data: Data) -> Iterator[Row]:
 
 
 def main() -> None:
-    data = load_data(EMBEDDED)
-    results: dict[str, dict[str, list[dict[str, float]]]] = {}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--loop", choices=(PLAIN, FASTER, OURS), nargs="+", default=[PLAIN, FASTER, OURS])
+    chosen = parser.parse_args().loop
+    data, today = load_data(EMBEDDED), datetime.date.today().isoformat()
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"epochs": {}, "dates": {}}
+    results: dict[str, dict[str, list[dict[str, float]]]] = kept["epochs"]
     for network in NETWORKS:
         loops = {
             PLAIN: plain_loop(network, data, 0.01),
             FASTER: plain_loop(network, data, 0.1),
             OURS: our_loop(network, data),
         }
-        results[network] = {}
-        for name, loop in loops.items():
-            rows = [Row(*(round(value, 3) for value in row)) for row in loop]
-            results[network][name] = [row._asdict() for row in rows]
+        for name in chosen:
+            rows = [Row(*(round(value, 3) for value in row)) for row in loops[name]]
+            results.setdefault(network, {})[name] = [row._asdict() for row in rows]
             print(f"{network:20} {name:28}", *(f"{row.top1:6.2f}" for row in rows), flush=True)
     report = {
-        "date": datetime.date.today().isoformat(),
+        "dates": kept["dates"] | dict.fromkeys(chosen, today),
         "machine": {
             "system": platform.system(),
             "architecture": platform.machine(),
