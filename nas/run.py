@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from nas.cost import count_cost
+from nas.cost import NUM_CLASSES, count_cost
 from nas.errors import NasError, hide_passwords
 from nas.files import make_folder, read_text, write_text
 from nas.spec import ArchSpec
@@ -56,8 +56,9 @@ class LoggedTrial(NamedTuple):
     top1_std: float
     params: dict[str, Any]  # Optuna's; empty for what no sampler proposed
 
-    def row(self) -> dict[str, Any]:
-        cost = count_cost(self.spec)
+    def row(self, num_classes: int = NUM_CLASSES) -> dict[str, Any]:
+        """By column; its costs are those with that many classes."""
+        cost = count_cost(self.spec, num_classes)
         values = (self.role, self.stage, self.number, self.spec.id, round(self.latency_ms, 5), round(self.top1, 4))
         costs = (round(self.top1_std, 4), cost.macs, cost.params, cost.peak_activation_bytes)
         return dict(zip(COLUMNS, (*values, *costs), strict=True))

@@ -11,9 +11,14 @@ from test_pipeline import found, request, rows, whole_ms
 
 from nas.cost import count_cost
 from nas.errors import NasError
+from nas.latency.building import new_table
+from nas.pipeline.console import Silent
+from nas.pipeline.prices import Prices
 from nas.pipeline.search import search
 from nas.registry import load_space
 from nas.reporting import write_report
+from nas.reporting.figures import diagram_figure
+from nas.reporting.run_folder import load_run
 from nas.spec import ArchSpec, load_results
 
 
@@ -69,6 +74,29 @@ def test_a_limit_that_nothing_keeps_names_the_smallest_that_can_be_kept(machine:
     search(exact(max_memory_mb=named, budget_ms=5), Path("run"))
     search(exact(max_params=least, budget_ms=5), Path("run2"))
     assert count_cost(found(Path("run2"))["large"]).params == least
+
+
+def test_limits_and_costs_are_those_of_the_tables_classes(machine: Machine) -> None:
+    space = load_space("few.py")
+    table = new_table(synthetic.made_runtime())
+    table.num_classes = 10
+    Prices(table, Silent(), file="ten.json").measure_space(space.at([(0.75, 96)]), "rows")
+    least = min(count_cost(space.smallest(scale), 10).params for scale in space.scales)
+    with pytest.raises(NasError, match=f"few has at most 0.01M parameters; .* --max-params {least}$"):
+        search(exact(max_params=10_000, table="ten.json"), Path("run"))
+    run = search(exact(max_params=least, table="ten.json", budget_ms=5), Path("run"))
+    spec, results = found(Path("run"))["large"], load_results(Path("run/large.json"))
+    cost = count_cost(spec, 10)
+    assert (results["cost"]["params"], results["cost"]["conv_macs"]) == (least, cost.conv_macs)
+    assert results["cost"]["memory_bytes"] == cost.memory_bytes
+    assert results["notes"] == ["latencies, parameters and memory are those of networks with 10 classes"]
+    for network in run.manifest["networks"]:
+        own = count_cost(ArchSpec.from_dict(network["spec"]), 10)
+        assert (network["macs"], network["params"]) == (own.macs, own.params)
+    for row in rows(Path("run/trials.csv")):
+        assert int(row["params"]) == least
+    boxes = diagram_figure(load_run(Path("run")), "large").boxes
+    assert boxes[-1].out == 10
 
 
 def test_limits_that_leave_nothing_within_the_budget_say_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

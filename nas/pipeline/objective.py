@@ -9,6 +9,7 @@ import numpy as np
 
 from nas.additive import BlockSums
 from nas.pipeline.request import Request
+from nas.strategies.limits import Limit
 from nas.strategies.problem import Problem, fastest_ms
 from nas.strategies.samplers import SWEEPS
 
@@ -18,14 +19,19 @@ def quick(estimator: Any) -> Any:
     return getattr(estimator, "stand_in", estimator)
 
 
-def make_problem(request: Request, estimator: Any, prices: BlockSums, limit_ms: float, target_ms: float) -> Problem:
-    """What a strategy is given: a limit on latency, and the target of a reward that takes latency into account."""
+def make_problem(
+    request: Request,
+    estimator: Any,
+    prices: BlockSums,
+    limit_ms: float,
+    others: tuple[Limit, ...],
+    target_ms: float,
+) -> Problem:
+    """What a strategy is given: limits on latency and on `others`, and the target of a reward that weighs latency."""
     space = prices.space
     score, terms = estimator.compile(space), quick(estimator).terms(space)
     same = quick(estimator) is estimator
-    problem = Problem(
-        space, prices, score, limit_ms, terms if same else None, request.limits(space), start=None if same else terms
-    )
+    problem = Problem(space, prices, score, limit_ms, terms if same else None, others, start=None if same else terms)
     if request.objective == "top1":
         return problem
     # What is exact for a budget sweeps budgets from the target outwards: the best reward of a front.

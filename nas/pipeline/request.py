@@ -114,7 +114,12 @@ class Request:
         if len(self.budgets) < len(self.kinds) * len(self.several_ms):
             raise NasError(f"of the budgets {', '.join(map(str, self.several_ms))} two are (nearly) the same")
         for kind in self.kinds:
-            _check_limits(self.space(kind), self.limits(self.space(kind)))
+            self.space(kind)  # raises for what is not there
+
+    def check_limits(self, num_classes: int) -> None:
+        """Raises NasError for a limit that no network of that many classes, a table's, keeps."""
+        for kind in self.kinds:
+            _check_limits(self.space(kind), self.limits(self.space(kind), num_classes))
 
     def _check_estimator(self) -> None:
         """Raises NasError for an estimator without what it needs, or with what is of no use to it."""
@@ -147,13 +152,13 @@ class Request:
         training = resolve("estimator", TRAINING, ESTIMATORS)
         return training(self.data, self.data_dir, log=folder / ESTIMATES, seed=self.seed, threads=threads, say=say)
 
-    def limits(self, space: SearchSpace) -> tuple[Limit, ...]:
-        """What else than latency must be kept."""
-        return cost_limits(space, self.max_params, self.max_memory_mb)
+    def limits(self, space: SearchSpace, num_classes: int) -> tuple[Limit, ...]:
+        """What else than latency networks of that many classes must keep."""
+        return cost_limits(space, self.max_params, self.max_memory_mb, num_classes)
 
-    def keeps_limits(self, spec: ArchSpec) -> bool:
-        """Whether a network keeps the limits on its costs."""
-        cost = count_cost(spec)
+    def keeps_limits(self, spec: ArchSpec, num_classes: int) -> bool:
+        """Whether a network of that many classes keeps the limits on its costs."""
+        cost = count_cost(spec, num_classes)
         return (self.max_params is None or cost.params <= self.max_params) and (
             self.max_memory_mb is None or cost.memory_bytes <= self.max_memory_mb * MEGABYTE
         )

@@ -110,7 +110,7 @@ def _network(
 ) -> dict[str, Any]:
     """A row of the comparison, as run.json has it."""
     table = state.table
-    cost, estimate = count_cost(spec), state.estimator.estimate([spec])
+    cost, estimate = count_cost(spec, table.num_classes), state.estimator.estimate([spec])
     whole = None
     if measured is not None:
         whole = round(measured.normalised_ms, 4)
@@ -143,7 +143,8 @@ def _network(
 
 def _results(state: Search, role: str, network: dict[str, Any]) -> dict[str, Any]:
     """What is written beside a found architecture."""
-    table, cost = state.table, count_cost(ArchSpec.from_dict(network["spec"]))
+    table = state.table
+    cost = count_cost(ArchSpec.from_dict(network["spec"]), table.num_classes)
     return {
         "role": role,
         "budget_ms": state.budgets[role],
@@ -178,6 +179,7 @@ def _table_summary(table: LatencyTable) -> dict[str, Any]:
         "runtime": f"{table.runtime.name} {table.runtime.version}",
         "threads": table.runtime.threads,
         "precision": table.runtime.precision,
+        "classes": table.num_classes,
         "rows": len(table.rows),
         "sentinel": table.sentinel.spec.name,
         "sentinel_ms": round(table.sentinel_ms, 4),
@@ -187,14 +189,14 @@ def _table_summary(table: LatencyTable) -> dict[str, Any]:
 
 def _write_tables(state: Search) -> None:
     """trials.csv, front.csv and table_rows.csv."""
-    run = state.run
+    run, classes = state.run, state.table.num_classes
     trials = [trial for role in state.budgets for trial in run.trials(role)]
-    run.write_csv("trials.csv", (trial.row() for trial in trials), COLUMNS)
+    run.write_csv("trials.csv", (trial.row(classes) for trial in trials), COLUMNS)
     front = []
     for kind in state.request.kinds:
         own = [trial for trial in trials if kind_of(trial.role) == kind]
         front += [own[i] for i in front_indices([t.latency_ms for t in own], [t.top1 for t in own])]
-    run.write_csv("front.csv", (trial.row() for trial in front), COLUMNS)
+    run.write_csv("front.csv", (trial.row(classes) for trial in front), COLUMNS)
     columns = (
         "key",
         "op",
@@ -209,7 +211,6 @@ def _write_tables(state: Search) -> None:
         "macs",
         "ms",
     )
-    classes = state.table.num_classes
     parts = {part.key: part for trial in trials for part in parts_of(trial.spec, classes)}
     for role in state.budgets:
         scales = [Scale(*scale) for scale in run.manifest["roles"][role]["scales"]]

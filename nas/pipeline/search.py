@@ -40,6 +40,7 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
         precision=request.precision,
         allow_other_device=request.allow_other_device,
     )
+    request.check_limits(table.num_classes)
     by_kind = {kind: _searchable(table, request.space(kind), console) for kind in request.kinds}
     # Who works on it, and where they meet, can change when a run is resumed; a URL can hold a password.
     arguments = {key: value for key, value in asdict(request).items() if key not in ("workers", "storage", "study")}

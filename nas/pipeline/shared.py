@@ -16,7 +16,7 @@ from nas.pipeline.console import Console
 from nas.pipeline.objective import make_problem, mnasnet_reward, quick
 from nas.pipeline.request import Request
 from nas.registry import STRATEGIES, resolve
-from nas.strategies.limits import Row
+from nas.strategies.limits import Limit, Row
 from nas.strategies.problem import Problem
 from nas.strategies.workers import finished, first_said, open_study, retry_trials_of, work
 
@@ -54,7 +54,7 @@ def shared_rows(
         keys = [key for key, value in wanted.items() if agreed["search"].get(key) != value]
         raise NasError(f"the study {request.study} is of another search ({', '.join(keys)}); name another --study")
     limit_ms, study = agreed["limit_ms"], open_study(storage, name)
-    shared = (request, folder, problem.latency, limit_ms, target_ms, storage, name, trials)
+    shared = (request, folder, problem.latency, limit_ms, problem.others, target_ms, storage, name, trials)
     here = f"{platform.node()}-{os.getpid()}"
     if request.workers > 1:
         spawn = multiprocessing.get_context("spawn")
@@ -83,6 +83,7 @@ def share(
     folder: Path,
     prices: BlockSums,
     limit_ms: float,
+    others: tuple[Limit, ...],
     target_ms: float,
     storage: str | Path,
     name: str,
@@ -91,6 +92,6 @@ def share(
 ) -> None:
     """What a worker does; all it needs can be sent to another process."""
     estimator = request.load_estimator(folder, max(1, (os.cpu_count() or 1) // request.workers))
-    problem = make_problem(request, estimator, prices, limit_ms, target_ms)
+    problem = make_problem(request, estimator, prices, limit_ms, others, target_ms)
     strategy = resolve("strategy", request.strategy, STRATEGIES)
     work(open_study(storage, name), problem, strategy, trials=trials, seed=request.seed, worker=worker)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nas.additive import BlockSums
+from nas.cost import NUM_CLASSES
 from nas.errors import NasError
 from nas.latency.networks import Measured, measure_latency
 from nas.latency.table import LatencyTable
@@ -69,6 +70,10 @@ class Search:
                 "the resolution is not searched, and which scales are tried and what is trimmed follow the ImageNet "
                 "prior's order"
             )
+        if self.table.num_classes != NUM_CLASSES:
+            notes.append(
+                f"latencies, parameters and memory are those of networks with {self.table.num_classes} classes"
+            )
         return notes
 
     @property
@@ -83,12 +88,19 @@ class Search:
         """At once, if only in the right order."""
         return quick(self.estimator).estimate(specs).top1
 
+    def limits(self, space: SearchSpace) -> tuple[Limit, ...]:
+        """What else than latency must be kept, with the table's number of classes."""
+        return self.request.limits(space, self.table.num_classes)
+
+    def keeps_limits(self, spec: ArchSpec) -> bool:
+        """Whether a network keeps them."""
+        return self.request.keeps_limits(spec, self.table.num_classes)
+
     def scales(self, role: str, space: SearchSpace) -> list[Scale]:
         """The scales to search; decided once a run, so that a resumed one goes on alike."""
         entry = self.run.manifest["roles"][role]
         if "scales" not in entry:
-            limits = self.request.limits(space)
-            chosen = pick_scales(self.prices, space, quick(self.estimator), self.budgets[role], limits)
+            chosen = pick_scales(self.prices, space, quick(self.estimator), self.budgets[role], self.limits(space))
             entry["scales"] = [list(scale) for scale in chosen]
             self.run.save()
         return [Scale(*scale) for scale in entry["scales"]]
@@ -105,13 +117,13 @@ class Search:
         entry = self.run.manifest["roles"][role]
         corrections: list[float] = entry.setdefault("corrections", [])
         fitting: dict[str, tuple[ArchSpec, Measured]] = {}
-        fastest = fastest_ms(prices, self.request.limits(space))
+        fastest = fastest_ms(prices, self.limits(space))
         if fastest > HOPELESS * budget:
             raise NasError(
                 f"no network of {space.name} that keeps the other limits is as fast as {budget:.3g} ms, the fastest "
                 f"takes some {fastest:.3g} ms; raise the budget, --max-params or --max-memory-mb"
             )
-        slowest = slowest_ms(prices, self.request.limits(space))
+        slowest = slowest_ms(prices, self.limits(space))
         for attempt in range(ATTEMPTS):
             # At least the fastest (to the last bits of a sum in another order): what is predicted a little over
             # the budget may be within it when measured.
@@ -149,7 +161,7 @@ class Search:
         prices = self.table.compile(space)
         self.explore(role, prices, float(Limit("latency", 1.0, prices).largest().max()), 0)
         trials = {trial.spec.id: trial for trial in self.run.trials(role, self.stages(0)[0])}
-        kept = [trial for trial in trials.values() if self.request.keeps_limits(trial.spec)]
+        kept = [trial for trial in trials.values() if self.keeps_limits(trial.spec)]
         kept.sort(key=lambda trial: -self.reward(role, trial.top1, trial.latency_ms))
         finalists = [trial.spec for trial in kept[:FINALISTS]]
         if self.table.other_device:
@@ -160,7 +172,7 @@ class Search:
     def find_predicted(self, role: str, space: SearchSpace) -> ArchSpec:
         """The most accurate network of a role predicted within the budget, where nothing can be measured."""
         prices = self.table.compile(space)
-        fastest = fastest_ms(prices, self.request.limits(space))
+        fastest = fastest_ms(prices, self.limits(space))
         limit = max((1 - NOISE) * self.budgets[role], fastest * (1 + 1e-9))
         if limit > self.budgets[role]:
             raise NasError(f"no network of {space.name} that keeps the other limits is predicted within the budget")
@@ -174,7 +186,8 @@ class Search:
     def explore(self, role: str, prices: BlockSums, limit_ms: float, attempt: int) -> Problem:
         """The study: networks predicted within the limit, others a little above it, and those trimmed down to it."""
         space = prices.space
-        problem = make_problem(self.request, self.estimator, prices, limit_ms, self.budgets[role])
+        others, target_ms = self.limits(space), self.budgets[role]
+        problem = make_problem(self.request, self.estimator, prices, limit_ms, others, target_ms)
         strategy = resolve("strategy", self.request.strategy, STRATEGIES)
         # Later attempts only shift the limit by a few percent: they need less.
         trials = max(1, (self.request.trials or strategy.trials) // (3 if attempt else 1))
@@ -192,7 +205,7 @@ class Search:
                         self.run.path,
                         limited,
                         stage=f"{role}/{stage}",
-                        target_ms=self.budgets[role],
+                        target_ms=target_ms,
                         trials=number,
                         estimator=self.estimator,
                         console=self.console,
@@ -276,7 +289,7 @@ class Search:
     def kept_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         """Predicted latencies; infinite for networks over another limit, which fewer channels can lead to:
         two stages whose channels come to be equal are tied by a residual, which is held in memory."""
-        keeps = np.array([self.request.keeps_limits(spec) for spec in specs])
+        keeps = np.array([self.keeps_limits(spec) for spec in specs])
         return np.where(keeps, self.prices.predicted_ms(specs), np.inf)
 
     def candidates(self, role: str, limit_ms: float, attempt: int) -> list[LoggedTrial]:
@@ -286,7 +299,7 @@ class Search:
         """
         stages = {stage for earlier in range(attempt + 1) for stage in self.stages(earlier)}
         trials = [trial for trial in self.run.trials(role) if trial.stage in stages]
-        kept = [trial for trial in trials if trial.latency_ms <= limit_ms and self.request.keeps_limits(trial.spec)]
+        kept = [trial for trial in trials if trial.latency_ms <= limit_ms and self.keeps_limits(trial.spec)]
         fitting = {trial.spec.id: trial for trial in kept}
         return sorted(fitting.values(), key=lambda trial: (-trial.top1, trial.latency_ms))
 

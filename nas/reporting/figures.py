@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.cost import count_cost
 from nas.errors import NasError
 from nas.front import front_indices
 from nas.reporting.run_folder import Network, Run, TableRow, kind_of
@@ -266,12 +265,11 @@ class DiagramFigure:
 def diagram_figure(run: Run, role: str) -> DiagramFigure:
     """The network found for a role, block by block."""
     network, spec = run.found(role), run.roles[role].spec
-    cost = count_cost(spec)
     subtitle = (
         f"{network.latency_ms:.2f} ms {'predicted' if network.measured_ms is None else 'measured'} · "
         f"{network.estimated_top1:.1f} ± {network.estimated_std:.1f} % top-1 "
-        f"{'extrapolated' if network.extrapolated else 'estimated'} · {cost.macs / 1e6:.0f} M MACs · "
-        f"{cost.params / 1e6:.2f} M parameters · {spec.resolution}×{spec.resolution} px"
+        f"{'extrapolated' if network.extrapolated else 'estimated'} · {network.macs / 1e6:.0f} M MACs · "
+        f"{network.params / 1e6:.2f} M parameters · {spec.resolution}×{spec.resolution} px"
     )
     rows = [ms for name, ms in network.breakdown if name.startswith("block")]
     known = len(rows) == len(spec.blocks)
@@ -294,12 +292,12 @@ def diagram_figure(run: Run, role: str) -> DiagramFigure:
             )
             for number, placed in enumerate(spec.walk(), 1)
         ),
-        *_head_boxes(spec, ends.get("head")),
+        *_head_boxes(spec, run.table["classes"], ends.get("head")),
     ]
     return DiagramFigure(f"{display_name(network)} ({spec.id})", subtitle, spec.resolution, tuple(boxes))
 
 
-def _head_boxes(spec: ArchSpec, ms: float | None) -> Iterator[Box]:
+def _head_boxes(spec: ArchSpec, classes: int, ms: float | None) -> Iterator[Box]:
     """The head's layers; the milliseconds of the whole head stand at its first."""
     _, size = spec.head_input
     head = spec.head
@@ -308,8 +306,7 @@ def _head_boxes(spec: ArchSpec, ms: float | None) -> Iterator[Box]:
         if channels:
             yield Box(name, 1, channels, channels, side, 1, 0, head.activation, False, ms)
             ms = None
-    # The classifier is no choice of a search, and its number of classes no part of a spec: 1000 are ImageNet's.
-    yield Box("FC", 1, 1000, 1000, 1, 1, 0, None, False, ms)
+    yield Box("FC", 1, classes, classes, 1, 1, 0, None, False, ms)  # no choice of a search
 
 
 Figure = FrontFigure | TableFigure | BreakdownFigure | DiagramFigure

@@ -158,7 +158,8 @@ def load_run(path: Path) -> Run:
 
 def _run(path: Path, fields: _Fields) -> Run:
     table = fields.object("table")
-    for key, kind in (("device", str), ("runtime", str), ("threads", int), ("precision", str), ("rows", int)):
+    texts, numbers = ("device", "runtime", "precision"), ("threads", "classes", "rows")
+    for key, kind in (*((key, str) for key in texts), *((key, int) for key in numbers)):
         table.get(key, kind)
     table.optional("other_device", bool)
     estimator = fields.object("estimator")

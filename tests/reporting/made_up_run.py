@@ -217,6 +217,7 @@ def write_run(
             "runtime": "onnxruntime 1.31.1",
             "threads": 1,
             "precision": "float32",
+            "classes": 1000,
             "rows": 4812,
             "sentinel": "mobilenet_v3_large",
             "sentinel_ms": 3.71,
