@@ -81,7 +81,7 @@ class ShortTraining:
         self._recipe = load_recipe(RECIPE).replace(epochs=epochs)
         self._log = log
         self._known: dict[str, Trained] = {}
-        self._read = 0  # bytes of the log
+        self._read = self._lines = 0  # bytes and lines of the log
         self._study = _study(epochs)
         self._shown = 0  # of what is known, in the study
         self.effort = (
@@ -208,18 +208,32 @@ class ShortTraining:
             raise NasError(f"{self._log}: cannot be written ({error.strerror})") from None
 
     def _read_log(self) -> None:
-        """What was added to the log since it was last read, in its order."""
+        """What was added to the log since it was last read, in its order. Raises NasError for a line of another kind."""
         if self._log is None or not self._log.exists():
             return
-        with self._log.open("rb") as file:
-            file.seek(self._read)
-            text = file.read()
+        try:
+            with self._log.open("rb") as file:
+                file.seek(self._read)
+                text = file.read()
+        except OSError as error:
+            raise NasError(f"{self._log}: cannot be read ({error.strerror})") from None
         whole = text.rfind(b"\n") + 1
         self._read += whole
-        for entry in _entries(text[:whole]):
-            if entry.get("settings") == self._settings() and entry["spec_id"] not in self._known:
-                figures = entry["top1"], entry["std"], entry["diverged"]
-                self._know(entry["spec_id"], Trained(tuple(entry["curve"]), *figures))
+        for line in text[:whole].splitlines():
+            self._lines += 1
+            try:
+                entry = json.loads(line)
+            except ValueError:  # the half line of a process that was killed
+                continue
+            try:
+                spec_id, settings, trained = _parsed(entry)
+            except (KeyError, TypeError, ValueError):
+                raise NasError(
+                    f"{self._log}: line {self._lines} is no training of this program's; take it out of the file, and "
+                    "that network is trained again"
+                ) from None
+            if settings == self._settings() and spec_id not in self._known:
+                self._know(spec_id, trained)
 
 
 def _study(epochs: int) -> optuna.Study:
@@ -230,18 +244,19 @@ def _study(epochs: int) -> optuna.Study:
     return optuna.create_study(direction="maximize", pruner=pruner, sampler=sampler, study_name=ShortTraining.name)
 
 
-def _entries(lines: bytes) -> Iterator[dict[str, Any]]:
-    for line in lines.splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:  # the half line of a process that was killed
-            continue
+def _parsed(entry: Any) -> tuple[str, list[Any], Trained]:
+    """A network's id, settings and training. Raises KeyError, TypeError or ValueError for what is none."""
+    curve, top1, std = tuple(map(float, entry["curve"])), float(entry["top1"]), float(entry["std"])
+    spec_id, diverged = entry["spec_id"], entry["diverged"]
+    if not (isinstance(spec_id, str) and isinstance(diverged, bool) and all(map(math.isfinite, (*curve, top1, std)))):
+        raise ValueError
+    return spec_id, list(entry["settings"]), Trained(curve, top1, std, diverged)
 
 
 def _proxy_resolution(data: Data) -> int:
     """Of images in memory their own, up to a limit; at least what five halvings need."""
-    if data.source == EMBEDDED or not isinstance(data.train, TensorImages):
-        return EMBEDDED_RESOLUTION if data.source == EMBEDDED else MOST_RESOLUTION
+    if not isinstance(data.train, TensorImages):
+        return MOST_RESOLUTION
     return min(MOST_RESOLUTION, max(EMBEDDED_RESOLUTION, data.train.images.shape[-1]))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import synthetic
 import torch
+from test_pipeline import Told
 
 from nas import search
 from nas.cost import count_cost
@@ -104,6 +105,22 @@ def test_half_a_line_of_a_killed_process_is_no_harm(trained: list[str], tmp_path
     assert trained == [tiny(8).id, tiny(16).id, tiny(16).id]
     ShortTraining(log=log).estimate([tiny(8), tiny(16)])
     assert len(trained) == 3
+
+
+@pytest.mark.parametrize("lost", ["spec_id", "settings", "curve", "top1", "std", "diverged"])
+def test_a_line_that_is_no_training_is_named(trained: list[str], tmp_path: Path, lost: str) -> None:
+    log = tmp_path / "estimates.jsonl"
+    ShortTraining(log=log).take([tiny(8), tiny(16)], [50.0, 60.0])
+    first, second = entries(log)
+    del second[lost]
+    for line in (second, second | {lost: None}, [], 3):
+        log.write_text(f"{json.dumps(first)}\n{json.dumps(line)}\n", encoding="utf-8")
+        with pytest.raises(
+            NasError, match=r"estimates.jsonl: line 2 is no training of this program's; take it"
+        ) as error:
+            ShortTraining(log=log).estimate([tiny(8)])
+        assert "\n" not in str(error.value)
+    assert not trained
 
 
 class MadeUp:
@@ -254,17 +271,15 @@ def test_a_killed_search_goes_on_without_training_again(
     assert (Path("run") / "large.json").read_text() == (Path("whole") / "large.json").read_text()
 
 
-def test_a_search_goes_on_where_trainings_diverge(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_search_goes_on_where_trainings_diverge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(short_training, "Training", Diverging)
-    common = ["--large-space", "few.py", "--only", "large", "--runtime", "synthetic", "--trials", "6"]
-    search.main([*common, "--budget-ms", "0.7", "--data", EMBEDDED, "--out", "run"])
+    told = Told()
+    find(request(trials=6), Path("run"), console=told)
     logged = entries(folder / "run" / "estimates.jsonl")
     failed = {entry["spec_id"] for entry in logged if entry["diverged"]}
     assert 0 < len(failed) < len(logged), "all or none of the networks diverged"
-    printed = capsys.readouterr().out
-    assert all(f"network {spec_id} diverged; it counts as 0 %" in printed for spec_id in failed)
+    warnings = {f"warning: the training of network {spec_id} diverged; it counts as 0 %" for spec_id in failed}
+    assert warnings <= set(told.lines)
     assert ArchSpec.load(folder / "run" / "large.json").id not in failed
 
 
