@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from optuna.storages import BaseStorage
 
 from nas.additive import BlockSums
 from nas.errors import NasError
@@ -18,6 +19,7 @@ from nas.pipeline.request import Request
 from nas.registry import STRATEGIES, resolve
 from nas.strategies.limits import Limit, Row
 from nas.strategies.problem import Problem
+from nas.strategies.samplers import Strategy
 from nas.strategies.workers import finished, first_said, open_study, retry_trials_of, work
 
 SHARED_LOG = "workers.log"  # in a run's folder: where the workers of one machine meet
@@ -29,6 +31,7 @@ SHARED_ARGUMENTS = (
 def shared_rows(
     request: Request,
     folder: Path,
+    storage: BaseStorage,
     problem: Problem,
     *,
     stage: str,
@@ -39,10 +42,9 @@ def shared_rows(
 ) -> list[Row]:
     """The rows that workers evaluated together: processes of this machine, or whoever has the same storage.
 
-    All keep the first one's limit, for each machine's own measurements say a little else. What the
-    others trained `estimator` takes over.
+    All keep the first one's limit, for each machine's own measurements say a little else. What the others trained
+    `estimator` takes over. `storage` is the request's, open.
     """
-    storage = request.storage or folder / SHARED_LOG
     name = "/".join(filter(None, (request.study, stage)))
     wanted = {
         "space": problem.space.name,
@@ -53,11 +55,11 @@ def shared_rows(
     if agreed["search"] != wanted:
         keys = [key for key, value in wanted.items() if agreed["search"].get(key) != value]
         raise NasError(f"the study {request.study} is of another search ({', '.join(keys)}); name another --study")
-    limit_ms, study = agreed["limit_ms"], open_study(storage, name)
-    shared = (request, folder, problem.latency, limit_ms, problem.others, target_ms, storage, name, trials)
+    problem, study = problem.with_budget(agreed["limit_ms"]), open_study(storage, name)
     here = f"{platform.node()}-{os.getpid()}"
     if request.workers > 1:
         spawn = multiprocessing.get_context("spawn")
+        shared = (request, folder, problem.latency, problem.budget_ms, problem.others, target_ms, name, trials)
         names = [f"{here}-{number}" for number in range(1, request.workers + 1)]
         children = {worker: spawn.Process(target=share, args=(*shared, worker), daemon=True) for worker in names}
         for child in children.values():
@@ -69,7 +71,8 @@ def shared_rows(
                     del children[worker]
                     if child.exitcode and retry_trials_of(study, worker):
                         console.say(f"warning: worker {worker} died; its trial is done again")
-    share(*shared, here)  # what is left, where all died; the whole, where there are no children
+    # What is left, where all died; the whole, where there are no children.
+    work(study, problem, _strategy(request), trials=trials, seed=request.seed, worker=here)
     rows, scores, latencies = finished(study, problem)
     if quick(estimator) is not estimator:
         if request.objective == "mnasnet":
@@ -85,13 +88,22 @@ def share(
     limit_ms: float,
     others: tuple[Limit, ...],
     target_ms: float,
-    storage: str | Path,
     name: str,
     trials: int,
     worker: str,
 ) -> None:
-    """What a worker does; all it needs can be sent to another process."""
+    """What a worker in a process of its own does; all it needs can be sent there."""
     estimator = request.load_estimator(folder, max(1, (os.cpu_count() or 1) // request.workers))
     problem = make_problem(request, estimator, prices, limit_ms, others, target_ms)
-    strategy = resolve("strategy", request.strategy, STRATEGIES)
-    work(open_study(storage, name), problem, strategy, trials=trials, seed=request.seed, worker=worker)
+    study = open_study(meeting_place(request, folder), name)
+    work(study, problem, _strategy(request), trials=trials, seed=request.seed, worker=worker)
+
+
+def meeting_place(request: Request, folder: Path) -> str | Path:
+    """Where the workers of a search meet: a data base's URL, or a journal file in the run's folder."""
+    return request.storage or folder / SHARED_LOG
+
+
+def _strategy(request: Request) -> Strategy:
+    strategy: Strategy = resolve("strategy", request.strategy, STRATEGIES)
+    return strategy

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from optuna.storages import BaseStorage
 
 from nas.additive import BlockSums
 from nas.cost import NUM_CLASSES
@@ -18,7 +20,7 @@ from nas.pipeline.console import Console
 from nas.pipeline.objective import make_problem, mnasnet_reward, quick
 from nas.pipeline.prices import NOISE, Prices, pick_scales
 from nas.pipeline.request import Request
-from nas.pipeline.shared import shared_rows
+from nas.pipeline.shared import meeting_place, shared_rows
 from nas.registry import STRATEGIES, resolve
 from nas.run import LoggedTrial, RunFolder
 from nas.space import Scale, SearchSpace
@@ -27,6 +29,7 @@ from nas.strategies.limits import Limit
 from nas.strategies.netadapt import Step, netadapt
 from nas.strategies.problem import Problem, fastest_ms, slowest_ms
 from nas.strategies.samplers import distributions, optimise, params_of, row_of
+from nas.strategies.workers import open_storage
 
 SEED_LIMIT = 1.06  # times the budget: networks that trimming starts from
 SEEDS, FINALISTS = 2, 3
@@ -80,6 +83,11 @@ class Search:
     def trains(self) -> bool:
         """Whether an estimate takes a training."""
         return quick(self.estimator) is not self.estimator
+
+    @cached_property
+    def storage(self) -> BaseStorage:
+        """Where workers meet, open: that takes a data base longer than a trial."""
+        return open_storage(meeting_place(self.request, self.run.path))
 
     def top1(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         return self.estimator.estimate(specs).top1
@@ -203,6 +211,7 @@ class Search:
                     shared = shared_rows(
                         self.request,
                         self.run.path,
+                        self.storage,
                         limited,
                         stage=f"{role}/{stage}",
                         target_ms=target_ms,

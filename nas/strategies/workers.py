@@ -13,14 +13,15 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning, TrialPruned, UpdateFinishedTrialError
-from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study, StudyDirection
@@ -40,36 +41,48 @@ _UNCLAIMED = 5.0  # seconds within which a worker that took a trial says so
 Evaluate = Callable[[Row], tuple[float, float]]
 
 
-def open_study(storage: str | Path, name: str, heartbeat: int = HEARTBEAT) -> Study:
-    """The study of that name on a data base (an URL) or in a journal file (a path); made if it is not there.
+def open_storage(storage: str | Path, heartbeat: int = HEARTBEAT) -> BaseStorage:
+    """A data base (an URL) or a journal file (a path). Raises NasError if it cannot be reached."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)
+    with _reaching(storage):
+        if isinstance(storage, Path):
+            return JournalStorage(JournalFileBackend(str(storage), lock_obj=JournalFileOpenLock(str(storage))))
+        return RDBStorage(
+            _with_driver(storage),
+            engine_kwargs={"pool_pre_ping": True},
+            heartbeat_interval=heartbeat,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+        )
+
+
+def open_study(storage: str | Path | BaseStorage, name: str, heartbeat: int = HEARTBEAT) -> Study:
+    """The study of that name on a storage, which is opened unless it is; made if it is not there.
 
     Its values are score and latency (ms). Raises NasError for a storage that cannot be reached.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=ExperimentalWarning)
-    made: RDBStorage | JournalStorage
+    opened = storage if isinstance(storage, BaseStorage) else open_storage(storage, heartbeat)
+    directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+    with _reaching(storage):
+        return optuna.create_study(storage=opened, study_name=name, directions=directions, load_if_exists=True)
+
+
+@contextmanager
+def _reaching(storage: str | Path | BaseStorage) -> Iterator[None]:
+    """Makes what a storage or its driver raises a NasError."""
+    named = "" if isinstance(storage, BaseStorage) else f" {storage}"
     try:
-        if isinstance(storage, Path):
-            made = JournalStorage(JournalFileBackend(str(storage), lock_obj=JournalFileOpenLock(str(storage))))
-        else:
-            made = RDBStorage(
-                _with_driver(storage),
-                engine_kwargs={"pool_pre_ping": True},
-                heartbeat_interval=heartbeat,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-            )
-        directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
-        return optuna.create_study(storage=made, study_name=name, directions=directions, load_if_exists=True)
+        yield
     except ImportError as error:
-        raise NasError(f"{storage}: {error}; install the driver with: uv sync --extra distributed") from None
+        raise NasError(f"the storage{named}: {error}; install the driver with: uv sync --extra distributed") from None
     except Exception as error:  # the driver's own, of which there are many
         if type(error).__module__.split(".")[0] not in ("sqlalchemy", "psycopg", "optuna"):
             raise
         line = " ".join(str(error).split("\n")[0].split())
-        raise NasError(hide_passwords(f"the storage {storage} cannot be used ({line})")) from None
+        raise NasError(hide_passwords(f"the storage{named} cannot be used ({line})")) from None
 
 
-def first_said(storage: str | Path, name: str, said: Mapping[str, Any]) -> dict[str, Any]:
+def first_said(storage: str | Path | BaseStorage, name: str, said: Mapping[str, Any]) -> dict[str, Any]:
     """What the first one said who came with `name`: the same for all, however many come at once.
 
     A trial of a study of its own, whose numbers the storage gives out one after the other.
