@@ -208,7 +208,7 @@ class ShortTraining:
             raise NasError(f"{self._log}: cannot be written ({error.strerror})") from None
 
     def _read_log(self) -> None:
-        """What was added to the log since it was last read, in its order. Raises NasError for a line of another kind."""
+        """What was added to the log since it was last read, in order. Raises NasError for a line of another kind."""
         if self._log is None or not self._log.exists():
             return
         try:
