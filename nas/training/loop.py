@@ -212,7 +212,9 @@ class Training:
             images, labels = self._mixing(images, labels)
         self.optimizer.zero_grad()
         total = torch.zeros((), device=device)
-        pieces = list(zip(images.chunk(parts), labels.chunk(parts), strict=True))
+        # As equal as can be, of two images at least: of 10 images in 4 parts `chunk` would leave one alone.
+        parts = min(parts, max(1, len(images) // 2))
+        pieces = list(zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True))
         for index, piece in enumerate(pieces):
             with self._unsynchronised() if index + 1 < len(pieces) else nullcontext():
                 loss = self._loss(*piece) * (len(piece[0]) / len(images))

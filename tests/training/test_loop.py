@@ -186,6 +186,24 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny_spec, little_data, 
         torch.testing.assert_close(parts, whole)
 
 
+def test_no_part_of_a_batch_is_a_single_image(tiny_spec, little_data, recipe):
+    """Of which batch norm cannot learn anything on a map of one pixel."""
+    few = TensorImages(little_data.train.images[:20], little_data.train.labels[:20])
+    data = Data(little_data.source, little_data.classes, few, little_data.val)
+    training = Training(
+        build_model(tiny_spec, 10),
+        data,
+        recipe.replace(epochs=1, batch_size=10),
+        resolution=32,
+        machine=Machine(accumulate=4),
+    )
+    sizes = []
+    training.model.register_forward_pre_hook(lambda model, images: sizes.append(len(images[0])) or None)
+    training._recalibrate = training._validate = lambda model: (0.0, 0.0)
+    list(training.epochs())
+    assert sizes == [3, 3, 2, 2] * 2
+
+
 def test_too_small_batches_for_their_parts_are_refused(tiny_spec, little_data, recipe):
     with pytest.raises(
         NasError, match="batch_size is 6; with 1 processes and 4 accumulated parts it must be at least 8"
