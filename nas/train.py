@@ -39,10 +39,12 @@ def main(argv: list[str] | None = None) -> None:
 
     from nas.training.data import load_data, source_slug
     from nas.training.processes import joined_processes
-    from nas.training.run import best_epoch, load_settings, train
+    from nas.training.run import best_epoch, check_unused, load_settings, train
 
     source = args.data or DEFAULT_DATA
     out = args.out or _default_out(args.spec, spec, source_slug(source))
+    if not args.resume:
+        check_unused(out)  # before a teacher is trained
     settings = _resumed(args, spec, load_settings(out)) if args.resume else _settings(args, spec, source)
     data = load_data(settings.source, args.data_dir)
     recipe = settings.recipe

@@ -102,6 +102,13 @@ def test_starts_from_weights_and_learns_from_a_teacher(capsys):
         train.main(["wide.json", "--out", "second", "--resume", "--teacher", "other.pt"])
 
 
+def test_no_teacher_is_trained_for_a_folder_that_is_used(capsys):
+    train.main(["tiny.json", "--epochs", "1", "--out", "here"])
+    with pytest.raises(NasError, match="here: already holds a training"):
+        train.main(["tiny.json", "--epochs", "1", "--teacher", "tiny.json", "--out", "here"])
+    assert not Path("here/teacher").exists()
+
+
 def test_images_that_cannot_be_read_are_named_and_counted(capsys):
     for part in ("train", "val"):
         for name, grey in (("cat", 0), ("dog", 200)):

@@ -81,6 +81,12 @@ def _settings(contents: dict[str, Any], path: Path) -> Settings:
         raise NasError(f"{path}: not a checkpoint that a training goes on from ({error})") from None
 
 
+def check_unused(out: str | Path) -> None:
+    """Raises NasError for a folder that holds a training."""
+    if (Path(out) / LAST).exists():
+        raise NasError(f"{out}: already holds a training; go on with it by --resume, or name another folder by --out")
+
+
 def train(
     settings: Settings,
     data: Data,
@@ -102,8 +108,8 @@ def train(
     """
     out, machine = Path(out), machine or Machine()
     last, first = out / LAST, machine.processes.first
-    if not resume and last.exists():
-        raise NasError(f"{out}: already holds a training; go on with it by --resume, or name another folder by --out")
+    if not resume:
+        check_unused(out)
     machine.processes.wait()  # until all have looked, before the first one writes
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
