@@ -49,6 +49,6 @@ def load_model(path: str | Path) -> MobileNet:
     try:
         model = build_model(ArchSpec.from_dict(contents["spec"]), len(contents["classes"]))
         model.load_state_dict(contents["average"])
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError, NasError) as error:
         raise NasError(f"{path}: not a checkpoint of nas.train ({str(error).splitlines()[0]})") from None
     return model.eval()

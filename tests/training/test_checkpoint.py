@@ -6,7 +6,7 @@ from nas.models.mobilenet import build_model
 from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
 
 
-def contents(spec, **changes):
+def contents(spec, /, **changes):
     model = build_model(spec, 3)
     return {"spec": spec.to_dict(), "classes": ["a", "b", "c"], "average": model.state_dict()} | changes
 
@@ -38,7 +38,7 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path, tiny_spec):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("change", [{"classes": ["a"]}, {"average": {}}, {"classes": None}])
+@pytest.mark.parametrize("change", [{"classes": ["a"]}, {"average": {}}, {"classes": None}, {"spec": {"version": 2}}])
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path, tiny_spec, change):
     save_checkpoint(tmp_path / "x.pt", contents(tiny_spec, **change))
     with pytest.raises(NasError, match=r"x\.pt: not a checkpoint of nas\.train"):
