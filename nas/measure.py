@@ -32,7 +32,10 @@ HOLDS = 0.03  # a bias beyond it is told as a table that no longer holds
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.mend and not arguments.check:
+        parser.error("--mend goes with --check, which finds the factor")
     from nas.latency.building import new_table
     from nas.latency.table import space_parts
     from nas.latency.table_file import NOISY
@@ -43,12 +46,12 @@ def main(argv: list[str] | None = None) -> None:
 
     console = RichConsole()
     kind = arguments.runtime, arguments.threads, arguments.precision
-    if arguments.profile:
-        _profile(arguments.profile, open_runtime(*kind, console), console)
-        return
     spaces = [load_space(name) for name in arguments.space]
     if arguments.bundle:
         _bundle(arguments, spaces, console)
+        return
+    if arguments.profile:
+        _profile(arguments.profile, open_runtime(*kind, console), console)
         return
     if arguments.out and not Path(arguments.out).exists():
         make_folder(Path(arguments.out).parent)  # before anything is measured for it
@@ -63,12 +66,10 @@ def main(argv: list[str] | None = None) -> None:
         return
     prices = Prices(table, console, file=arguments.out)
     for space in spaces:
+        at = space.at(_scales(arguments, space))
         if arguments.budget_ms:
             budget = arguments.budget_ms * (SMALL_SHARE if space.name == "mobilenet_v3_small" else 1)
-            scales = pick_scales(prices, space, load_estimator("imagenet-prior"), budget)
-        else:
-            scales = _scales(arguments, space)
-        at = space.at(scales)
+            at = at.at(pick_scales(prices, at, load_estimator("imagenet-prior"), budget))
         asked = list(space_parts(at, table.num_classes))
         keys = {part.key for part in (*asked, *filter(None, map(context_of, asked)))}
         if noisy := [key for key in table.noisy() if key in keys]:
@@ -89,13 +90,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _scales(arguments: Namespace, space: SearchSpace) -> list[Scale]:
-    """The widths and resolutions asked for; 1.0 at 224 by default."""
+    """The widths and resolutions asked for; a budget chooses among all; else 1.0 at 224."""
     from nas.space import Scale
 
     if arguments.width or arguments.resolution:
         widths, resolutions = arguments.width or space.widths, arguments.resolution or space.resolutions
         return [Scale(width, resolution) for width in widths for resolution in resolutions]
-    if arguments.all:
+    if arguments.all or arguments.budget_ms:
         return list(space.scales)
     return [scale for scale in space.scales if scale == (1.0, 224)] or [space.scales[0]]
 
@@ -106,7 +107,8 @@ def _bundle(arguments: Namespace, spaces: list[SearchSpace], console: RichConsol
     from nas.pipeline.results import COMPARED, published_networks
     from nas.published import published_spec
 
-    if arguments.budget_ms or arguments.check or arguments.out or arguments.runtime != "onnxruntime":
+    others = arguments.budget_ms, arguments.check, arguments.profile, arguments.out
+    if any(others) or arguments.runtime != "onnxruntime":
         raise NasError(
             "--bundle measures nothing here and is of onnxruntime: it goes with --space, --width, --resolution, --all, "
             "--threads and --precision only"
@@ -132,6 +134,8 @@ def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, mend: 
 
     if table.path is None:
         raise NasError("there is no table of this device yet; `python -m nas.measure` makes one")
+    if mend and table.other_device:
+        raise NasError("--mend is for a table of this device")
     rng = random.Random(1)
     specs = held_out(table, spaces, networks, rng)
     here = dataclasses.replace(table, device=Device.this())  # measured as if it were of this device
@@ -148,8 +152,6 @@ def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, mend: 
     console.say(fidelity_text(figures))
     factor = 1 / (1 + figures["bias"])
     if mend:
-        if table.other_device:
-            raise NasError("--mend is for a table of this device")
         table.scale_rows([key for key in table.rows if not key.startswith("network ")], factor)
         table.fidelity = None  # those are another table's figures now
         table.save()

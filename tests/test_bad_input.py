@@ -13,7 +13,7 @@ import pytest
 import synthetic
 from synthetic import Machine
 
-from nas import measure, search, train
+from nas import measure, netadapt, report, search, train
 from nas.cli import run
 from nas.latency.building import new_table
 from nas.latency.table import LatencyTable
@@ -286,6 +286,8 @@ def test_a_budget_that_cannot_be_kept(refused: Refused) -> None:
         (["--networks", "-5"], "argument --networks: '-5' is not a whole number of at least 1"),
         (["--all", "--check"], "argument --check: not allowed with argument --all"),
         (["--check"], "there is no table of this device yet; `python -m nas.measure` makes one"),
+        (["--mend"], "--mend goes with --check, which finds the factor"),
+        (["--bundle", "b.zip", "--profile", "mobilenet_v3_small"], "--bundle measures nothing here"),
     ],
 )
 def test_measuring_what_cannot_be_measured(refused: Refused, arguments: list[str], message: str) -> None:
@@ -308,6 +310,53 @@ def test_the_smallest_budget_is_named_by_the_flag_that_sets_it(refused: Refused)
     line = refused(search, *arguments, measured=True)
     assert "the smallest feasible budget is --small-budget-ms 0." in line
     assert "--only" not in line
+
+
+def test_mending_another_devices_table(refused: Refused, table: dict[str, Any]) -> None:
+    table["device"]["cpu"] = "Another CPU"
+    Path("table.json").write_text(json.dumps(table), encoding="utf-8")
+    flags = ("--out", "table.json", "--allow-other-device", "--check", "--mend")
+    assert refused(measure, "--runtime", "synthetic", *flags) == "--mend is for a table of this device"
+
+
+# nas.netadapt -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: SEED, --budget-ms"),
+        (["nonesuch", "--budget-ms", "1"], "unknown network 'nonesuch'; known: "),
+        (["mobilenet_v3_small", "--budget-ms", "0"], "argument --budget-ms: '0' is not a finite number above 0"),
+        (["mobilenet_v3_small", "--budget-ms", "1", "--step", "2"], "a step's share of the latency is 2; it must be"),
+        (["mobilenet_v3_small", "--budget-ms", "1", "--metric", "x"], "unknown metric 'x'; known: ratio, accuracy"),
+        (["mobilenet_v3_small", "--budget-ms", "1", "--allow", "se", "x"], "unknown option to cut 'x'; known: se, "),
+        (["mobilenet_v3_small", "--budget-ms", "1", "--estimator", "x"], "unknown estimator 'x'; known: imagenet-"),
+        (
+            ["mobilenet_v3_small", "--budget-ms", "1", "--estimator", "short-training"],
+            "--estimator short-training would train every proposal from nothing; name the images with --data, ",
+        ),
+        (["mobilenet_v3_small", "--budget-ms", "1", "--data", "x"], "unknown data source 'x'; known: fashion-mnist-"),
+        (
+            ["mobilenet_v3_small", "--budget-ms", "1", "--data", "fashion-mnist-sample", "--recipe", "x"],
+            "unknown recipe 'x'; known: ",
+        ),
+        (["mobilenet_v3_small", "--budget-ms", "1", "--out", "few.py"], "few.py: this folder cannot be made"),
+        (["mobilenet_v3_small", "--budget-ms", "1", "--resume"], "reports/mobilenet_v3_small-1ms holds no run to "),
+    ],
+)
+def test_trimmings_that_cannot_be(refused: Refused, arguments: list[str], message: str) -> None:
+    assert refused(netadapt, "--runtime", "synthetic", *arguments).startswith(message)
+
+
+# nas.report -------------------------------------------------------------------------------------------
+
+
+def test_reports_of_what_is_no_run(refused: Refused) -> None:
+    assert refused(report) == "the following arguments are required: RUN"
+    for name in ("nowhere", "few.py"):
+        assert refused(report, name).startswith(f"{name}: no such folder; name the folder that a run of nas.search")
+    assert refused(report, ".").startswith(".: not a run folder, for it has no run.json; name one that nas.search")
 
 
 # nas.train --------------------------------------------------------------------------------------------

@@ -58,6 +58,12 @@ def test_what_a_budget_needs(measured: Callable[..., str]) -> None:
     assert all(network_ms(load_space("few.py").smallest(scale)) <= 0.3 for scale in scales)
 
 
+def test_what_a_budget_needs_at_the_widths_asked_for(measured: Callable[..., str]) -> None:
+    measured("--budget-ms", "0.3", "--width", "1.0")
+    scales = covered_scales(own_table(), load_space("few.py"))
+    assert {scale.width for scale in scales} == {1.0}
+
+
 def test_a_table_elsewhere(measured: Callable[..., str]) -> None:
     """Made where it is named, and filled there the next time."""
     assert "tables/mine.json: " in measured("--out", "tables/mine.json")

@@ -90,7 +90,7 @@ def cost_limits(
 
 
 def _said_params(params: float) -> str:
-    return f"{params / 1e6:.4g}M parameters"
+    return f"{params / 1e6:.4g}M parameters" if params >= 1000 else f"{params:.0f} parameters"
 
 
 def _said_bytes(count: float) -> str:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import NasError
+from nas.pipeline.request import TRAINING
+from nas.registry import ESTIMATORS, resolve
 from nas.strategies.netadapt import Rules
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The arguments of `python -m nas.netadapt`."""
+    """The arguments of `python -m nas.netadapt`. Raises NasError for those that do not go together."""
 
     network: str  # a published network by name, a spec's file, or a checkpoint of nas.train
     budget_ms: float
@@ -37,6 +39,12 @@ class Request:
     def __post_init__(self) -> None:
         if self.finish != "none" and not self.data:
             raise NasError(f"--finish {self.finish} needs images to train on; name them with --data")
+        if self.estimator == TRAINING:
+            raise NasError(
+                f"--estimator {TRAINING} would train every proposal from nothing; name the images with --data, "
+                "and each is trained on from the weights that it inherits"
+            )
+        resolve("estimator", self.estimator, ESTIMATORS)
 
     @property
     def rules(self) -> Rules:

@@ -9,7 +9,7 @@ from nas.pipeline.console import Console, Silent
 from nas.run import RunFolder
 from nas.trimming.clock import Clock, open_table_of
 from nas.trimming.judges import make_judge
-from nas.trimming.long_training import train_what_is_left
+from nas.trimming.long_training import recipe_of, train_what_is_left
 from nas.trimming.request import Request
 from nas.trimming.seed import Seed
 from nas.trimming.steps import Trimming
@@ -22,6 +22,8 @@ def trim(request: Request, seed: Seed, out: Path, *, resume: bool = False, conso
     kept, and `resume` goes on from it.
     """
     console, rules = console or Silent(), request.rules
+    if request.data:
+        recipe_of(request)  # what is wrong with it is said before there is a folder
     table, file = open_table_of(request, seed.num_classes, console)
     folder = RunFolder(out, request.lasting(), "python -m nas.netadapt", resume=resume)
     clock = Clock(table, file, console, request.seed)

@@ -134,6 +134,8 @@ def test_a_limit_that_nothing_keeps_names_the_smallest_value() -> None:
     case = problem(TINY, 2.0, noise=0.9)
     with pytest.raises(NasError, match=rf"at most 0\.001M parameters; the smallest has {params.min() / 1e6:.4g}M"):
         dataclasses.replace(case, others=cost_limits(TINY, 1000))
+    with pytest.raises(NasError, match="at most 10 parameters; "):
+        dataclasses.replace(case, others=cost_limits(TINY, 10))
     with pytest.raises(NasError, match=rf"at most 0\.01 MB of memory; the smallest has {memory.min():.4g} MB"):
         dataclasses.replace(case, others=cost_limits(TINY, None, 0.01))
     times = case.latency(ROWS)
