@@ -165,6 +165,14 @@ def test_scales_that_a_space_lacks(refused: Refused, arguments: list[str], messa
     assert refused(search, *searched(*arguments)).startswith(message)
 
 
+def test_a_data_base_that_is_not_there(refused: Refused) -> None:
+    """Said before the minutes that the latency table takes."""
+    pytest.importorskip("psycopg", reason="the extra `distributed` is not installed")
+    for url in ("nosuch://me@host/db", f"postgresql://me:secret@/db?host={Path.cwd()}"):
+        line = refused(search, *searched("--storage", url, "--study", "s"))
+        assert line.startswith(f"the storage {url.replace('secret', '***')} cannot be used (")
+
+
 # Tables -----------------------------------------------------------------------------------------------
 
 

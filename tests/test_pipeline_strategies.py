@@ -260,6 +260,8 @@ def test_a_storage_is_shared_by_name(machine: Machine) -> None:
     assert of["one"] == of["two"], "the second evaluated what the first had"
     with pytest.raises(NasError, match=r"the study common is of another search \(strategy\); name another --study"):
         search(exact(**shared | {"strategy": "tpe"}), Path("three"))
+    with pytest.raises(NasError, match=r"the study common is of another search \(budget_ms\); name another --study"):
+        search(exact(**shared | {"budget_ms": 0.701}), Path("four"))
     with pytest.raises(NasError, match="--storage and --study go together"):
         search(exact(**shared | {"study": None}), Path("three"))
 

@@ -20,6 +20,7 @@ from nas.pipeline.stages import Search
 from nas.published import published_spec
 from nas.run import RunFolder
 from nas.space import SearchSpace
+from nas.strategies.workers import open_storage
 
 LEAST_OF_FRONT = 1.05  # times the fastest network: the smallest budget of a front
 
@@ -31,6 +32,7 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
     """
     console = console or Silent()
     request.check()
+    data_base = open_storage(request.storage) if request.storage else None
     estimator = request.load_estimator(out, say=console.say)
     table = open_table(
         request.table,
@@ -46,7 +48,7 @@ def search(request: Request, out: Path, *, resume: bool = False, console: Consol
     arguments = {key: value for key, value in asdict(request).items() if key not in ("workers", "storage", "study")}
     run = RunFolder(out, arguments, "python -m nas.search", resume=resume)
     prices = Prices(table, console, request.seed)
-    state = Search(request, prices, estimator, run, console)
+    state = Search(request, prices, estimator, run, console, data_base)
     for note in state.notes:
         console.say(f"note: {note}")
     begun = time.monotonic()

@@ -24,7 +24,8 @@ from nas.strategies.workers import finished, first_said, open_study, retry_trial
 
 SHARED_LOG = "workers.log"  # in a run's folder: where the workers of one machine meet
 SHARED_ARGUMENTS = (
-    *("strategy", "estimator", "data", "recipe_level", "objective", "reward_w", "max_params", "max_memory_mb"),
+    *("runtime", "threads", "precision", "strategy", "estimator", "data", "recipe_level", "objective", "reward_w"),
+    *("max_params", "max_memory_mb"),
 )
 
 
@@ -47,6 +48,7 @@ def shared_rows(
     """
     name = "/".join(filter(None, (request.study, stage)))
     wanted = {
+        "budget_ms": target_ms,
         "space": problem.space.name,
         "scales": [list(scale) for scale in problem.space.scales],
         **{key: getattr(request, key) for key in SHARED_ARGUMENTS},

@@ -49,6 +49,7 @@ class Search:
     estimator: Any
     run: RunFolder
     console: Console
+    data_base: BaseStorage | None = None  # the request's storage, open
 
     def __post_init__(self) -> None:
         self.budgets = self.request.budgets  # milliseconds, by role
@@ -87,7 +88,7 @@ class Search:
     @cached_property
     def storage(self) -> BaseStorage:
         """Where workers meet, open: that takes a data base longer than a trial."""
-        return open_storage(meeting_place(self.request, self.run.path))
+        return self.data_base or open_storage(meeting_place(self.request, self.run.path))
 
     def top1(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         return self.estimator.estimate(specs).top1
