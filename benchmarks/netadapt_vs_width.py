@@ -48,7 +48,7 @@ from nas.run import versions
 from nas.spec import ArchSpec
 from nas.strategies.exact import ranking
 from nas.strategies.limits import Limit
-from nas.strategies.netadapt import Price, Rules, netadapt, proposals
+from nas.strategies.netadapt import PATIENCE, Price, Rules, netadapt, proposals
 from nas.training.checkpoint import save_checkpoint
 from nas.training.data import EMBEDDED, load_data
 from nas.training.loop import Training
@@ -67,6 +67,7 @@ PROPOSAL_STEPS = 10
 # Of the least share, by the table: trimmed networks take a tenth more than it says, the more the smaller they are.
 FURTHER = {"prior": 0.75, "images": 0.9}
 NETADAPT, WIDTH, WIDTH_HEAD, RANDOM, SEARCH = "NetAdapt", "width", "width, head too", "random trimming", "search"
+ORDER = (NETADAPT, WIDTH, SEARCH, RANDOM)
 COLOURS = {NETADAPT: "C0", WIDTH: "C1", WIDTH_HEAD: "C3", RANDOM: "0.6", SEARCH: "C2"}
 
 
@@ -125,7 +126,8 @@ def random_trims(half: str, price: Price) -> Iterator[Candidate]:
         rng, spec = random.Random(run), seed_of(half)
         seed_ms = latency_ms = float(price([spec])[0])
         while latency_ms > FURTHER[half] * min(SHARES[half]) * seed_ms:
-            found = proposals(spec, RULES[half].share * seed_ms, price, RULES[half])
+            least_ms = [RULES[half].share * seed_ms / 2**n for n in range(1 + PATIENCE)]
+            found = next(filter(None, (proposals(spec, ms, price, RULES[half]) for ms in least_ms)), [])
             if not found:
                 break
             _, spec, latency_ms = rng.choice(found)
@@ -212,26 +214,30 @@ def candidates(half: str, work: Path) -> list[Candidate]:
 
 
 def measured(half: str, work: Path, found: Sequence[Candidate]) -> dict[str, float]:
-    """Normalised milliseconds by spec id, the seed included: two sessions, the second of those near a share."""
+    """Normalised milliseconds by spec id, the seed included: two sessions, the second of those near a share.
+
+    What is in the file of an earlier call is not measured again.
+    """
     file = work / f"measured-{half}.json"
-    if not file.exists():
+    times: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+    new = {candidate.spec.id: candidate.spec for candidate in found if candidate.spec.id not in times}
+    if new:
         table, seed = prices_of(half, work).table, seed_of(half)
-        specs = {spec.id: spec for spec in [seed, *(c.spec for c in found)]}
-        first = dict(
-            zip(specs, (m.normalised_ms for m in measure_latency(list(specs.values()), table=table)), strict=True)
-        )
-        near = {
-            c.spec.id: c.spec
-            for c in found
-            if any(abs(first[c.spec.id] / first[seed.id] / share - 1) < 0.08 for share in SHARES[half])
-        }
-        specs = {seed.id: seed, **near}
-        rng = random.Random(1)
-        second = measure_latency(list(specs.values()), table=table, rng=rng)
-        both = {key: math.sqrt(first[key] * m.normalised_ms) for key, m in zip(specs, second, strict=True)}
-        write_text(file, json.dumps(both))
-    times: dict[str, float] = json.loads(file.read_text())
+        first = _measured(table, {seed.id: seed} | new)
+        shares = {key: ms / first[seed.id] for key, ms in first.items()}
+        near = {key: spec for key, spec in new.items() if min(abs(shares[key] / s - 1) for s in SHARES[half]) < 0.08}
+        second = _measured(table, {seed.id: seed} | near, random.Random(1))
+        both = {key: math.sqrt(first[key] * ms) for key, ms in second.items()}
+        seed_ms = times.setdefault(seed.id, both[seed.id])
+        times |= {key: share * seed_ms for key, share in shares.items() if key != seed.id}
+        times |= {key: both[key] / both[seed.id] * seed_ms for key in near}
+        write_text(file, json.dumps(times))
     return times
+
+
+def _measured(table: LatencyTable, specs: dict[str, ArchSpec], rng: random.Random | None = None) -> dict[str, float]:
+    networks = measure_latency(list(specs.values()), table=table, rng=rng)
+    return dict(zip(specs, (network.normalised_ms for network in networks), strict=True))
 
 
 def chosen(half: str, found: Sequence[Candidate], times: dict[str, float]) -> dict[tuple[str, int, float], Candidate]:
@@ -270,15 +276,21 @@ def seeds_of(half: str, candidate: Candidate) -> tuple[int, ...]:
 
 
 def trained(work: Path, wanted: Sequence[tuple[ArchSpec, int]]) -> dict[str, dict[int, float]]:
-    """Top-1 by spec id and seed; finished trainings are in a file that only grows."""
+    """Top-1 by spec id and seed, in the order wanted; finished trainings are in a file that only grows.
+
+    Ctrl-C ends it: the report is then of what is trained, and says of how many seeds.
+    """
     file = work / "trainings.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     known: dict[str, dict[int, float]] = {}
     for row in rows:
         known.setdefault(row["id"], {})[row["seed"]] = row["top1"]
-    for spec, seed in sorted(wanted, key=lambda pair: pair[1]):  # a whole comparison first, then the next seed
+    for spec, seed in wanted:
         if seed not in known.setdefault(spec.id, {}):
-            known[spec.id][seed] = train(spec, seed)
+            try:
+                known[spec.id][seed] = train(spec, seed)
+            except KeyboardInterrupt:
+                break
             with file.open("a") as log:
                 log.write(json.dumps({"id": spec.id, "seed": seed, "top1": known[spec.id][seed]}) + "\n")
             print(f"{spec.id} seed {seed}: {known[spec.id][seed]:.2f} %", flush=True)
@@ -292,8 +304,10 @@ def half_report(half: str, work: Path) -> dict[str, Any]:
     picked, seed = chosen(half, found, times), seed_of(half)
     specs = list({spec.id: spec for spec in [seed, *(candidate.spec for candidate in picked.values())]}.values())
     if half == "images":
-        wanted = [(c.spec, number) for c in picked.values() for number in seeds_of(half, c)]
-        top1 = trained(work, [*wanted, *((seed, number) for number in SEEDS)])
+        wanted = [(c, number) for c in picked.values() for number in seeds_of(half, c)]
+        # The comparison that is asked for first, a whole one of each seed; then what stands beside it.
+        wanted.sort(key=lambda pair: (ORDER.index(pair[0].method) // 2, pair[1]))
+        top1 = trained(work, [*((c.spec, number) for c, number in wanted), *((seed, number) for number in SEEDS)])
     else:
         estimates = load_estimator("imagenet-prior").estimate(specs).top1
         top1 = {spec.id: {0: float(value)} for spec, value in zip(specs, estimates, strict=True)}
@@ -302,7 +316,8 @@ def half_report(half: str, work: Path) -> dict[str, Any]:
         methods: dict[str, Any] = {}
         for method in COLOURS:
             mine = [candidate for (name, _, at), candidate in picked.items() if name == method and at == share]
-            values = [top1[c.spec.id][number] for c in mine for number in seeds_of(half, c)]
+            known = [(top1.get(c.spec.id, {}), number) for c in mine for number in seeds_of(half, c)]
+            values = [of[number] for of, number in known if number in of]
             if values:
                 methods[method] = {
                     "spec_ids": [candidate.spec.id for candidate in mine],
@@ -322,7 +337,7 @@ def half_report(half: str, work: Path) -> dict[str, Any]:
         "network": seed.name,
         "resolution": seed.resolution,
         "seed_ms": round(times[seed.id], 4),
-        "seed_top1": round(statistics.fmean(top1[seed.id].values()), 3),
+        "seed_runs": list(top1.get(seed.id, {}).values()),
         "specs": {spec.id: spec.to_dict() for spec in specs},
         "points": points,
     }
@@ -337,7 +352,9 @@ def _error(values: Sequence[float]) -> float:
 
 
 def print_half(half: str, report: dict[str, Any]) -> None:
-    print(f"\n{half}: {report['network']} at {report['resolution']} px, {report['seed_top1']:.2f} %")
+    runs = report["seed_runs"]
+    seed = f", {statistics.fmean(runs):.2f} %" if runs else ""
+    print(f"\n{half}: {report['network']} at {report['resolution']} px{seed}")
     print("| latency | " + " | ".join(COLOURS) + " | NetAdapt above width |\n" + "|---" * (len(COLOURS) + 2) + "|")
     for share, methods in report["points"].items():
         cells = [
@@ -363,7 +380,8 @@ def draw(report: dict[str, Any]) -> None:
                     [point["std_error"] for point in points],
                     color=colour, label=method, marker="o", markersize=4, linewidth=1.2, capsize=2,
                 )  # fmt: skip
-        axes.plot([100], [own["seed_top1"]], "k*", markersize=9, label="seed")
+        if own["seed_runs"]:
+            axes.plot([100], [statistics.fmean(own["seed_runs"])], "k*", markersize=9, label="seed")
         what = "estimated ImageNet top-1" if half == "prior" else "top-1, Fashion-MNIST sample"
         axes.set(
             title=f"{own['network']}, {own['resolution']} px",
