@@ -22,13 +22,18 @@ if TYPE_CHECKING:  # torch takes seconds to load
 
     from nas.deploy.card import File
     from nas.deploy.trained import Trained
+    from nas.spec import ArchSpec
+
+NAMED_CLASSES = 5  # in an error
 
 
 def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     console = RichConsole()
-    training = _training(args.training)
+    training, spec = _training(args.training)
     path: Path = args.onnx or (training if training.is_dir() else training.parent) / "model.onnx"
+    if path.suffix != ".onnx":
+        raise NasError(f"--onnx is {path}; name a file that ends in .onnx, for the others are named after it")
 
     from nas.deploy.card import File, model_card
     from nas.deploy.export import TOLERANCE, accuracy, export_int8, export_onnx, export_program
@@ -39,6 +44,11 @@ def main(argv: list[str] | None = None) -> None:
 
     trained = load_trained(training)
     settings = trained.settings
+    if spec is not None and spec.id != settings.spec.id:
+        raise NasError(
+            f"{trained.path}: is of another network ({settings.spec.name}, id {settings.spec.id}) than "
+            f"{args.training} (id {spec.id}); train that, or name the folder of the training that is wanted"
+        )
     difference = export_onnx(trained, path)
     console.say(
         f"{path}: its logits differ from torch's by {difference:.1e} at most ({TOLERANCE:g} are allowed), for any batch"
@@ -47,6 +57,11 @@ def main(argv: list[str] | None = None) -> None:
         export_program(trained, path.with_suffix(".pt2"))
         console.say(f"{path.with_suffix('.pt2')}: a program of torch.export")
     data = load_data(settings.source, args.data_dir)
+    if data.classes != trained.about.classes:
+        raise NasError(
+            f"{settings.source} has the classes {_listed(data.classes)} now, and {trained.path} was trained on "
+            f"{_listed(trained.about.classes)}; put the old ones back, or train again"
+        )
     int8 = path.with_suffix(".int8.onnx")
     export_int8(path, data.train, int8)
     networks = {"float32": OnnxNetwork.load(path), "int8": OnnxNetwork.load(int8)}
@@ -67,25 +82,33 @@ def main(argv: list[str] | None = None) -> None:
     console.say(f"predict:    python -m nas.predict {path} IMAGE …")
 
 
-def _training(name: str) -> Path:
-    """A checkpoint's file or the folder of a training; that of a spec is beside it, or in reports/."""
+def _listed(classes: tuple[str, ...]) -> str:
+    """A few of them, so that an error stays a line."""
+    return ", ".join(classes[:NAMED_CLASSES]) + (f", … ({len(classes)})" if len(classes) > NAMED_CLASSES else "")
+
+
+def _training(name: str) -> tuple[Path, ArchSpec | None]:
+    """A checkpoint's file or the folder of a training; or that of a spec, beside it or in reports/, and the spec."""
     path = Path(name)
     if path.is_dir() or path.suffix == ".pt":
-        return path
+        return path, None
     from nas.registry import load_spec
+    from nas.training.run import trainings_of
 
     spec = load_spec(name)
-    beside = path.parent / path.stem if path.is_file() else Path("reports") / spec.name
-    found = sorted(folder.parent for folder in beside.parent.glob(f"{beside.name}-*/best.pt"))
+    found = trainings_of(name, spec)
     if len(found) != 1:
         which = f"is trained more than once ({', '.join(map(str, found))})" if found else "is not trained yet"
         what = "name one of these folders" if found else f"run `python -m nas.train {name}` first"
         raise NasError(f"{name}: {which}; {what}")
-    return found[0]
+    return found[0], spec
 
 
 def _expected(trained: Trained) -> list[tuple[str, float]]:
-    """What the latency tables that have all rows for it say, at the resolution it was trained at."""
+    """What the latency tables that have all rows for it say, at the resolution it was trained at.
+
+    Most are of ImageNet's 1,000 classes; that is said where it has others.
+    """
     from nas.latency.table import TABLES, LatencyTable
     from nas.parts import parts_of
 
@@ -97,7 +120,9 @@ def _expected(trained: Trained) -> list[tuple[str, float]]:
         except NasError:  # damaged, or of another version: it has nothing to say here
             continue
         if not table.missing(parts_of(spec, table.num_classes)):
-            found.append((f"{table.device.cpu}, {table.runtime}", float(table.predict_ms([spec])[0])))
+            other = table.num_classes != len(trained.about.classes)
+            classes = f", with {table.num_classes:,} classes" if other else ""
+            found.append((f"{table.device.cpu}, {table.runtime}{classes}", float(table.predict_ms([spec])[0])))
     return found
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +36,12 @@ def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     spec = load_spec(args.spec)
 
-    from nas.training.data import load_data, source_slug
+    from nas.training.data import load_data
     from nas.training.processes import joined_processes
-    from nas.training.run import best_epoch, check_unused, load_settings, train
+    from nas.training.run import best_epoch, check_unused, default_folder, load_settings, train
 
     source = args.data or DEFAULT_DATA
-    out = args.out or _default_out(args.spec, spec, source_slug(source))
+    out = args.out or default_folder(args.spec, spec, source)
     if not args.resume:
         check_unused(out)  # before a teacher is trained
     settings = _resumed(args, spec, load_settings(out)) if args.resume else _settings(args, spec, source)
@@ -136,14 +135,6 @@ def _resolution(text: str) -> int:
     if not MIN_RESOLUTION <= value <= MAX_RESOLUTION:
         raise argparse.ArgumentTypeError(f"{value} pixels; it must be from {MIN_RESOLUTION} to {MAX_RESOLUTION}")
     return value
-
-
-def _default_out(name: str, spec: ArchSpec, source: str) -> Path:
-    """Beside a spec in the folder of a search, else in reports/."""
-    path = Path(name)
-    if path.is_file() and (path.parent / "run.json").exists():
-        return path.parent / f"{path.stem}-{source}"
-    return Path("reports") / (re.sub(r"[^\w.@-]+", "-", spec.name) + f"-{source}")
 
 
 def _settings(args: argparse.Namespace, spec: ArchSpec, source: str) -> Settings:

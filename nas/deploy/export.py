@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,15 +91,17 @@ class _Calibration:
 
 
 def export_program(trained: Trained, path: str | Path) -> None:
-    """Writes the network as a program of torch.export, with a dynamic batch."""
+    """Writes the network as a program of torch.export, with a dynamic batch. Raises NasError if that cannot be."""
     resolution = trained.settings.resolution
     program = torch.export.export(
         trained.model,
         (torch.zeros(2, 3, resolution, resolution),),
         dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
     )
+    written = io.BytesIO()  # torch's own writer aborts the process where a disk is full
+    torch.export.save(program, written)
     with replacing(path) as side:
-        torch.export.save(program, side)
+        side.write_bytes(written.getvalue())
 
 
 def accuracy(network: OnnxNetwork, images: Images) -> float:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from nas.files import write_text
 from nas.models.mobilenet import build_model
 from nas.spec import ArchSpec
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
-from nas.training.data import Data
+from nas.training.data import Data, source_slug
 from nas.training.distillation import Teacher
 from nas.training.initial import Taken, load_weights, take_weights
 from nas.training.loop import Machine, Metrics, Step, Training
@@ -79,6 +81,25 @@ def _settings(contents: dict[str, Any], path: Path) -> Settings:
         return Settings.from_dict(contents)
     except (KeyError, TypeError, NasError) as error:
         raise NasError(f"{path}: not a checkpoint that a training goes on from ({error})") from None
+
+
+def default_folder(name: str, spec: ArchSpec, source: str) -> Path:
+    """Of the training of a network, as it was named, on a source: beside a spec of a search, else in reports/."""
+    *beside, in_reports = _stems(name, spec)
+    stem = beside[0] if beside and (beside[0].parent / "run.json").exists() else in_reports
+    return stem.with_name(f"{stem.name}-{source_slug(source)}")
+
+
+def trainings_of(name: str, spec: ArchSpec) -> list[Path]:
+    """The folders of a network's trainings, as it was named: beside its spec, and in reports/."""
+    found = {best.parent for stem in _stems(name, spec) for best in stem.parent.glob(f"{escape(stem.name)}-*/{BEST}")}
+    return sorted(found)
+
+
+def _stems(name: str, spec: ArchSpec) -> list[Path]:
+    path = Path(name)
+    in_reports = Path("reports") / re.sub(r"[^\w.@-]+", "-", spec.name)
+    return [path.parent / path.stem, in_reports] if path.is_file() else [in_reports]
 
 
 def check_unused(out: str | Path) -> None:

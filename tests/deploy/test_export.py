@@ -3,20 +3,25 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import synthetic
 import torch
 
-from nas import export
+from nas import export, train
 from nas.cli import run
 from nas.deploy.export import TOLERANCE, accuracy, export_int8, export_onnx, export_program
 from nas.deploy.onnx_file import KEY, OnnxNetwork
 from nas.deploy.trained import load_trained
 from nas.errors import NasError
+from nas.latency.building import new_table
+from nas.latency.table_file import Row
 from nas.models.mobilenet import folded_convolutions
+from nas.parts import context_of, parts_of
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.data import MEAN, STD
 from nas.training.loop import evaluate
@@ -146,6 +151,67 @@ def test_mistakes_are_named(training, tmp_path, monkeypatch):
         NasError, match=r"other\.json: is trained more than once \(other-a, other-b\); name one of these"
     ):
         export.main(["other.json"])
+
+
+def test_a_spec_of_ones_own_is_found_where_it_was_trained(trained, few, monkeypatch, tmp_path, capsys):
+    """`nas.train net.json` and then `nas.export net.json`, outside the folder of a search."""
+    monkeypatch.chdir(tmp_path)
+    spec = trained.settings.spec
+    spec.save("net.json")
+    monkeypatch.setattr("nas.training.data.load_data", lambda source, folder: few)
+    train.main(["net.json", "--epochs", "1"])
+    export.main(["net.json"])
+    folder = Path("reports/tiny-net-fashion-mnist-sample")
+    assert {path.name for path in folder.iterdir()} > {"best.pt", "model.onnx", "model.int8.onnx", "model.md"}
+    spec.with_block(0, expanded=24).save("net.json")
+    with pytest.raises(NasError, match=r"best\.pt: is of another network \(tiny net, id .*\) than net\.json \(id .*\)"):
+        export.main(["net.json"])
+
+
+def test_classes_that_have_changed_since_are_named(training, few, monkeypatch, tmp_path):
+    other = replace(few, classes=("Hat", *few.classes[1:]))
+    monkeypatch.setattr("nas.training.data.load_data", lambda source, folder: other)
+    with pytest.raises(
+        NasError, match=r"fashion-mnist-sample has the classes Hat, Trouser, .*… \(10\) now, and"
+    ) as error:
+        export.main([str(training), "--onnx", str(tmp_path / "net.onnx")])
+    assert "was trained on T-shirt/top, Trouser" in str(error.value)
+    assert not (tmp_path / "net.md").exists()
+
+
+@pytest.mark.parametrize("name", ["net", "best.pt", "net.md"])
+def test_a_name_that_would_be_of_another_file_is_refused(training, tmp_path, name):
+    with pytest.raises(NasError, match=rf"--onnx is .*{name}; name a file that ends in \.onnx"):
+        export.main([str(training), "--onnx", str(tmp_path / name)])
+
+
+def test_tables_of_other_classes_are_said_to_be(trained, monkeypatch, tmp_path):
+    spec = trained.settings.spec.replace(resolution=32)
+    monkeypatch.setattr("nas.latency.table.TABLES", tmp_path)
+    for classes in (10, 1000):
+        table = new_table(synthetic.SyntheticRuntime())
+        table.num_classes, table.sentinel_ms = classes, 2.0
+        parts = list(parts_of(spec, classes))
+        contexts = [part for part in map(context_of, parts) if part is not None]
+        table.rows = {part.key: Row(0.5, (0.4, 0.6), 9, 0.01) for part in parts}
+        table.rows |= {part.key: Row(0.1, (0.1, 0.1), 9, 0.01) for part in contexts}
+        table.save(tmp_path / f"{classes}.json")
+    (own, own_ms), (other, other_ms) = export._expected(trained)
+    assert own_ms == other_ms == table.predict_ms([spec])[0] > 0
+    assert "classes" not in own
+    assert other == f"{own}, with 1,000 classes"
+
+
+def test_a_full_disk_is_said_in_a_line(trained, tmp_path):
+    resource = pytest.importorskip("resource", reason="no limit on the size of files here")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))
+    try:
+        with pytest.raises(NasError, match=r"x\.pt2: cannot be written \("):
+            export_program(trained, tmp_path / "x.pt2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_of_an_older_kind_is_refused(training, tmp_path):
