@@ -2,7 +2,7 @@
 
     python -m nas.search --budget-ms 20
 
-The first search on a machine measures the latency table that it needs (a minute or two); later ones measure only
+The first search on a machine measures the latency table that it needs (two or three minutes); later ones measure only
 what is new. What is found is measured on the device and lies, with a report, in a folder of `reports/`.
 """
 

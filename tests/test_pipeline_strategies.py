@@ -1,6 +1,7 @@
 """What a search does with its limits and strategies, on a machine that is known, in a space of few choices."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from test_pipeline import found, request, rows, whole_ms
 from nas.cost import count_cost
 from nas.errors import NasError
 from nas.latency.building import new_table
+from nas.latency.table import LatencyTable
 from nas.pipeline.console import Silent
 from nas.pipeline.prices import Prices
 from nas.pipeline.search import search
@@ -264,6 +266,24 @@ def test_a_storage_is_shared_by_name(machine: Machine) -> None:
         search(exact(**shared | {"budget_ms": 0.701}), Path("four"))
     with pytest.raises(NasError, match="--storage and --study go together"):
         search(exact(**shared | {"study": None}), Path("three"))
+
+
+def test_what_workers_elsewhere_predicted_is_measured_on_the_device(machine: Machine) -> None:
+    search(exact(), Path("first"))
+    (file,) = Path("latency_tables").iterdir()
+    table = LatencyTable.load(file)
+    replace(table, device=replace(table.device, cpu="Another CPU")).save("other.json")
+    shared = {"strategy": "random", "storage": "sqlite:///shared.db", "study": "s", "trials": 5}
+    search(exact(**shared, table="other.json", allow_other_device=True), Path("worker"))
+    run = search(exact(**shared), Path("device"))
+    searched = [
+        [r["spec_id"] for r in rows(Path(f) / "trials.csv") if r["stage"] == "random"] for f in ("worker", "device")
+    ]
+    assert len(searched[0]) == 5
+    assert searched[0] == searched[1]
+    assert run.manifest["networks"][0]["measured_ms"] == pytest.approx(
+        whole_ms(machine, found(run.path)["large"]), rel=1e-3
+    )
 
 
 def test_passwords_are_not_written_down(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
