@@ -22,7 +22,7 @@ from nas.published import published_spec
 from nas.run import RunFolder
 from nas.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, load_results
 from nas.training import proposals
-from nas.training.checkpoint import load_model, save_checkpoint
+from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
 from nas.training.data import EMBEDDED, Data, TensorImages, load_data
 from nas.training.proposals import TunedProposals
 from nas.trimming import judges
@@ -199,6 +199,18 @@ def test_a_seed_without_weights_is_trained_first_and_what_is_left_at_last(call: 
     assert load_model("run/fine-tune/best.pt").spec.id == ArchSpec.load("run/final.json").id
 
 
+def test_weights_for_other_classes_are_trained_on_those_of_the_images_first(call: Call, few_images: None) -> None:
+    """With a classifier that is new, the first cuts would be chosen by chance."""
+    torch.manual_seed(0)
+    torch.save(build_model(SPEC, 1000).state_dict(), "weights.pth")
+    out = call(*TRAINED, "--weights", "weights.pth", "--epochs", "1", share=0.95)
+    assert "chain has weights for other classes than those of fashion-mnist-sample: training it for 1 epochs" in out
+    trained = load_checkpoint("run/seed/best.pt")
+    assert (trained["init"], len(trained["classes"])) == ("run/seed/first.pt", 10)
+    first = load_model("run/steps/0000.pt")
+    assert torch.equal(first.classifier[3].weight, load_model("run/seed/best.pt").classifier[3].weight)
+
+
 # Stopped and taken up again ---------------------------------------------------------------------------
 
 
@@ -317,6 +329,8 @@ def test_another_devices_table(call: Call, machine: Machine) -> None:
     assert [row["cut"] for row in rows("there")][:4] == [row["cut"] for row in rows("here")][:4]
     with pytest.raises(NasError, match=r"is of another device \(Another CPU\) and lacks \d+ rows .* mbconv 16x48 k3 e"):
         call("--out", "deeper", "--table", "foreign.json", share=0.4)
+    with pytest.raises(NasError, match=r"foreign.json is of synthetic 1\.0, .*; ask for that with --runtime synthetic"):
+        netadapt.main(["chain.json", "--budget-ms", "0.1", "--table", "foreign.json", "--out", "deeper"])
     made_checkpoint()
     with pytest.raises(NasError, match=r"foreign.json is of networks with 1000 classes, and these have 10"):
         call(*TRAINED, "--table", "foreign.json", network="chain.pt")

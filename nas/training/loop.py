@@ -110,7 +110,7 @@ class Training:
         self.epoch = 0  # finished ones
         self.steps = max(1, len(data.train) // recipe.batch_size)  # an epoch
         self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(recipe.ema_decay))
-        self.optimizer = _optimizer(self.model, recipe)
+        self.optimizer = make_optimizer(self.model, recipe)
         self.schedule = _schedule(self.optimizer, recipe, self.steps)
         self._mixing = mixing(recipe, len(data.classes))
         self._teacher = teacher
@@ -310,7 +310,8 @@ def _right(
     return loss, right, seen
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's, at its largest learning rate."""
     groups, rate = _parameter_groups(model, recipe), recipe.learning_rate
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, rate, eps=recipe.epsilon, fused=True)

@@ -9,6 +9,7 @@ by it on far fewer images.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,16 +23,19 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Subset
 
+from nas.errors import NasError
 from nas.models.mobilenet import MobileNet, build_model
 from nas.models.small_maps import quicken
 from nas.spec import ArchSpec
 from nas.training.batchnorm import recalibrate
 from nas.training.data import Data, DiskImages, Images, TensorImages, load_data
 from nas.training.inherit import classes_of, inherited
+from nas.training.loop import DivergedError, make_optimizer
 from nas.training.recipes import Recipe
 
 HELD_OUT = 5  # every fifth training image is for judging, at most
 JUDGING_IMAGES = 2_000
+LEAST_IMAGES = 3  # one to judge by, two for batch norm
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 1_024, 128
 JUDGING_BATCH = 500
 # The recipe's largest learning rate is for fresh weights; this part of it falls to nothing over a proposal's steps.
@@ -82,6 +86,10 @@ class TunedProposals:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the workers."""
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
 
@@ -129,12 +137,13 @@ def tune(model: MobileNet, data: Data, tuning: Tuning, generator: torch.Generato
     if device == "cpu":
         quicken(model)
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=recipe.weight_decay, fused=True)
-    batches = _endless(data.train, recipe, resolution, generator)
+    optimizer = make_optimizer(model, recipe)
+    batches = _endless(data, recipe, resolution, generator)
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # of dropout
         for step in range(tuning.steps):
-            optimizer.param_groups[0]["lr"] = LEARNING_SHARE * recipe.learning_rate * (1 - step / tuning.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = LEARNING_SHARE * recipe.learning_rate * (1 - step / tuning.steps)
             images, labels = (tensor.to(device) for tensor in next(batches))
             logits = model(images.contiguous(memory_format=torch.channels_last))
             loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
@@ -146,15 +155,22 @@ def tune(model: MobileNet, data: Data, tuning: Tuning, generator: torch.Generato
 
 
 def _endless(
-    images: Images, recipe: Recipe, resolution: int, generator: torch.Generator
+    data: Data, recipe: Recipe, resolution: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
-        yield from images.training_batches(recipe, resolution, generator)
+        batch = None
+        for batch in data.train.training_batches(recipe, resolution, generator):
+            yield batch
+        if batch is None:
+            raise NasError(f"{data.source}: none of the images to train on can be read")
 
 
 @torch.inference_mode()
 def judge(model: MobileNet, data: Data) -> Judged:
-    """The network on the judging images of `split_data`."""
+    """The network on the judging images of `split_data`.
+
+    Raises NasError if none can be read, and for a network whose training diverged.
+    """
     model.eval()
     device = next(model.parameters()).device
     probability, right, seen = 0.0, 0, 0
@@ -164,14 +180,23 @@ def judge(model: MobileNet, data: Data) -> Judged:
         probability += float(probabilities.gather(1, labels[:, None]).sum())
         right += int((probabilities.argmax(1) == labels).sum())
         seen += len(labels)
+    if not seen:
+        raise NasError(f"{data.source}: none of the images to judge by can be read")
+    if not math.isfinite(probability):
+        raise DivergedError("the training of a proposal diverged; take a recipe with a lower learning_rate")
     return Judged(100 * probability / seen, 100 * right / seen)
 
 
 @functools.cache
 def split_data(source: str, data_dir: Path | None) -> Data:
-    """The training images of a source, in two parts: to train proposals on, and (as `val`) to judge them by."""
+    """The training images of a source, in two parts: to train proposals on, and (as `val`) to judge them by.
+
+    Raises NasError for too few.
+    """
     data = load_data(source, data_dir)
     count = len(data.train)
+    if count < LEAST_IMAGES:
+        raise NasError(f"{source}: {count} images to train on; to train and judge proposals takes {LEAST_IMAGES}")
     every = max(HELD_OUT, -(-count // JUDGING_IMAGES))
     judging = list(range(0, count, every))
     training = sorted(set(range(count)) - set(judging))

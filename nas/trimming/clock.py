@@ -11,7 +11,6 @@ import numpy as np
 from nas.cost import NUM_CLASSES
 from nas.errors import NasError
 from nas.latency.building import new_table
-from nas.latency.device import Device
 from nas.latency.networks import measure_latency
 from nas.latency.table import LatencyTable
 from nas.pipeline.console import Console
@@ -23,7 +22,7 @@ NAMED_ROWS = 3  # of those that a table lacks, in an error
 
 
 def open_table_of(request: Request, num_classes: int, console: Console) -> tuple[LatencyTable, Path | None]:
-    """The table, and where it is to be saved if it never was. Raises NasError for one of other classes."""
+    """The table, and where it is to be saved if it never was. Raises NasError for one of other classes or runtime."""
     path, file = request.table, None
     if path is None and num_classes != NUM_CLASSES:
         runtime = open_table(None, request.runtime, console=console).runtime_here()
@@ -34,10 +33,7 @@ def open_table_of(request: Request, num_classes: int, console: Console) -> tuple
         path = str(file) if file.exists() else None
         if path is None:
             return table, file
-    if path is not None:
-        table = LatencyTable.load(path)
-    if path is None or table.device.identity == Device.this().identity:
-        table = open_table(path, request.runtime, console=console)
+    table = open_table(path, request.runtime, console=console, allow_other_device=True)
     if table.num_classes != num_classes:
         raise NasError(
             f"{path} is of networks with {table.num_classes} classes, and these have {num_classes}; leave --table out "
@@ -58,7 +54,7 @@ class Clock:
     prices: Prices = field(init=False)
 
     def __post_init__(self) -> None:
-        self.here = self.table.device.identity == Device.this().identity
+        self.here = not self.table.other_device
         self.prices = Prices(self.table, self.console, self.seed, file=None if self.file is None else str(self.file))
 
     def predicted_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:

@@ -112,7 +112,7 @@ class Trained:
         _save(path, self._proposals.model, self._classes, extra)
 
     def close(self) -> None:
-        self._proposals.__exit__()
+        self._proposals.close()
 
 
 def _save(path: Path, model: MobileNet, classes: tuple[str, ...], extra: dict[str, Any]) -> None:
@@ -126,13 +126,19 @@ def _save(path: Path, model: MobileNet, classes: tuple[str, ...], extra: dict[st
 def make_judge(request: Request, seed: Seed, out: Path, console: Console) -> Judge:
     if not request.data:
         return Estimated(request.estimator, seed)
-    from nas.training.inherit import inherited
+    from nas.training.inherit import classes_of, inherited
     from nas.training.proposals import TunedProposals, Tuning
 
-    if seed.model is not None:
-        model = inherited(seed.spec, seed.model, num_classes=seed.num_classes, seed=request.seed)
+    folder = out / "seed"
+    if seed.model is None:
+        model = trained_seed(request, seed.spec, folder, console)
+    elif (classes := classes_of(seed.model)) != seed.num_classes:
+        # With a new classifier, that knows nothing, all proposals would be alike.
+        init = folder / "first.pt"
+        _save(init, seed.model, tuple(map(str, range(classes))), {})
+        model = trained_seed(request, seed.spec, folder, console, init)
     else:
-        model = trained_seed(request, seed.spec, out / "seed", console)
+        model = inherited(seed.spec, seed.model, seed=request.seed)
     tuning = Tuning(
         source=request.data,
         data_dir=request.data_dir,

@@ -21,13 +21,14 @@ def recipe_of(request: Request) -> Recipe:
     return recipe.replace(epochs=request.epochs) if request.epochs else recipe
 
 
-def trained_seed(request: Request, spec: ArchSpec, out: Path, console: Console) -> MobileNet:
-    """A seed without weights is trained first."""
+def trained_seed(request: Request, spec: ArchSpec, out: Path, console: Console, init: Path | None = None) -> MobileNet:
+    """A seed without weights is trained first; and one with those for other classes, from `init`, which holds them."""
     from nas.training.checkpoint import load_model
 
     recipe = recipe_of(request)
-    console.say(f"{spec.name} has no weights: training it for {recipe.epochs} epochs, into {out}")
-    _train(request, spec, recipe, out, None, console)
+    has = "no weights" if init is None else f"weights for other classes than those of {request.data}"
+    console.say(f"{spec.name} has {has}: training it for {recipe.epochs} epochs, into {out}")
+    _train(request, spec, recipe, out, None if init is None else str(init), console)
     return load_model(out / "best.pt")
 
 

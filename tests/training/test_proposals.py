@@ -1,11 +1,13 @@
 """Proposals judged by training them a little."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from nas.errors import NasError
 from nas.models.mobilenet import MobileNet, build_model
 from nas.spec import ArchSpec
 from nas.training.data import EMBEDDED, DiskImages, TensorImages, load_data
@@ -82,6 +84,51 @@ def test_training_helps(model: MobileNet, tuning: Tuning, specs: list[ArchSpec])
     kept = proposals.keep(specs[1])
     assert kept.probability == accuracy
     assert kept.top1 > 30
+
+
+def test_proposals_are_trained_by_the_recipes_optimiser(
+    model: MobileNet, tuning: Tuning, specs: list[ArchSpec]
+) -> None:
+    """AdamW moves every weight by about its learning rate, SGD by that times the gradient."""
+    moved = {}
+    for optimizer in ("adamw", "sgd"):
+        recipe = tuning.recipe.replace(optimizer=optimizer, learning_rate=1e-3, weight_decay=0.0)
+        proposals = TunedProposals(model, replace(tuning, recipe=recipe))
+        proposals.estimate(specs[:1])
+        proposals.keep(specs[0])
+        moved[optimizer] = (proposals.model.features[0][0].weight - model.features[0][0].weight).abs().median()
+    assert moved["sgd"] < moved["adamw"] / 5
+
+
+def test_a_training_that_diverges_is_said(model: MobileNet, tuning: Tuning, specs: list[ArchSpec]) -> None:
+    """Its accuracy would be no number, which is chosen before all others."""
+    wild = replace(tuning, recipe=tuning.recipe.replace(learning_rate=1e30))
+    with pytest.raises(NasError, match="the training of a proposal diverged; take a recipe with a lower"):
+        TunedProposals(model, wild).estimate(specs)
+
+
+@pytest.mark.parametrize(
+    ("readable", "message"),
+    [(0, "none of the images to (train on|judge by) can be read"), (2, "2 images to train on; .* takes 3")],
+)
+def test_images_that_are_too_few(
+    model: MobileNet, tuning: Tuning, specs: list[ArchSpec], tmp_path: Path, readable: int, message: str
+) -> None:
+    """Without a word a training would wait for their next batch for ever."""
+    from PIL import Image
+
+    for part in ("train", "val"):
+        for number in range(readable or 10):
+            folder = tmp_path / part / "cat"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40)).save(folder / f"{number}.png")
+            if not readable:
+                (folder / f"{number}.png").write_bytes(b"")
+    proposals = TunedProposals(model, replace(tuning, source=f"imagefolder:{tmp_path}"))
+    with pytest.raises(NasError, match=message):
+        proposals.judge()
+    with pytest.raises(NasError, match=message):
+        proposals.estimate(specs[:1])
 
 
 def test_what_is_kept_is_gone_on_from(model: MobileNet, tuning: Tuning, specs: list[ArchSpec]) -> None:
