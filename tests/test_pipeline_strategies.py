@@ -1,12 +1,15 @@
 """What a search does with its limits and strategies, on a machine that is known, in a space of few choices."""
 
 import itertools
+import signal
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import synthetic
+from optuna.trial import TrialState, create_trial
 from synthetic import Machine
 from test_pipeline import found, request, rows, whole_ms
 
@@ -22,6 +25,7 @@ from nas.reporting import write_report
 from nas.reporting.figures import diagram_figure
 from nas.reporting.run_folder import load_run
 from nas.spec import ArchSpec, load_results
+from nas.strategies.workers import WORKER, open_study
 
 
 @pytest.fixture
@@ -249,6 +253,32 @@ def test_workers_share_a_search(machine: Machine) -> None:
     assert whole_ms(machine, found(Path("run"))["large"]) <= 0.7
     own = [row for row in rows(Path("run/trials.csv")) if row["stage"] == "random"]
     assert 8 <= len({row["spec_id"] for row in own}) == len(own) <= 9
+
+
+def test_what_a_killed_run_was_evaluating_is_done_by_the_resumed_one(machine: Machine) -> None:
+    wanted = exact(strategy="random", workers=2, trials=4)
+    search(wanted, Path("run"))
+    study = open_study(Path("run/workers.log"), "large/random")
+    before = len(study.trials)
+    lost = study.trials[0]
+    study.add_trial(
+        create_trial(
+            state=TrialState.RUNNING,
+            params=lost.params,
+            distributions=lost.distributions,
+            user_attrs={WORKER: "a process that is gone"},
+        )
+    )
+    signal.signal(signal.SIGALRM, _late)
+    signal.alarm(120)
+    search(wanted, Path("run"), resume=True)
+    signal.alarm(0)
+    states = Counter(trial.state for trial in study.get_trials()[before:])
+    assert states == {TrialState.FAIL: 1, TrialState.COMPLETE: 1}
+
+
+def _late(*_: object) -> None:
+    raise TimeoutError("it waits for a process that is gone")
 
 
 def test_a_storage_is_shared_by_name(machine: Machine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nas.registry import STRATEGIES, resolve
 from nas.strategies.limits import Limit, Row
 from nas.strategies.problem import Problem
 from nas.strategies.samplers import Strategy
-from nas.strategies.workers import finished, first_said, open_study, retry_trials_of, work
+from nas.strategies.workers import finished, first_said, open_study, retry_running, retry_trials_of, work
 
 SHARED_LOG = "workers.log"  # in a run's folder: where the workers of one machine meet
 SHARED_ARGUMENTS = (
@@ -58,6 +59,8 @@ def shared_rows(
         keys = [key for key, value in wanted.items() if agreed["search"].get(key) != value]
         raise NasError(f"the study {request.study} is of another search ({', '.join(keys)}); name another --study")
     problem, study = problem.with_budget(agreed["limit_ms"]), open_study(storage, name)
+    if not request.storage:
+        retry_running(study)  # of a run that was killed: on a journal none but this run's processes work
     here = f"{platform.node()}-{os.getpid()}"
     if request.workers > 1:
         spawn = multiprocessing.get_context("spawn")
@@ -95,6 +98,7 @@ def share(
     worker: str,
 ) -> None:
     """What a worker in a process of its own does; all it needs can be sent there."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end is that of its children
     estimator = request.load_estimator(folder, max(1, (os.cpu_count() or 1) // request.workers))
     problem = make_problem(request, estimator, prices, limit_ms, others, target_ms)
     study = open_study(meeting_place(request, folder), name)

@@ -253,5 +253,11 @@ def retry_trials_of(study: Study, worker: str) -> int:
     return len(lost)
 
 
+def retry_running(study: Study) -> None:
+    """Fails all running trials, for others to do again: nobody is left who works on them."""
+    for trial in _running(study):
+        _retry(study, trial)
+
+
 def _running(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
