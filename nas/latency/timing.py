@@ -100,7 +100,7 @@ class Session:
 
     timings: tuple[Timing, ...]
     companions: tuple[Timing, ...]
-    sentinel_ms: float  # lower quartile: the speed of the machine where little else slows it
+    sentinel_ms: float  # lower quartile of visits: the speed of the machine where little else slows it
     rounds: int
 
 
@@ -195,9 +195,10 @@ class _Record:
         self._visited.append(program)
 
     def sentinel_ms(self) -> float:
+        """The lower quartile of its visits, each by its median run: one quick run is no speed of the machine."""
         program, counts = self._tagged()
         times = np.array([run.seconds for run in self._runs])[counts & (program >= self.sentinels[0])]
-        return 1000 * float(np.quantile(times, 0.25))
+        return 1000 * float(np.quantile(np.median(times.reshape(-1, LONG.counted), axis=1), 0.25))
 
     def _tagged(self) -> tuple[np.ndarray, np.ndarray]:
         """The program of each run, and whether the run counts."""
