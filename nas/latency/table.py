@@ -143,7 +143,7 @@ class LatencyTable:
 
     def _note(self, calibration: dict[str, Any]) -> None:
         last = self.calibrations[-1] if self.calibrations else {}
-        if all(last.get(key) == calibration[key] for key in ("date", "factor")):
+        if last.get("factor") == calibration["factor"]:
             calibration = calibration | {"rows": last["rows"] + calibration["rows"]}
             self.calibrations.pop()
         self.calibrations.append(calibration)
