@@ -1,6 +1,6 @@
 """How many evaluations strategies need to come near the proven optimum of the model, and what a proposal takes.
 
-    uv run python benchmarks/search_efficiency.py                # all parts; half an hour on one core
+    uv run python benchmarks/search_efficiency.py                # all parts; an hour on one core
     uv run python benchmarks/search_efficiency.py gap --seeds 3  # one of: gap, speed, proof
 
 Accuracy is the ImageNet prior, latency the committed table. `exact` and `fitted` are given the prior's terms; in
@@ -120,11 +120,12 @@ def gaps(table: LatencyTable, seeds: int) -> dict[str, Any]:
             runs = np.array([best_so_far(problem, strategy, seed) for seed in range(number)])
             counts = [n for n in EVALUATIONS if n <= runs.shape[1]]
             gap = optimum - runs[:, [n - 1 for n in counts]]
-            rows = {
-                str(n): {"median": round(float(np.median(gap[:, i])), 3), "worst": round(float(gap[:, i].max()), 3)}
-                for i, n in enumerate(counts)
+            rows = {str(n): {"median": np.median(gap[:, i]), "worst": gap[:, i].max()} for i, n in enumerate(counts)}
+            # null: no network within the budget yet
+            written = {
+                n: {k: round(float(v), 3) if np.isfinite(v) else None for k, v in r.items()} for n, r in rows.items()
             }
-            found[name]["strategies"][strategy] = {"seeds": number} | rows
+            found[name]["strategies"][strategy] = {"seeds": number} | written
             cells = "".join(f"{row['median']:>8.2f} /{row['worst']:>6.2f}" for row in rows.values())
             print(f"{strategy:14}{cells}", flush=True)
     return found
