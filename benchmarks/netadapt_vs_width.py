@@ -5,7 +5,7 @@
 Two halves, one by one with --half. "prior": MobileNetV3-Large at 224 px down to 80, 60, 40 and 25 % of its latency,
 judged by the ImageNet prior. "images": MobileNetV3-Small with 10 classes at 32 px down to 80, 60 and 40 %, by training
 on the embedded images; every network that comes of it is trained anew, 15 epochs of `quick`, three seeds. All networks
-of a half are measured whole in the same rounds. An hour on one core, of which most is training; what is finished lies
+of a half are measured whole in the same rounds. Two hours on one core, of which most is training; what is finished lies
 in --work, and the same command goes on from it. Writes benchmarks/results/netadapt_vs_width.json and the picture of
 docs/netadapt.md.
 """
