@@ -23,9 +23,9 @@ import torchvision
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from nas.arch.loading import load_spec
 from nas.files import write_text
 from nas.models.mobilenet import build_model
-from nas.registry import load_spec
 from nas.training.data import EMBEDDED, Data, load_data
 from nas.training.loop import Training, evaluate
 from nas.training.recipes import load_recipe

@@ -21,17 +21,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from nas.latency.building import companions_of, measure_missing, new_table
+from nas.arch.loading import load_space
+from nas.arch.parts import BlockPart, ContextPart
+from nas.arch.space import SearchSpace
+from nas.arch.spec import BlockSpec, squeezed_channels
 from nas.latency.device import allowed_cores
 from nas.latency.fidelity import check, fidelity_text, figures
-from nas.latency.runtimes import OnnxRuntime
+from nas.latency.measuring import co_run_networks, measure_missing, new_table
+from nas.latency.runtimes.onnx_runtime import OnnxRuntime
 from nas.latency.table import LatencyTable, space_parts
 from nas.latency.timing import SHORT, Effort, Program, time_interleaved
-from nas.parts import BlockPart, ContextPart
-from nas.registry import load_space
-from nas.run import versions
-from nas.space import SearchSpace
-from nas.spec import BlockSpec, squeezed_channels
+from nas.runs.folder import versions
 
 HERE = Path(__file__).parent
 NETWORKS = 50  # of each space
@@ -73,7 +73,7 @@ def main() -> None:
     everything = [np.concatenate(column) for column in zip(*points.values(), strict=True)]
     results["both"] = figures(everything[0], everything[1])
     results["targets"] = TARGETS
-    results["sentinel_ms"] = round(table.sentinel_ms, 4)
+    results["reference_ms"] = round(table.reference_ms, 4)
     results["compiled_networks_per_second"] = compiled_speed(table, load_space("mobilenet_v3_large").at([SCALE]))
     results["staircase_microseconds"] = staircase(table)
     for key in ("both", "compiled_networks_per_second", "staircase_microseconds"):
@@ -92,14 +92,14 @@ def about(table: LatencyTable) -> dict[str, Any]:
 
 
 def fidelity(table: LatencyTable, name: str, networks: int) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
-    """Rows of one scale, what they cost and how well they predict; predicted and measured milliseconds."""
+    """Rows of one variant, what they cost and how well they predict; predicted and measured milliseconds."""
     space = load_space(name).at([SCALE])
     begun = time.perf_counter()
-    rows = measure_missing(table, space_parts(space), among=companions_of(space))
+    rows = measure_missing(table, space_parts(space), among=co_run_networks(space))
     seconds = time.perf_counter() - begun
-    cost = {"scale": str(space.scales[0]), "rows": rows, "seconds": round(seconds, 1)}
+    cost = {"variant": str(space.variants[0]), "rows": rows, "seconds": round(seconds, 1)}
     cost |= {"rows_per_second": round(rows / seconds, 1), "factor": table.calibrations[-1]["factor"]}
-    print(f"{name} {cost['scale']}:", json.dumps(cost), flush=True)
+    print(f"{name} {cost['variant']}:", json.dumps(cost), flush=True)
     rng = random.Random(1)
     errors, predicted, measured = check(table, [space.sample(rng) for _ in range(networks)], rng=rng)
     print(" ", fidelity_text(errors), flush=True)
@@ -121,7 +121,7 @@ def busy_core() -> Iterator[None]:
 
 def compiled_speed(table: LatencyTable, space: SearchSpace) -> int:
     rng = random.Random(0)
-    some = np.stack([space.draw(lambda gene: rng.randrange(len(gene.choices))) for _ in range(1000)])
+    some = np.stack([space.draw(lambda decision: rng.randrange(len(decision.choices))) for _ in range(1000)])
     codes, compiled = np.tile(some, (1000, 1)), table.compile(space)
     begun = time.perf_counter()
     compiled(codes)
@@ -139,7 +139,7 @@ def staircase(table: LatencyTable) -> dict[int, float]:
     programs = [Program(runtime.compile(part), SHORT) for part in parts]
     context, *timings = time_interleaved(programs, table.bench, THOROUGH, rng=random.Random(0)).timings
     ratios = (timing.ratio - context.ratio for timing in timings)
-    return {e: round(1000 * ratio * table.sentinel_ms, 1) for e, ratio in zip(STAIRS, ratios, strict=True)}
+    return {e: round(1000 * ratio * table.reference_ms, 1) for e, ratio in zip(STAIRS, ratios, strict=True)}
 
 
 def draw(points: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:

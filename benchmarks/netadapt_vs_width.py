@@ -31,24 +31,25 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from nas import netadapt as command
+from nas.accuracy import load_estimator
+from nas.arch.loading import load_space, load_spec
+from nas.arch.parts import parts_of
+from nas.arch.spec import ArchSpec
+from nas.cli import netadapt as command
+from nas.console import Silent
 from nas.errors import NasError
 from nas.files import replacing, write_text
-from nas.latency.building import new_table
+from nas.latency.measuring import new_table
 from nas.latency.networks import measure_latency
+from nas.latency.predictor import LatencyPredictor, open_table
 from nas.latency.table import LatencyTable, space_parts
 from nas.models.mobilenet import build_model
-from nas.parts import parts_of
-from nas.pipeline.console import Silent
-from nas.pipeline.prices import Prices, open_table
-from nas.pipeline.request import Request
-from nas.pipeline.search import search
-from nas.registry import load_estimator, load_space, load_spec
-from nas.run import versions
-from nas.spec import ArchSpec
-from nas.strategies.exact import ranking
-from nas.strategies.limits import Limit
-from nas.strategies.netadapt import PATIENCE, Price, Rules, netadapt, proposals
+from nas.netadapt.algorithm import PATIENCE, Price, Rules, netadapt, proposals
+from nas.runs.folder import versions
+from nas.search.limits import Limit
+from nas.search.request import Request
+from nas.search.run import search
+from nas.search.solver import ranking
 from nas.training.checkpoint import save_checkpoint
 from nas.training.data import EMBEDDED, load_data
 from nas.training.loop import Training
@@ -87,7 +88,7 @@ def seed_of(half: str) -> ArchSpec:
     return load_spec("mobilenet_v3_large") if half == "prior" else load_spec("mobilenet_v3_small", resolution=PIXELS)
 
 
-def prices_of(half: str, work: Path) -> Prices:
+def prices_of(half: str, work: Path) -> LatencyPredictor:
     """The table of a half, in its own file."""
     file = work / f"table-{half}.json"
     if file.exists():
@@ -96,10 +97,10 @@ def prices_of(half: str, work: Path) -> Prices:
     else:
         table = new_table(open_table(None, "onnxruntime").runtime_here())
         table.num_classes = CLASSES if half == "images" else table.num_classes
-    return Prices(table, Silent(), file=str(file))
+    return LatencyPredictor(table, Silent(), file=str(file))
 
 
-def price_of(prices: Prices) -> Price:
+def price_of(prices: LatencyPredictor) -> Price:
     def price(specs: Sequence[ArchSpec]) -> np.ndarray:
         prices.measure([part for spec in specs for part in parts_of(spec, prices.table.num_classes)], "rows")
         return prices.table.predict_ms(specs)
@@ -142,7 +143,7 @@ def netadapt_by_prior(price: Price) -> Iterator[Candidate]:
             yield Candidate(NETADAPT, 0, step.spec)
 
 
-def netadapt_on_images(work: Path, prices: Prices) -> Iterator[Candidate]:
+def netadapt_on_images(work: Path, prices: LatencyPredictor) -> Iterator[Candidate]:
     """By the command, from a seed that was trained on the same images."""
     checkpoint, out = work / "seed.pt", work / "netadapt"
     if not checkpoint.exists():
@@ -160,7 +161,7 @@ def netadapt_on_images(work: Path, prices: Prices) -> Iterator[Candidate]:
         yield Candidate(NETADAPT, 0, ArchSpec.from_dict(network["spec"]))
 
 
-def searched_by_prior(prices: Prices, seed_ms: float, work: Path) -> Iterator[Candidate]:
+def searched_by_prior(prices: LatencyPredictor, seed_ms: float, work: Path) -> Iterator[Candidate]:
     """What `nas.search` finds for the same milliseconds by the same table, at whatever width and resolution."""
     for share in SHARES["prior"]:
         out = work / f"search-{share:g}"
@@ -172,11 +173,11 @@ def searched_by_prior(prices: Prices, seed_ms: float, work: Path) -> Iterator[Ca
     prices.table = LatencyTable.load(prices.table.path or "")
 
 
-def searched_at_32_pixels(prices: Prices, seed_ms: float) -> Iterator[Candidate]:
+def searched_at_32_pixels(prices: LatencyPredictor, seed_ms: float) -> Iterator[Candidate]:
     """The proven optimum of Small's space at 32 px by table and prior, for latencies around each share."""
-    space = replace(load_space("mobilenet_v3_small"), resolutions=(PIXELS,), widths=(0.35, 0.5, 0.75, 1.0), scales=())
+    space = replace(load_space("mobilenet_v3_small"), resolutions=(PIXELS,), widths=(0.35, 0.5, 0.75, 1.0), variants=())
     prices.measure(list(space_parts(space, CLASSES)), "rows of the space")
-    latency, score = prices.table.compile(space), load_estimator("imagenet-prior").terms(space)
+    latency, score = prices.table.compile(space), load_estimator("imagenet-prior").additive_model(space)
     for share in SHARES["images"]:
         for around in (0.94, 1.0, 1.06):
             found = next(ranking(score, [Limit("latency", around * share * seed_ms, latency)], range(4)), None)

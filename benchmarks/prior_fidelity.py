@@ -23,12 +23,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import kendalltau
 
-from nas.cost import count_cost
-from nas.estimators import fit_imagenet_prior as fitting
-from nas.estimators.imagenet_prior import DATA, ImageNetPrior, level_of
+from nas.accuracy import fit_imagenet_prior as fitting
+from nas.accuracy.imagenet_prior import DATA, ImageNetPrior, level_of
+from nas.arch.cost import count_cost
+from nas.arch.loading import load_space
+from nas.arch.published import PublishedResult, published_results
 from nas.files import replacing, write_text
-from nas.published import PublishedResult, published_results
-from nas.registry import load_space
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "results" / "prior_fidelity.json"
@@ -225,7 +225,7 @@ def speed() -> dict[str, Any]:
     """Encoded networks priced a second, and the greatest difference from `estimate`."""
     prior, space = ImageNetPrior(), load_space("mobilenet_v3_large")
     rng = np.random.default_rng(0)
-    few = np.stack([space.draw(lambda gene: int(rng.integers(len(gene.choices)))) for _ in range(500)])
+    few = np.stack([space.draw(lambda decision: int(rng.integers(len(decision.choices)))) for _ in range(500)])
     codes = np.tile(few, (2_000, 1))
     compiled = prior.compile(space)
     start = time.perf_counter()

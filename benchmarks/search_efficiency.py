@@ -5,7 +5,7 @@
 
 Accuracy is the ImageNet prior, latency the committed table. `exact` and `fitted` are given the prior's terms; in
 `from-sizes` accuracy is a black box, and `fitted` starts from numbers of parameters instead. `plain-tpe` and
-`plain-nsga2` are Optuna's samplers as a user writes them: every gene a categorical parameter, the budget told by
+`plain-nsga2` are Optuna's samplers as a user writes them: every decision a categorical parameter, the budget told by
 `Trial.set_constraint`.
 """
 
@@ -28,19 +28,23 @@ from typing import Any
 import numpy as np
 import optuna
 
-from nas.additive import BlockSums
-from nas.latency.fidelity import covered_scales
+from nas.accuracy import load_estimator
+from nas.arch.additive import AdditiveModel
+from nas.arch.loading import load_space
+from nas.arch.parts import NetworkPart
+from nas.arch.space import SearchSpace
+from nas.latency.fidelity import covered_variants
 from nas.latency.table import LatencyTable
-from nas.parts import NetworkPart
-from nas.registry import STRATEGIES, load_estimator, load_space, resolve
-from nas.run import RunFolder, versions
-from nas.space import SearchSpace
-from nas.strategies.exact import solve
-from nas.strategies.history import History
-from nas.strategies.limits import Limit, cost_limits
-from nas.strategies.problem import Problem, fastest_ms
-from nas.strategies.samplers import distributions, next_row, optimise, params_of, row_of
-from nas.strategies.scales import Anchors, anchor_networks, anchor_scales, rough_prices
+from nas.names import resolve
+from nas.runs.folder import RunFolder, versions
+from nas.search.history import History
+from nas.search.limits import Limit, cost_limits
+from nas.search.loop import next_row, optimise
+from nas.search.parameters import distributions, params_of, row_of
+from nas.search.problem import Problem, fastest_ms
+from nas.search.solver import solve
+from nas.search.strategies import STRATEGIES
+from nas.search.variants import Anchors, anchor_networks, anchor_variants, coarse_latency_model
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "search_efficiency.json"
@@ -87,12 +91,12 @@ def main() -> None:
 
 
 def problem_of(table: LatencyTable, space: SearchSpace) -> Problem:
-    """The search of a space at the scales that the table has, for a budget in the middle of its range."""
-    at = space.at(covered_scales(table, space))
+    """The search of a space at the variants that the table has, for a budget in the middle of its range."""
+    at = space.at(covered_variants(table, space))
     prices, prior = table.compile(at), load_estimator("imagenet-prior")
-    ends = fastest_ms(prices), max(float(table.predict_ms([at.largest(scale)])[0]) for scale in at.scales)
+    ends = fastest_ms(prices), max(float(table.predict_ms([at.largest(variant)])[0]) for variant in at.variants)
     budget_ms = float(np.exp(np.interp(BUDGET_SHARE, [0, 1], np.log(ends))))
-    return Problem(at, prices, prior.compile(at), budget_ms, prior.terms(at))
+    return Problem(at, prices, prior.compile(at), budget_ms, prior.additive_model(at))
 
 
 # Gap to the optimum -----------------------------------------------------------------------------------
@@ -102,7 +106,7 @@ def gaps(table: LatencyTable, seeds: int) -> dict[str, Any]:
     """Points of top-1 below the proven optimum after so many evaluations: median and worst of the seeds."""
     found: dict[str, Any] = {}
     for name in SPACES:
-        if not covered_scales(table, load_space(name)):
+        if not covered_variants(table, load_space(name)):
             continue
         problem = problem_of(table, load_space(name))
         best = next(iter(problem.best()))
@@ -111,7 +115,7 @@ def gaps(table: LatencyTable, seeds: int) -> dict[str, Any]:
         print(f"{'':14}" + "".join(f"{n:>16,}" for n in EVALUATIONS) + "   median / worst gap")
         found[name] = {
             "budget_ms": round(problem.budget_ms, 3),
-            "scales": [str(scale) for scale in problem.space.scales],
+            "variants": [str(variant) for variant in problem.space.variants],
             "optimum": round(optimum, 4),
             "strategies": {},
         }
@@ -148,10 +152,10 @@ def best_so_far(problem: Problem, name: str, seed: int) -> np.ndarray:
 def plain_scores(problem: Problem, sampler: optuna.samplers.BaseSampler, number: int) -> np.ndarray:
     """What Optuna finds by itself; a network over the budget counts as nothing."""
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    space, genes = problem.space, distributions(problem.space)
+    space, decisions = problem.space, distributions(problem.space)
 
     def objective(trial: optuna.Trial) -> float:
-        params = {name: trial.suggest_categorical(name, gene.choices) for name, gene in genes.items()}  # type: ignore[attr-defined]
+        params = {name: trial.suggest_categorical(name, decision.choices) for name, decision in decisions.items()}  # type: ignore[attr-defined]
         row = row_of(space, params)
         trial.set_constraint("latency", problem.latency_ms(row) - problem.budget_ms)
         return float(problem.score(np.array([row]))[0])
@@ -169,11 +173,11 @@ def plain_scores(problem: Problem, sampler: optuna.samplers.BaseSampler, number:
 def speeds(table: LatencyTable, largest: int) -> dict[str, Any]:
     """Milliseconds of processor time a trial (proposal, both estimates, log) once there are so many trials."""
     problem = problem_of(table, load_space(SPACES[0]))
-    genes = len(problem.space.genes)
-    print(f"\nms a trial, {genes} genes: proposal + estimates and log" + "".join(f"{n:>12,}" for n in TRIALS))
+    decisions = len(problem.space.decisions)
+    print(f"\nms a trial, {decisions} decisions: proposal + estimates and log" + "".join(f"{n:>12,}" for n in TRIALS))
     counts = [n for n in TRIALS if n <= largest]
     filling = list(itertools.islice(_random_rows(problem), max(counts)))
-    found: dict[str, Any] = {"genes": genes, "strategies": {}}
+    found: dict[str, Any] = {"decisions": decisions, "strategies": {}}
     for name in STRATEGIES:
         rows = {str(n): round(proposal_ms(problem, name, filling[:n]), 2) for n in counts}
         found["strategies"][name] = rows
@@ -210,7 +214,7 @@ def proposal_ms(problem: Problem, name: str, filling: list[Any], number: int = 2
 
 def log_ms(table: LatencyTable, problem: Problem, filling: list[Any], number: int = 50) -> float:
     """What the pipeline does with a proposal; the log holds the trials before."""
-    space, prior, genes = problem.space, load_estimator("imagenet-prior"), distributions(problem.space)
+    space, prior, decisions = problem.space, load_estimator("imagenet-prior"), distributions(problem.space)
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder) / "run", {}, "benchmarks/search_efficiency.py", resume=False)
         for count, row in enumerate(filling):
@@ -219,7 +223,7 @@ def log_ms(table: LatencyTable, problem: Problem, filling: list[Any], number: in
             spec = space.decode([np.array(row)])[0]
             estimate = prior.estimate([spec])
             values = float(table.predict_ms([spec])[0]), float(estimate.top1[0]), float(estimate.std[0])
-            run.log("large", "x", spec, *values, params_of(space, row), genes)
+            run.log("large", "x", spec, *values, params_of(space, row), decisions)
         run.flush()
         return 1000 * (time.process_time() - begun) / number
 
@@ -227,15 +231,15 @@ def log_ms(table: LatencyTable, problem: Problem, filling: list[Any], number: in
 def plain_ms(
     problem: Problem, make: Callable[[int], optuna.samplers.BaseSampler], filling: list[Any], number: int = 10
 ) -> float:
-    space, genes = problem.space, distributions(problem.space)
+    space, decisions = problem.space, distributions(problem.space)
     study = optuna.create_study(direction="maximize", sampler=make(0))
     for row, score in zip(filling, problem.score(np.array(filling)), strict=True):
         study.add_trial(
-            optuna.trial.create_trial(params=params_of(space, row), distributions=genes, value=float(score))
+            optuna.trial.create_trial(params=params_of(space, row), distributions=decisions, value=float(score))
         )
     begun = time.process_time()
     for _ in range(number):
-        trial = study.ask(genes)
+        trial = study.ask(decisions)
         study.tell(trial, 70.0)
     return 1000 * (time.process_time() - begun) / number
 
@@ -244,45 +248,49 @@ def plain_ms(
 
 
 def proofs(table: LatencyTable) -> dict[str, Any]:
-    """Seconds of processor time to prove the optimum over all scales of a space.
+    """Seconds of processor time to prove the optimum over all variants of a space.
 
-    Where the table lacks scales, the prices are those that a search takes to choose its scales: from whole networks.
+    Where the table lacks variants, the latency model is the coarse one that chooses a search's variants.
     """
     found = {}
     for name in SPACES:
         space, prior = load_space(name), load_estimator("imagenet-prior")
-        measured = len(covered_scales(table, space)) == len(space.scales)
+        measured = len(covered_variants(table, space)) == len(space.variants)
         prices = table.compile(space) if measured else anchored_prices(table, space)
         if prices is None:
             print(f"{name}: the table has neither all rows nor the anchors")
             continue
         limit = Limit("latency", 1.0, prices)
         ends = np.log([fastest_ms(prices), float(limit.largest().max())])
-        problem = Problem(space, prices, prior.compile(space), float(np.exp(ends @ (0.65, 0.35))), prior.terms(space))
+        problem = Problem(
+            space, prices, prior.compile(space), float(np.exp(ends @ (0.65, 0.35))), prior.additive_model(space)
+        )
         seconds = []
-        for scale in problem.fitting_scales:
+        for variant in problem.fitting_variants:
             begun = time.process_time()
-            solve(problem.needed_additive, problem.limits, scale)
+            solve(problem.needed_additive, problem.limits, variant)
             seconds.append(time.process_time() - begun)
         found[name] = {
             "prices": "rows" if measured else "from anchors",
             "budget_ms": round(problem.budget_ms, 3),
-            "scales": len(space.scales),
+            "variants": len(space.variants),
             "fitting": len(seconds),
             "seconds": round(sum(seconds), 2),
             "slowest_scale": round(max(seconds), 2),
         }
-        print(f"{name}: optimum over {len(seconds)} scales proven in {sum(seconds):.2f} s, slowest {max(seconds):.2f}")
+        print(
+            f"{name}: optimum over {len(seconds)} variants proven in {sum(seconds):.2f} s, slowest {max(seconds):.2f}"
+        )
     return found
 
 
-def anchored_prices(table: LatencyTable, space: SearchSpace) -> BlockSums | None:
-    scales = anchor_scales(space)
-    parts = [NetworkPart(spec) for spec in anchor_networks(space, scales)]
+def anchored_prices(table: LatencyTable, space: SearchSpace) -> AdditiveModel | None:
+    variants = anchor_variants(space)
+    parts = [NetworkPart(spec) for spec in anchor_networks(space, variants)]
     if table.missing(parts):
         return None
     times = iter(map(table.part_ms, parts))
-    return rough_prices(space, {scale: Anchors(next(times), next(times)) for scale in scales})
+    return coarse_latency_model(space, {variant: Anchors(next(times), next(times)) for variant in variants})
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ import torchvision
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from nas.arch.loading import load_spec
 from nas.files import write_text
 from nas.latency.device import Device, allowed_cores
 from nas.models.mobilenet import build_model
-from nas.registry import load_spec
 from nas.training.data import EMBEDDED, Data, TensorImages, load_data
 from nas.training.loop import Machine, Training
 from nas.training.recipes import load_recipe

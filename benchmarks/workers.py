@@ -31,11 +31,13 @@ from optuna.study import Study
 from optuna.trial import TrialState
 from search_efficiency import SPACES, TABLE, problem_of
 
+from nas.arch.loading import load_space
 from nas.latency.table import LatencyTable
-from nas.registry import STRATEGIES, load_space, resolve
-from nas.run import versions
-from nas.strategies.problem import Problem, Row
-from nas.strategies.workers import finished, open_study, work
+from nas.names import resolve
+from nas.runs.folder import versions
+from nas.search.problem import Problem, Row
+from nas.search.strategies import STRATEGIES
+from nas.search.workers import finished, open_study, work
 
 RESULTS = Path(__file__).parent / "results" / "workers.json"
 WORKERS, KILLED = 8, 2

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from nas.arch.loading import load_spec
+from nas.arch.spec import ArchSpec
 from nas.models.heads import detection_model, segmentation_model
-from nas.registry import load_spec
-from nas.spec import ArchSpec
 
 SIZE = 160  # pixels of the drawings
 CLASSES = ("background", "rectangle", "ellipse")

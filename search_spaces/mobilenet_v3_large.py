@@ -1,7 +1,7 @@
 """Around MobileNetV3-Large (arXiv 1905.02244, table 1): each block chooses kernel, expansion, SE and activation."""
 
-from nas.space import SearchSpace, Stage
-from nas.spec import BlockSpec, HeadSpec, StemSpec
+from nas.arch.space import SearchSpace, Stage
+from nas.arch.spec import BlockSpec, HeadSpec, StemSpec
 
 SPACE = SearchSpace(
     name="mobilenet_v3_large",

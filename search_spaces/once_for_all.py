@@ -1,7 +1,7 @@
 """Once-for-All's MobileNetV3 space (arXiv 1908.09791): SE and activation fixed by stage, head scaled with width."""
 
-from nas.space import SearchSpace, Stage
-from nas.spec import BlockSpec, HeadSpec, StemSpec
+from nas.arch.space import SearchSpace, Stage
+from nas.arch.spec import BlockSpec, HeadSpec, StemSpec
 
 SPACE = SearchSpace(
     name="once_for_all",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.registry import load_spec
+from nas.arch.loading import load_spec
 
 HEADS = Path(__file__).parent.parent / "examples" / "heads.py"
 

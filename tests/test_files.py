@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from nas.arch.published import published_spec
+from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.files import make_folder, read_text, replacing, write_text
-from nas.published import published_spec
-from nas.spec import ArchSpec
 
 NOBODY = 65_534  # a user without rights, on every Unix
 

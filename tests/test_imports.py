@@ -1,6 +1,6 @@
 """Imports run one way, and what needs no torch loads none.
 
-The table below is the plan of the house. A new module belongs into a room of it; a new arrow between rooms
+The table below is the plan of the house. A new module belongs to a package of it; a new arrow between packages
 is a decision, to be taken here.
 """
 
@@ -18,74 +18,79 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 
 
-class Room(NamedTuple):
+class Package(NamedTuple):
+    """`may_import` names other packages; `third_party` is None where anything may be imported."""
+
     modules: tuple[str, ...]  # names or patterns
-    may_import: tuple[str, ...] = ()  # rooms, or modules of rooms, besides the room itself
-    packages: tuple[str, ...] | None = None  # third-party packages, also inside functions; None: any
+    may_import: tuple[str, ...] = ()
+    third_party: tuple[str, ...] | None = ()
 
 
-BASE = ("errors", "files")
-PLAIN = (*BASE, "spec", "space", "cost", "published", "registry")
-TORCH_FREE = ("numpy", "scipy", "optuna", "pandas", "matplotlib", "rich", "onnx")
-ROOMS = {
-    "face": Room(("nas",), (), ()),
-    "errors": Room(("nas.errors",), (), ()),
-    "files": Room(("nas.files",), ("errors",), ()),
-    "cli": Room(("nas.cli",), BASE, ("rich",)),
-    "spec": Room(("nas.spec",), BASE, ()),
-    "space": Room(("nas.space", "nas.additive"), (*BASE, "spec"), ("numpy",)),
-    "cost": Room(("nas.cost",), (*BASE, "spec"), ()),
-    "published": Room(("nas.published",), (*BASE, "spec"), ()),
-    "search_spaces": Room(("search_spaces", "search_spaces.*"), ("spec", "space"), ()),
-    "registry": Room(("nas.registry",), (*BASE, "spec", "space", "published", "search_spaces"), ()),
-    "parts": Room(("nas.parts",), (*BASE, "spec", "cost"), ()),
-    "onnx_graph": Room(("nas.onnx_graph",), (*BASE, "spec", "cost", "parts"), ("numpy", "onnx")),
-    # Of models, the torch runtime alone has need, when it is asked for.
-    "latency": Room(("nas.latency", "nas.latency.*"), (*PLAIN, "parts", "onnx_graph", "models")),
-    "surrogate": Room(("nas.surrogate",), (*BASE, "spec", "space", "cost"), TORCH_FREE),
-    "models": Room(("nas.models", "nas.models.*"), (*BASE, "spec", "cost")),
-    "training": Room(("nas.training", "nas.training.*"), (*PLAIN, "models")),
-    "estimators": Room(("nas.estimators", "nas.estimators.*"), (*PLAIN, "models", "training")),
-    "strategies": Room(
-        ("nas.strategies", "nas.strategies.*"),
-        (*BASE, "spec", "space", "cost", "nas.latency.table", "surrogate"),
-        TORCH_FREE,
+# From the ground up: each may import some of those above it in this table.
+PACKAGES = {
+    "face": Package(("nas",)),
+    "ground": Package(("nas.errors", "nas.files", "nas.names", "nas.console")),
+    "arch": Package(("nas.arch", "nas.arch.*", "search_spaces", "search_spaces.*"), ("ground",), ("numpy", "onnx")),
+    "models": Package(("nas.models", "nas.models.*"), ("ground", "arch"), ("numpy", "torch", "torchvision")),
+    "training": Package(("nas.training", "nas.training.*"), ("ground", "arch", "models"), None),
+    "latency": Package(("nas.latency", "nas.latency.*"), ("ground", "arch", "models"), None),
+    "accuracy": Package(("nas.accuracy", "nas.accuracy.*"), ("ground", "arch", "models", "training"), None),
+    "runs": Package(
+        ("nas.runs", "nas.runs.*"), ("ground", "arch", "latency"), ("msgspec", "numpy", "optuna", "pandas")
     ),
-    "deploy": Room(("nas.deploy", "nas.deploy.*"), (*PLAIN, "models", "training", "parts", "onnx_graph")),
-    "front": Room(("nas.front",), (*BASE, "spec", "cost"), ("numpy",)),
-    "reporting": Room(("nas.reporting", "nas.reporting.*"), (*PLAIN, "front"), TORCH_FREE),
-    "run": Room(("nas.run",), (*PLAIN, "cli", "latency", "front"), TORCH_FREE),
-    "pipeline": Room(
-        ("nas.pipeline", "nas.pipeline.*"),
-        (*PLAIN, "cli", "parts", "latency", "surrogate", "estimators", "strategies", "front", "reporting", "run"),
+    "report": Package(("nas.report", "nas.report.*"), ("ground", "arch", "runs"), ("numpy", "matplotlib")),
+    "netadapt": Package(
+        ("nas.netadapt", "nas.netadapt.*"),
+        ("ground", "arch", "models", "training", "latency", "accuracy", "runs"),
+        ("numpy", "torch"),
     ),
-    "trimming": Room(
-        ("nas.trimming", "nas.trimming.*"),
-        (*PLAIN, "parts", "latency", "models", "training", "strategies", "run", "pipeline"),
+    "search": Package(
+        ("nas.search", "nas.search.*"),
+        ("ground", "arch", "latency", "accuracy", "runs", "netadapt"),
+        ("numpy", "scipy", "optuna"),
     ),
-    # The commands: short leaves, imported by nobody.
-    "commands": Room(
+    "deploy": Package(("nas.deploy", "nas.deploy.*"), ("ground", "arch", "models", "training"), None),
+    "cli": Package(
+        ("nas.cli", "nas.cli.*"),
         (
-            *("nas.__main__", "nas.measure", "nas.search", "nas.train", "nas.netadapt", "nas.export"),
-            *("nas.predict", "nas.report"),
+            "ground",
+            "arch",
+            "models",
+            "training",
+            "latency",
+            "accuracy",
+            "runs",
+            "report",
+            "netadapt",
+            "search",
+            "deploy",
         ),
+        ("rich", "torch"),
+    ),
+    "commands": Package(
         (
-            *(*PLAIN, "cli", "parts", "onnx_graph", "latency", "surrogate", "models", "training", "estimators"),
-            *("strategies", "deploy", "front", "reporting", "run", "pipeline", "trimming"),
+            *("nas.__main__", "nas.measure", "nas.train", "nas.export", "nas.predict"),
+            *("nas.search.__main__", "nas.netadapt.__main__", "nas.report.__main__"),
         ),
+        ("cli",),
     ),
 }
 HEAVY = ("torch", "torchvision", "onnxruntime", "openvino", "pandas", "matplotlib")
 # Modules that must not load torch when they are imported; names or patterns.
 NO_TORCH = (
-    "nas",
-    *("nas.errors", "nas.files", "nas.cli", "nas.spec", "nas.space", "nas.additive", "nas.cost", "nas.published"),
-    *("nas.registry", "nas.parts", "nas.onnx_graph", "nas.latency", "nas.latency.*", "nas.surrogate", "nas.front"),
-    *("nas.estimators", "nas.estimators.base", "nas.estimators.terms", "nas.estimators.*imagenet_prior"),
-    *("nas.strategies", "nas.strategies.*", "nas.reporting", "nas.reporting.*", "nas.run", "nas.pipeline"),
-    *("nas.pipeline.*", "nas.trimming", "nas.trimming.*"),
+    *("nas", "nas.errors", "nas.files", "nas.names", "nas.console", "nas.arch", "nas.arch.*", "nas.latency"),
+    *(
+        "nas.latency.*",
+        "nas.accuracy",
+        "nas.accuracy.estimator",
+        "nas.accuracy.features",
+        "nas.accuracy.*imagenet_prior",
+    ),
+    *("nas.runs", "nas.runs.*", "nas.report", "nas.report.*", "nas.search", "nas.search.*", "nas.cli", "nas.cli.*"),
+    *("nas.netadapt", "nas.netadapt.algorithm", "nas.netadapt.request", "nas.netadapt.run", "nas.netadapt.trimming"),
+    *("nas.netadapt.evaluators", "nas.netadapt.seed", "nas.netadapt.long_training"),
     *("search_spaces", "search_spaces.*"),
-    *ROOMS["commands"].modules,
+    *PACKAGES["commands"].modules,
 )
 
 
@@ -100,13 +105,18 @@ def modules() -> dict[str, Path]:
     return found
 
 
-COMMANDS = [name for name in modules() if name in ROOMS["commands"].modules]
+COMMANDS = [name for name in modules() if name in PACKAGES["commands"].modules]
 
 
-def room_of(module: str) -> str:
-    rooms = [name for name, room in ROOMS.items() if any(fnmatch(module, pattern) for pattern in room.modules)]
-    assert len(rooms) == 1, f"{module} must be in one room of the table, it is in {rooms or 'none'}"
-    return rooms[0]
+def package_of(module: str) -> str:
+    """The package of the table that a module belongs to; a command's `__main__` is none of its folder's."""
+    if module in PACKAGES["commands"].modules:
+        return "commands"
+    packages = [
+        name for name, package in PACKAGES.items() if any(fnmatch(module, pattern) for pattern in package.modules)
+    ]
+    assert len(packages) == 1, f"{module} must be in one package of the table, it is in {packages or 'none'}"
+    return packages[0]
 
 
 @cache
@@ -127,10 +137,14 @@ def _imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[str]:
                 levels = node.level - is_package
                 parents = module.split(".")[: -levels if levels else None]
                 source = ".".join([*parents, *([source] if source else [])])
-            # `from nas import published` imports a module, `from nas.published import FAMILIES` a name.
+            # `from nas import published` imports a module, `from nas.arch.published import FAMILIES` a name.
             for alias in node.names:
                 full = f"{source}.{alias.name}"
                 yield full if full in modules() else _known(source)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            target, colon, attribute = node.value.partition(":")  # of a registry, resolved when it is asked for
+            if colon and attribute.isidentifier() and target in modules():
+                yield target
 
 
 def _known(name: str) -> str:
@@ -140,54 +154,63 @@ def _known(name: str) -> str:
 def test_imports_are_read_from_the_code() -> None:
     """The reader itself, on a piece of code with every kind of import."""
     code = """
-import os, nas.spec
+import os, nas.arch.spec
 import torch.nn as nn
-from nas import cost
+from nas.arch import cost
 from nas.errors import NasError
-from . import space
-from .published import FAMILIES
+from . import files
+from .names import resolve
+REGISTRY = {"torch": "nas.latency.runtimes.torch_eager:TorchEager"}
 def later():
     from nas.latency import table
 """
-    found = list(_imports(ast.parse(code), "nas.files", is_package=False))
-    assert found == [
-        *("os", "nas.spec", "torch", "nas.cost", "nas.errors", "nas.space", "nas.published", "nas.latency.table")
-    ]
+    found = list(_imports(ast.parse(code), "nas.console", is_package=False))
+    assert sorted(found) == sorted(
+        [
+            *("os", "nas.arch.spec", "torch", "nas.arch.cost", "nas.errors", "nas.files", "nas.names"),
+            *("nas.latency.runtimes.torch_eager", "nas.latency.table"),
+        ]
+    )
     assert list(_imports(ast.parse("from . import table"), "nas.latency", is_package=True)) == ["nas.latency.table"]
 
 
 def test_the_table_runs_one_way() -> None:
-    """No chain of permissions leads from a room back to itself."""
-    todo = {
-        name: {arrow if arrow in ROOMS else room_of(arrow) for arrow in room.may_import} for name, room in ROOMS.items()
-    }
-    while todo:
-        leaves = [name for name, arrows in todo.items() if not arrows & todo.keys()]
-        assert leaves, f"these rooms import each other: {sorted(todo)}"
-        for name in leaves:
-            del todo[name]
-    assert not any("commands" in room.may_import or "face" in room.may_import for room in ROOMS.values())
+    """A package may import only those that stand above it in the table."""
+    above: set[str] = set()
+    for name, package in PACKAGES.items():
+        assert set(package.may_import) <= above, f"{name}: {set(package.may_import) - above} come later"
+        above.add(name)
+    assert not any({"commands", "face"} & set(package.may_import) for package in PACKAGES.values())
 
 
 @pytest.mark.parametrize("module", modules())
-def test_a_module_imports_what_its_room_may(module: str) -> None:
-    room = ROOMS[room_of(module)]
+def test_a_module_imports_what_its_package_may(module: str) -> None:
+    name = package_of(module)
+    package = PACKAGES[name]
     for imported in imports(module):
         if imported in modules():
-            where = room_of(imported)
-            allowed = where == room_of(module) or where in room.may_import or imported in room.may_import
-            # A package stands for its __init__; what that hands on is checked where it is written.
-            assert allowed, f"{module} imports {imported}, which its room ({room_of(module)}) may not"
-        elif room.packages is not None and imported not in sys.stdlib_module_names:
-            assert imported in room.packages, f"{module} imports {imported}, which its room may not"
+            where = package_of(imported)
+            assert where in (name, *package.may_import), f"{module} imports {imported}, which {name} may not"
+        elif package.third_party is not None and imported not in sys.stdlib_module_names:
+            assert imported in package.third_party, f"{module} imports {imported}, which {name} may not"
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_permission_is_used(name: str) -> None:
+    """What nothing imports is no arrow of the house."""
+    package = PACKAGES[name]
+    imported = {found for module in modules() if package_of(module) == name for found in imports(module)}
+    used = {package_of(module) for module in imported if module in modules()}
+    assert set(package.may_import) <= used, f"{name} imports nothing of {set(package.may_import) - used}"
+    assert set(package.third_party or ()) <= imported, f"{name} imports nothing of {package.third_party}"
 
 
 @pytest.mark.parametrize("module", COMMANDS)
 def test_a_command_imports_no_other_command(module: str) -> None:
-    assert not [name for name in imports(module) if name in modules() and room_of(name) == "commands"]
+    assert not [name for name in imports(module) if name in modules() and package_of(name) == "commands"]
 
 
-def test_modules_of_a_room_do_not_import_each_other_in_circles() -> None:
+def test_modules_do_not_import_each_other_in_circles() -> None:
     todo = {name: {other for other in imports(name) if other in modules() and other != name} for name in modules()}
     for name in todo:  # for the sake of type checkers only, never at run time
         todo[name] -= for_types_only(name)
@@ -235,7 +258,7 @@ def python(code: str) -> str:
 
 def test_torch_free_modules_load_no_torch() -> None:
     names = [name for name in modules() if any(fnmatch(name, pattern) for pattern in NO_TORCH)]
-    assert {"nas", "nas.spec", "nas.published", "nas.registry"} <= set(names)
+    assert {"nas", "nas.arch.spec", "nas.arch.published", "nas.search.run"} <= set(names)
     report = python(
         f"import importlib, sys\n"
         f"for name in {names!r}:\n"

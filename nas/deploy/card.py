@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.cost import count_cost
+from nas.arch.cost import count_cost
 from nas.deploy.trained import Trained
 
 

@@ -13,12 +13,12 @@ import onnx
 import torch
 from torch import Tensor
 
+from nas.arch.onnx_graph import INPUT, network_model
 from nas.deploy.onnx_file import OnnxNetwork, save_onnx
 from nas.deploy.trained import Trained
 from nas.errors import NasError
 from nas.files import replacing
 from nas.models.mobilenet import folded_convolutions
-from nas.onnx_graph import INPUT, network_model
 from nas.training.data import Images
 
 TOLERANCE = 1e-4  # largest difference of logits between torch and onnxruntime

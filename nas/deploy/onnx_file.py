@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import onnx
 
+from nas.arch.onnx_graph import INPUT, OUTPUT
 from nas.deploy.images import Preparation
 from nas.errors import NasError
 from nas.files import replacing
-from nas.onnx_graph import INPUT, OUTPUT
 
 KEY = "nas"  # of the file's metadata
 TIMED_ROUNDS = 50

@@ -10,28 +10,30 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
+from nas.arch.space import SearchSpace, Variant
+from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.latency.networks import measure_latency
 from nas.latency.table import LatencyTable, space_parts
 from nas.latency.timing import Effort
-from nas.space import Scale, SearchSpace
-from nas.spec import ArchSpec
 
 CHECK = Effort(0.006, 8, 24)  # of each of two sessions
 
 
-def covered_scales(table: LatencyTable, space: SearchSpace) -> list[Scale]:
-    """The scales of a space that the table has every row of."""
-    return [scale for scale in space.scales if not table.missing(space_parts(space.at([scale]), table.num_classes))]
+def covered_variants(table: LatencyTable, space: SearchSpace) -> list[Variant]:
+    """The variants of a space that the table has every row of."""
+    return [
+        variant for variant in space.variants if not table.missing(space_parts(space.at([variant]), table.num_classes))
+    ]
 
 
 def held_out(table: LatencyTable, spaces: Sequence[SearchSpace], number: int, rng: random.Random) -> list[ArchSpec]:
-    """Random networks of the spaces at the scales that the table covers. Raises NasError if it covers none."""
-    views = [space.at(scales) for space in spaces if (scales := covered_scales(table, space))]
+    """Random networks of the spaces at the variants that the table covers. Raises NasError if it covers none."""
+    views = [space.at(variants) for space in spaces if (variants := covered_variants(table, space))]
     if not views:
         names = ", ".join(space.name for space in spaces)
         raise NasError(
-            f"{table.path or 'the table'} has all rows of no scale of {names}; `python -m nas.measure` adds them"
+            f"{table.path or 'the table'} has all rows of no variant of {names}; `python -m nas.measure` adds them"
         )
     return [views[index % len(views)].sample(rng) for index in range(number)]
 

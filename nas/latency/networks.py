@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from nas.arch.parts import NetworkPart
+from nas.arch.spec import ArchSpec
 from nas.latency.table import LatencyTable
 from nas.latency.timing import LONG, NETWORK, Effort, Program, time_interleaved
-from nas.parts import NetworkPart
-from nas.spec import ArchSpec
 
 UNCERTAIN = 0.02  # relative standard error
 SLOWED = 1.5  # times the speed that the table was measured at
@@ -41,7 +41,7 @@ def measure_latency(
     effort: Effort = NETWORK,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> list[Measured]:
-    """Measures whole networks on this machine, interleaved with the table's sentinel.
+    """Measures whole networks on this machine, interleaved with the table's reference.
 
     Normalised milliseconds compare with the table's predictions and with budgets; raw ones are what a clock
     shows this minute. Raises NasError if the table is of another device or runtime.
@@ -49,8 +49,8 @@ def measure_latency(
     bench, runtime = table.bench, table.runtime_here()
     programs = [Program(runtime.compile(NetworkPart(spec, table.num_classes)), LONG) for spec in specs]
     session = time_interleaved(programs, bench, effort, rng=rng or random.Random(0), on_progress=on_progress)
-    scale = table.sentinel_ms
+    ms = table.reference_ms
     return [
-        Measured(t.median_ms, t.ratio * scale, (t.quartiles[0] * scale, t.quartiles[1] * scale), t.error)
+        Measured(t.median_ms, t.ratio * ms, (t.quartiles[0] * ms, t.quartiles[1] * ms), t.error)
         for t in session.timings
     ]

@@ -1,6 +1,6 @@
 """The latency table: what each part of a network takes on one device, and what whole networks take then.
 
-A network's latency is the sum over its parts (`nas.parts`). Each part was timed as it stands in a network,
+A network's latency is the sum over its parts (`nas.arch.parts`). Each part was timed as it stands in a network,
 behind a 1x1 convolution and before a pooling, whose own time (the row of the context) is taken off. In the
 sum over a network the poolings cancel: what a block leaves over, the next one takes off.
 """
@@ -18,19 +18,23 @@ from typing import Any
 
 import numpy as np
 
-from nas.additive import BlockSums
-from nas.cost import NUM_CLASSES
+from nas.arch.additive import AdditiveModel
+from nas.arch.cost import NUM_CLASSES
+from nas.arch.parts import BlockPart, HeadPart, NetworkPart, Part, StemPart, context_of, parts_of
+from nas.arch.published import published_spec
+from nas.arch.space import SearchSpace, Variant
+from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.files import read_text, write_text
-from nas.latency.batch import Measurement
 from nas.latency.device import Device
-from nas.latency.runtimes import Runtime
+from nas.latency.rows import Measurement
+from nas.latency.runtimes import RUNTIMES, Runtime
 from nas.latency.table_file import (
     JSON_VERSION,
     KEYS,
+    Reference,
     Row,
     RuntimeId,
-    Sentinel,
     date,
     noisy_rows,
     rows_hash,
@@ -38,23 +42,19 @@ from nas.latency.table_file import (
     table_text,
 )
 from nas.latency.timing import Bench
-from nas.parts import BlockPart, HeadPart, NetworkPart, Part, StemPart, context_of, parts_of
-from nas.published import published_spec
-from nas.registry import RUNTIMES, resolve
-from nas.space import Scale, SearchSpace
-from nas.spec import ArchSpec
+from nas.names import resolve
 
 TABLES = Path("latency_tables")  # where commands keep them, from the folder they run in
-SENTINEL = "mobilenet_v3_large"
+REFERENCE = "mobilenet_v3_large"
 
 
 @dataclass(eq=False)
 class LatencyTable:
-    """Rows by the keys of `nas.parts`, for one device, runtime, thread count and precision."""
+    """Rows by the keys of `nas.arch.parts`, for one device, runtime, thread count and precision."""
 
     device: Device
     runtime: RuntimeId
-    sentinel_ms: float  # the sentinel's undisturbed time when the table was made
+    reference_ms: float  # the reference's undisturbed time when the table was made
     num_classes: int = NUM_CLASSES
     rows: dict[str, Row] = field(default_factory=dict)
     created: str = field(default_factory=date)
@@ -64,8 +64,8 @@ class LatencyTable:
     _prices: dict[Part, float] = field(default_factory=dict, repr=False)
 
     @property
-    def sentinel(self) -> NetworkPart:
-        return NetworkPart(published_spec(SENTINEL))
+    def reference(self) -> NetworkPart:
+        return NetworkPart(published_spec(REFERENCE))
 
     def default_path(self, folder: Path = TABLES) -> Path:
         return folder / table_file(self.device, self.runtime)
@@ -75,7 +75,7 @@ class LatencyTable:
     def predict_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         """Predicted latency of each network: array of shape (n,), normalised milliseconds.
 
-        Raises NasError naming the first row that is missing; `nas.latency.building.measure_missing` fills rows.
+        Raises NasError naming the first row that is missing; `nas.latency.measuring.measure_missing` fills rows.
         """
         return np.array([sum(self.part_ms(part) for part in parts_of(spec, self.num_classes)) for spec in specs])
 
@@ -91,7 +91,7 @@ class LatencyTable:
         if price is None:
             context = context_of(part)
             ratio = self._row(part).ratio - (self._row(context).ratio if context else 0.0)
-            price = self._prices[part] = ratio * self.sentinel_ms
+            price = self._prices[part] = ratio * self.reference_ms
         return price
 
     def _row(self, part: Part) -> Row:
@@ -116,16 +116,21 @@ class LatencyTable:
                     wanted.setdefault(needed.key, needed)
         return list(wanted.values())
 
-    def compile(self, space: SearchSpace) -> BlockSums:
-        """Prices encoded networks of a space by the million. Raises NasError naming a missing row."""
-        constants = [sum(map(self.part_ms, _fixed_parts(space, scale, self.num_classes))) for scale in space.scales]
+    def compile(self, space: SearchSpace) -> AdditiveModel:
+        """LatencyPredictor encoded networks of a space by the million. Raises NasError naming a missing row."""
+        constants = [
+            sum(map(self.part_ms, _fixed_parts(space, variant, self.num_classes))) for variant in space.variants
+        ]
         options = [
             np.array(
-                [[self.part_ms(BlockPart(*placed)) for placed in space.options(scale, slot)] for scale in space.scales]
+                [
+                    [self.part_ms(BlockPart(*placed)) for placed in space.options(variant, slot)]
+                    for variant in space.variants
+                ]
             )
             for slot in space.slots
         ]
-        return BlockSums(space, np.array(constants), options)
+        return AdditiveModel(space, np.array(constants), options)
 
     def add(self, measured: Measurement) -> None:
         """Takes the rows of a session, and notes the factor in them."""
@@ -193,7 +198,7 @@ class LatencyTable:
     def bench(self) -> Bench:
         """What this machine times programs with for this table. Raises NasError as `runtime_here` does."""
         runtime = self.runtime_here()
-        return Bench.of(runtime.clock, runtime.threads, lambda: runtime.compile(self.sentinel))
+        return Bench.of(runtime.clock, runtime.threads, lambda: runtime.compile(self.reference))
 
     # JSON ---------------------------------------------------------------------------------------------
 
@@ -201,13 +206,13 @@ class LatencyTable:
         """Writes the table, one line a row, whole or not at all."""
         self.path = Path(path or self.path or self.default_path())
         # As it will be read, so that a search that goes on and one that is resumed price alike.
-        self.sentinel_ms = round(self.sentinel_ms, 6)
+        self.reference_ms = round(self.reference_ms, 6)
         self._prices.clear()
         text = table_text(
             created=self.created,
             device=self.device,
             runtime=self.runtime,
-            sentinel=Sentinel(SENTINEL, self.sentinel.spec.id, self.sentinel_ms),
+            reference=Reference(REFERENCE, self.reference.spec.id, self.reference_ms),
             num_classes=self.num_classes,
             fidelity=self.fidelity,
             calibrations=self.calibrations,
@@ -250,7 +255,7 @@ class LatencyTable:
             table = cls(
                 device=Device.from_dict(data["device"]),
                 runtime=RuntimeId(**data["runtime"]),
-                sentinel_ms=float(data["sentinel"]["ms"]),
+                reference_ms=float(data["reference"]["ms"]),
                 num_classes=int(data["num_classes"]),
                 rows=rows,
                 created=str(data["created"]),
@@ -258,30 +263,30 @@ class LatencyTable:
                 calibrations=list(data["calibrations"]),
                 path=path,
             )
-            sentinel = data["sentinel"]["spec_id"]
+            reference = data["reference"]["spec_id"]
         except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
             if isinstance(error, NasError):
                 raise
             raise NasError(f"it is damaged ({type(error).__name__}: {error}); measure it again") from None
-        if not (math.isfinite(table.sentinel_ms) and table.sentinel_ms > 0):
-            raise NasError(f"the sentinel's time is {table.sentinel_ms} ms; measure the table again")
-        if sentinel != table.sentinel.spec.id:
-            raise NasError(f"its sentinel is another network than this program's {SENTINEL}; measure it again")
-        if data["hash"] != rows_hash(table.sentinel_ms, table.rows):
+        if not (math.isfinite(table.reference_ms) and table.reference_ms > 0):
+            raise NasError(f"the reference's time is {table.reference_ms} ms; measure the table again")
+        if reference != table.reference.spec.id:
+            raise NasError(f"its reference is another network than this program's {REFERENCE}; measure it again")
+        if data["hash"] != rows_hash(table.reference_ms, table.rows):
             raise NasError("its rows do not fit its hash: it was edited or cut; measure it again, or restore the file")
         return table
 
 
 def space_parts(space: SearchSpace, num_classes: int = NUM_CLASSES) -> Iterator[StemPart | BlockPart | HeadPart]:
-    """Every part that a network of the space can have, at each of its scales."""
-    for scale in space.scales:
-        yield from _fixed_parts(space, scale, num_classes)
+    """Every part that a network of the space can have, at each of its variants."""
+    for variant in space.variants:
+        yield from _fixed_parts(space, variant, num_classes)
         for slot in space.slots:
-            for placed in space.options(scale, slot):
+            for placed in space.options(variant, slot):
                 yield BlockPart(*placed)
 
 
-def _fixed_parts(space: SearchSpace, scale: Scale, num_classes: int) -> list[StemPart | BlockPart | HeadPart]:
-    """What every network of a scale has: stem, first block, head."""
-    parts = list(parts_of(space.smallest(scale), num_classes))
+def _fixed_parts(space: SearchSpace, variant: Variant, num_classes: int) -> list[StemPart | BlockPart | HeadPart]:
+    """What every network of a variant has: stem, first block, head."""
+    parts = list(parts_of(space.smallest(variant), num_classes))
     return [*parts[:2], parts[-1]]

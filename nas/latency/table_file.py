@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from nas.latency.runtimes import Runtime
     from nas.latency.timing import Timing
 
-JSON_VERSION = 2
+JSON_VERSION = 3
 NOISY = 0.1  # relative standard error of a row; in a network, a row is some 6 % of the time
-DIGITS = 7  # of a ratio to the sentinel
+DIGITS = 7  # of a ratio to the reference
 KEYS = (
     "version",
     "created",
     "device",
     "runtime",
-    "sentinel",
+    "reference",
     "num_classes",
     "fidelity",
     "calibrations",
@@ -58,7 +58,7 @@ class RuntimeId:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A timed part: ratios to the sentinel, its context included."""
+    """A timed part: ratios to the reference, its context included."""
 
     ratio: float
     quartiles: tuple[float, float]
@@ -91,8 +91,23 @@ class Row:
         return asdict(self) | {"quartiles": list(self.quartiles)}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fidelity:
+    """How well a table predicts random networks, measured whole. Errors and shares are between 0 and 1."""
+
+    networks: int
+    date: str
+    mape: float  # mean absolute error, relative
+    bias: float  # mean error, relative; positive where the table predicts too much
+    within_5_percent: float
+    within_10_percent: float
+    spearman: float
+    kendall: float
+    noise_mape: float  # mean difference of two measurements of one network: what no table can beat
+
+
 @dataclass(frozen=True, slots=True)
-class Sentinel:
+class Reference:
     """The network that all ratios are to, and its undisturbed time when the table was made."""
 
     network: str
@@ -110,7 +125,7 @@ def table_text(
     created: str,
     device: Device,
     runtime: RuntimeId,
-    sentinel: Sentinel,
+    reference: Reference,
     num_classes: int,
     fidelity: Mapping[str, Any] | None,
     calibrations: Sequence[Mapping[str, Any]],
@@ -122,11 +137,11 @@ def table_text(
         "created": created,
         "device": device.to_dict(),
         "runtime": asdict(runtime),
-        "sentinel": asdict(sentinel),
+        "reference": asdict(reference),
         "num_classes": num_classes,
         "fidelity": fidelity,
         "calibrations": list(calibrations),
-        "hash": rows_hash(sentinel.ms, rows),
+        "hash": rows_hash(reference.ms, rows),
     }
     lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(row.to_dict())}" for key, row in sorted(rows.items()))
     text = json.dumps(head, indent=2, ensure_ascii=False)
@@ -138,10 +153,10 @@ def noisy_rows(rows: Mapping[str, Row]) -> list[str]:
     return [key for key, row in rows.items() if row.error > NOISY and not key.startswith("network ")]
 
 
-def rows_hash(sentinel_ms: float, rows: Mapping[str, Row]) -> str:
-    """16 hexadecimal digits that change with any row, and with the sentinel's time."""
+def rows_hash(reference_ms: float, rows: Mapping[str, Row]) -> str:
+    """16 hexadecimal digits that change with any row, and with the reference's time."""
     text = json.dumps({key: row.to_dict() for key, row in rows.items()}, sort_keys=True)
-    return hashlib.sha256(f"{sentinel_ms:.6f} {text}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{reference_ms:.6f} {text}".encode()).hexdigest()[:16]
 
 
 def table_file(device: Device, runtime: RuntimeId) -> str:

@@ -2,12 +2,12 @@
 
 On a shared machine absolute times drift by 20-50 % within milliseconds (a neighbour on the same core's other thread
 is enough). So nothing here rests on a clock alone. All programs run in a new random order each round, and a
-sentinel network (published MobileNetV3-Large) among them as one more program. Every run then tells two things: how
+reference network (published MobileNetV3-Large) among them as one more program. Every run then tells two things: how
 long its program takes, and how slow the machine was just then. The two are told apart by a fit: the logarithm of a
 run's time is its program's level plus the machine's slowness at that moment, and the slowness is taken from the
 runs of *other* programs just before and just after. Where these disagree, the machine was changing speed, and the
-run hardly counts; further rounds make up for it. What comes out is the ratio of each program to the sentinel, and
-it becomes milliseconds by the sentinel's own time, which the table stores.
+run hardly counts; further rounds make up for it. What comes out is the ratio of each program to the reference, and
+it becomes milliseconds by the reference's own time, which the table stores.
 
 Each visit to a program is a few runs that warm up and a few that count: what is timed is a program that runs again
 and again, as benchmark tools time it. A last-level cache takes in what is too large for a core's own only after
@@ -41,10 +41,10 @@ NEIGHBOURHOOD_SECONDS = 0.01
 UNSTEADY = 0.1  # a visit counts exp(-1/2) where the slowness before and after differs by this much, relative
 INTERRUPTED = 3.0  # times what is usual: a run that took as long was stopped in the middle, and tells no speed
 ITERATIONS = 5  # of the fit; the levels have settled to 0.1 % by then
-# Several copies of the sentinel in long rounds, each once a round: one that ran more often than the other programs
+# Several copies of the reference in long rounds, each once a round: one that ran more often than the other programs
 # would find its weights nearer than they do.
-SENTINELS = 3
-SENTINEL_SHARE = 0.1  # of the programs
+REFERENCE_COPIES = 3
+REFERENCE_SHARE = 0.1  # of the programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Effort:
 ROW = Effort(0.04, 5, 16, seconds=8)  # the error of a network, a sum of some 17 rows, is a quarter of a row's
 # Some rows more, as trimming asks for in each of its steps.
 FEW_ROWS = Effort(0.04, 5, 8, seconds=1.5)
-LANDMARK = Effort(0.05, 2, 2)  # whole networks that show where things stand
+ANCHOR = Effort(0.05, 2, 2)  # whole networks that show where things stand
 NETWORK = Effort(0.006, 8, 48, seconds=6)
 
 
@@ -85,7 +85,7 @@ class Program(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Ratios of a program's times to the sentinel's: median, quartiles, how well the median is known."""
+    """Ratios of a program's times to the reference's: median, quartiles, how well the median is known."""
 
     ratio: float
     quartiles: tuple[float, float]
@@ -96,27 +96,27 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Timings of programs in the order given, and the sentinel's own time while they were taken."""
+    """Timings of programs in the order given, and the reference's own time while they were taken."""
 
     timings: tuple[Timing, ...]
-    companions: tuple[Timing, ...]
-    sentinel_ms: float  # lower quartile of visits: the speed of the machine where little else slows it
+    co_runs: tuple[Timing, ...]
+    reference_ms: float  # lower quartile of visits: the speed of the machine where little else slows it
     rounds: int
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What programs are timed with: a clock (seconds), copies of the sentinel, the cores to stay on."""
+    """What programs are timed with: a clock (seconds), copies of the reference, the cores to stay on."""
 
     clock: Callable[[], float]
-    sentinels: Sequence[Run]
+    references: Sequence[Run]
     cores: list[int]
 
     @classmethod
-    def of(cls, clock: Callable[[], float], threads: int, sentinel: Callable[[], Run]) -> Bench:
-        """`sentinel` makes a copy of its program, with memory of its own."""
-        sentinels = [sentinel() for _ in range(SENTINELS)]
-        return cls(clock, sentinels, fastest_cores(clock, threads, sentinels[0]))
+    def of(cls, clock: Callable[[], float], threads: int, reference: Callable[[], Run]) -> Bench:
+        """`reference` makes a copy of its program, with memory of its own."""
+        references = [reference() for _ in range(REFERENCE_COPIES)]
+        return cls(clock, references, fastest_cores(clock, threads, references[0]))
 
 
 def time_interleaved(
@@ -125,23 +125,23 @@ def time_interleaved(
     effort: Effort = ROW,
     *,
     rng: random.Random,
-    companions: Sequence[Program] = (),
+    co_runs: Sequence[Program] = (),
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> Session:
-    """Times programs, and the sentinel with them, in random order each round until each ratio is known.
+    """Times programs, and the reference with them, in random order each round until each ratio is known.
 
     A program is left out of further rounds once the relative standard error of its ratio is small enough.
-    `companions` are timed in every round: whole networks among blocks, so that blocks find the caches as they are
+    `co_runs` are timed in every round: whole networks among blocks, so that blocks find the caches as they are
     when networks run. `on_progress` gets the share done.
     """
-    record = _Record(bench, [*programs, *companions])
-    active, always = list(range(len(programs))), list(range(len(programs), len(programs) + len(companions)))
+    record = _Record(bench, [*programs, *co_runs])
+    active, always = list(range(len(programs))), list(range(len(programs), len(programs) + len(co_runs)))
     done, begun = 0, bench.clock()  # where it leaves out what other processes get, a busy machine gets no fewer rounds
     with pinned(bench.cores), _no_collection():
         while active and done < effort.max_rounds:
             order = active + always
             rng.shuffle(order)
-            for program in _with_sentinels(order, record.sentinels):
+            for program in _with_sentinels(order, record.references):
                 record.visit(program)
             done += 1
             if done >= effort.min_rounds and (done - effort.min_rounds) % 2 == 0:
@@ -152,14 +152,14 @@ def time_interleaved(
             on_progress(1.0 if late else max(done / effort.max_rounds, known))
             if late:
                 break
-        record.visit(record.sentinels[-1])  # the last program, too, has neighbours on both sides
+        record.visit(record.references[-1])  # the last program, too, has neighbours on both sides
     timings = tuple(record.timings()) if done else ()
-    return Session(timings[: len(programs)], timings[len(programs) :], record.sentinel_ms(), done)
+    return Session(timings[: len(programs)], timings[len(programs) :], record.reference_ms(), done)
 
 
-def _with_sentinels(order: Sequence[int], sentinels: Sequence[int]) -> Iterator[int]:
-    """A round: the programs in their order, the sentinels at even distances between them, the first one first."""
-    places = {len(order) * number // len(sentinels): sentinel for number, sentinel in enumerate(sentinels)}
+def _with_sentinels(order: Sequence[int], references: Sequence[int]) -> Iterator[int]:
+    """A round: the programs in their order, the references at even distances between them, the first one first."""
+    places = {len(order) * number // len(references): reference for number, reference in enumerate(references)}
     for place, program in enumerate(order):
         if place in places:
             yield places[place]
@@ -179,9 +179,9 @@ class _Record:
 
     def __init__(self, bench: Bench, programs: Sequence[Program]) -> None:
         self._clock = bench.clock
-        number = min(len(bench.sentinels), 1 + int(SENTINEL_SHARE * len(programs)))
-        self.programs = [*programs, *(Program(run, LONG) for run in bench.sentinels[:number])]
-        self.sentinels = range(len(programs), len(self.programs))
+        number = min(len(bench.references), 1 + int(REFERENCE_SHARE * len(programs)))
+        self.programs = [*programs, *(Program(run, LONG) for run in bench.references[:number])]
+        self.references = range(len(programs), len(self.programs))
         self._visited: list[int] = []  # the program of each visit
         self._runs: list[_Run] = []
 
@@ -194,10 +194,10 @@ class _Record:
             self._runs.append(_Run(now, now - wall, seconds))
         self._visited.append(program)
 
-    def sentinel_ms(self) -> float:
+    def reference_ms(self) -> float:
         """The lower quartile of its visits, each by its median run: one quick run is no speed of the machine."""
         program, counts = self._tagged()
-        times = np.array([run.seconds for run in self._runs])[counts & (program >= self.sentinels[0])]
+        times = np.array([run.seconds for run in self._runs])[counts & (program >= self.references[0])]
         return 1000 * float(np.quantile(np.median(times.reshape(-1, LONG.counted), axis=1), 0.25))
 
     def _tagged(self) -> tuple[np.ndarray, np.ndarray]:
@@ -208,7 +208,7 @@ class _Record:
         return program, place >= np.array([program.visit.warm_ups for program in self.programs])[program]
 
     def timings(self) -> list[Timing]:
-        """What is known by now of each program, the sentinels left out. Each was visited at least once."""
+        """What is known by now of each program, the references left out. Each was visited at least once."""
         runs = np.array(self._runs)
         walls, logs = runs[:, 1], np.log(np.maximum(runs[:, 2], 1e-9))
         program, counts = self._tagged()
@@ -218,9 +218,9 @@ class _Record:
         place = np.arange(len(runs)) - first[visit]
         kind = np.where(counts, program, (1 + place) * len(self.programs) + program)
         levels, slowness, weights = _fit(kind, visit, runs[:, 0] - walls, runs[:, 0], logs)
-        ratios = np.exp(logs - slowness[visit] - levels[self.sentinels].mean())
+        ratios = np.exp(logs - slowness[visit] - levels[self.references].mean())
         timings = []
-        for number in range(self.sentinels[0]):
+        for number in range(self.references[0]):
             own = counts & (program == number)
             weight = weights[visit[own]]
             q1, ratio, q3 = _weighted_quantiles(ratios[own], weight, (0.25, 0.5, 0.75))
@@ -295,7 +295,7 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def fastest_cores(clock: Callable[[], float], threads: int, sentinel: Run) -> list[int]:
+def fastest_cores(clock: Callable[[], float], threads: int, reference: Run) -> list[int]:
     """The cores to stay on: as many as there are threads, the quickest of those allowed.
 
     A laptop's cores differ, and a core that another process keeps busy is a slow one. Empty where the system
@@ -308,8 +308,8 @@ def fastest_cores(clock: Callable[[], float], threads: int, sentinel: Run) -> li
     for _ in range(5):
         for core in cores:
             with pinned([core]):
-                sentinel()
+                reference()
                 start = clock()
-                sentinel()
+                reference()
                 times[core].append(clock() - start)
     return sorted(sorted(cores, key=lambda core: float(np.median(times[core])))[:threads])

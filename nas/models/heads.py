@@ -27,9 +27,9 @@ from torchvision.models.detection.ssdlite import (
 )
 from torchvision.models.segmentation import LRASPP
 
+from nas.arch.spec import ArchSpec, round_channels, squeezed_channels
 from nas.errors import NasError
 from nas.models.mobilenet import NORM_MOMENTUM, MobileNet, build_features, initialise
-from nas.spec import ArchSpec, round_channels, squeezed_channels
 
 DETECTION_SIZE = 320  # pixels, of SSDLite320
 DETECTION_NORM_MOMENTUM = 0.03

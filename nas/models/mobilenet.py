@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torchvision.models import mobilenetv2, mobilenetv3
 from torchvision.ops import Conv2dNormActivation, SqueezeExcitation
 
-from nas.cost import NUM_CLASSES
-from nas.spec import ArchSpec, PlacedBlock
+from nas.arch.cost import NUM_CLASSES
+from nas.arch.spec import ArchSpec, PlacedBlock
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hswish": nn.Hardswish}
 GATES = {"hard_sigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
@@ -177,7 +177,7 @@ class InvertedResidual(nn.Module):
 def folded_convolutions(model: nn.Module) -> list[tuple[np.ndarray, np.ndarray]]:
     """Weight and bias (float32) of every convolution and linear layer, batch norm folded in.
 
-    In the order of `nas.cost.network_layers`: as the layers run, which is as their modules are listed.
+    In the order of `nas.arch.cost.network_layers`: as the layers run, which is as their modules are listed.
     """
     folded: list[tuple[Tensor, Tensor]] = []
     for module in model.modules():

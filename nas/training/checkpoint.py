@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.files import replacing
 from nas.models.mobilenet import MobileNet, build_model
-from nas.spec import ArchSpec
 
 VERSION = 1
 

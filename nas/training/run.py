@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.files import write_text
 from nas.models.mobilenet import build_model
-from nas.spec import ArchSpec
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.data import Data, source_slug
 from nas.training.distillation import Teacher

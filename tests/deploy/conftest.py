@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nas.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
+from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.training.data import EMBEDDED, Data, TensorImages, load_data
 from nas.training.recipes import load_recipe
 from nas.training.run import Settings, train

@@ -9,19 +9,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import synthetic
 import torch
+from support import synthetic
 
-from nas import export, train
-from nas.cli import run
+from nas.arch.parts import context_of, parts_of
+from nas.cli import export, run, train
 from nas.deploy.export import TOLERANCE, accuracy, export_int8, export_onnx, export_program
 from nas.deploy.onnx_file import KEY, OnnxNetwork
 from nas.deploy.trained import load_trained
 from nas.errors import NasError
-from nas.latency.building import new_table
+from nas.latency.measuring import new_table
 from nas.latency.table_file import Row
 from nas.models.mobilenet import folded_convolutions
-from nas.parts import context_of, parts_of
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.data import MEAN, STD
 from nas.training.loop import evaluate
@@ -190,7 +189,7 @@ def test_tables_of_other_classes_are_said_to_be(trained, monkeypatch, tmp_path):
     monkeypatch.setattr("nas.latency.table.TABLES", tmp_path)
     for classes in (10, 1000):
         table = new_table(synthetic.SyntheticRuntime())
-        table.num_classes, table.sentinel_ms = classes, 2.0
+        table.num_classes, table.reference_ms = classes, 2.0
         parts = list(parts_of(spec, classes))
         contexts = [part for part in map(context_of, parts) if part is not None]
         table.rows = {part.key: Row(0.5, (0.4, 0.6), 9, 0.01) for part in parts}
@@ -227,7 +226,7 @@ def test_a_checkpoint_of_an_older_kind_is_refused(training, tmp_path):
 
 def test_predicts_without_torch(exported, pictures, few):
     code = (
-        "import sys; sys.modules['torch'] = None; from nas import predict\n"
+        "import sys; sys.modules['torch'] = None; from nas.cli import predict\n"
         "predict.main(sys.argv[1:]); print('torchvision' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(exported[0]), "--top", "1", *map(str, pictures)]
@@ -241,7 +240,7 @@ def test_predicts_without_torch(exported, pictures, few):
 
 
 def test_a_checkpoint_predicts_the_same(exported, training, pictures, capsys):
-    from nas import predict
+    from nas.cli import predict
 
     texts = []
     for model in (exported[0], training, training / "best.pt"):
@@ -252,7 +251,7 @@ def test_a_checkpoint_predicts_the_same(exported, training, pictures, capsys):
 
 
 def test_images_that_cannot_be_read_do_not_stop_the_others(exported, pictures, tmp_path, capsys, monkeypatch):
-    from nas import predict
+    from nas.cli import predict
 
     (tmp_path / "broken.png").write_bytes(b"no image")
     arguments = ["/x/nas/predict.py", str(exported[0]), str(tmp_path / "broken.png"), "nothing.png", str(pictures[0])]

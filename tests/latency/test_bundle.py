@@ -21,26 +21,27 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import synthetic
 from onnx import numpy_helper
-from synthetic import Machine, network_ms
+from support import synthetic
+from support.synthetic import Machine, network_ms
 
-from nas import measure
-from nas.cost import count_cost
+from nas.arch.cost import count_cost
+from nas.arch.loading import load_space, load_spec
+from nas.arch.onnx_graph import part_model
+from nas.arch.parts import BlockPart, NetworkPart, Part, parts_of
+from nas.arch.published import published_spec
+from nas.arch.space import SearchSpace
+from nas.arch.spec import BlockSpec
+from nas.cli import measure
 from nas.errors import NasError
-from nas.latency import bundle, runner
-from nas.latency.building import companions_of
-from nas.latency.bundle import Rows, bundle_rows, emptied, write_bundle
+from nas.latency.bundle import runner
+from nas.latency.bundle import writing as bundle
+from nas.latency.bundle.runner import ARCHIVE, Bundle, Graph, ProgressLine, duration
+from nas.latency.bundle.writing import Rows, bundle_rows, emptied, write_bundle
 from nas.latency.device import Device
-from nas.latency.runner import ARCHIVE, Bundle, Graph, ProgressLine, duration
+from nas.latency.measuring import co_run_networks
 from nas.latency.table import LatencyTable, space_parts
-from nas.latency.timing import LANDMARK, ROW, SENTINELS, Effort, Run
-from nas.onnx_graph import part_model
-from nas.parts import BlockPart, NetworkPart, Part, parts_of
-from nas.published import published_spec
-from nas.registry import load_space, load_spec
-from nas.space import SearchSpace
-from nas.spec import BlockSpec
+from nas.latency.timing import ANCHOR, REFERENCE_COPIES, ROW, Effort, Run
 
 SCALE = (0.75, 96)
 COMPARED = load_spec("mobilenet_v3_small", resolution=96)
@@ -74,13 +75,13 @@ def zipped(sessions: list[Rows], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def few_zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sentinel and the parts of one network in three sessions of two rounds: a second on a real runtime."""
+    """The reference and the parts of one network in three sessions of two rounds: a second on a real runtime."""
     path = tmp_path_factory.mktemp("bundle") / "few.zip"
-    landmarks, rows = bundle_rows([], [], [COMPARED])
+    anchors, rows = bundle_rows([], [], [COMPARED])
     with pytest.MonkeyPatch.context() as patch:
-        for effort in ("LANDMARK", "ROW"):
+        for effort in ("ANCHOR", "ROW"):
             patch.setattr(bundle, effort, Effort(1.0, 2, 2))
-        write_bundle(path, [landmarks, Rows(rows.parts[:6], []), Rows(rows.parts[6:], [COMPARED])])
+        write_bundle(path, [anchors, Rows(rows.parts[:6], []), Rows(rows.parts[6:], [COMPARED])])
     return path
 
 
@@ -148,9 +149,9 @@ def few_folder(few_zipped: Path, tmp_path: Path) -> Path:
 
 
 def test_what_a_search_asks_for_is_in_it(sessions: list[Rows], space: SearchSpace) -> None:
-    table = LatencyTable(device=Device.this(), runtime=None, sentinel_ms=1.0)  # type: ignore[arg-type]
+    table = LatencyTable(device=Device.this(), runtime=None, reference_ms=1.0)  # type: ignore[arg-type]
     wanted = [*space_parts(space), *parts_of(COMPARED), NetworkPart(published_spec("mobilenet_v3_large"))]
-    wanted += [NetworkPart(end(scale)) for scale in space.scales for end in (space.smallest, space.largest)]
+    wanted += [NetworkPart(end(scale)) for scale in space.variants for end in (space.smallest, space.largest)]
     keys = [part.key for session in sessions for part in session.parts]
     assert set(keys) == {part.key for part in table.missing(wanted)}
     assert len(keys) == len(set(keys))
@@ -159,11 +160,11 @@ def test_what_a_search_asks_for_is_in_it(sessions: list[Rows], space: SearchSpac
 
 
 def test_rows_are_timed_as_this_package_times_them(sessions: list[Rows], space: SearchSpace) -> None:
-    """Whole networks first, which set the sentinel's time; then scale by scale, among the same networks as here."""
-    landmarks, rows, others = sessions
-    assert {type(part) for part in landmarks.parts} == {NetworkPart}
-    assert (landmarks.effort, rows.effort, others.effort) == (LANDMARK, ROW, ROW)
-    assert (landmarks.among, rows.among, others.among) == ([], companions_of(space), [])
+    """Whole networks first, which set the reference's time; then scale by scale, among the same networks as here."""
+    anchors, rows, others = sessions
+    assert {type(part) for part in anchors.parts} == {NetworkPart}
+    assert (anchors.effort, rows.effort, others.effort) == (ANCHOR, ROW, ROW)
+    assert (anchors.among, rows.among, others.among) == ([], co_run_networks(space), [])
     assert {part.key for part in space_parts(space)} <= {part.key for part in rows.parts}
 
 
@@ -259,15 +260,15 @@ def test_the_table_is_one_of_this_package(
     keys = {part.key for session in sessions for part in session.parts}
     assert set(table.rows) == keys
     specs = [space.sample(random.Random(seed)) for seed in range(10)]
-    sentinel_ms = network_ms(published_spec("mobilenet_v3_large"))
-    assert table.sentinel_ms == pytest.approx(sentinel_ms, abs=1e-6)
-    assert table.predict_ms(specs) == pytest.approx([network_ms(s) for s in specs], abs=40e-7 * sentinel_ms)
+    reference_ms = network_ms(published_spec("mobilenet_v3_large"))
+    assert table.reference_ms == pytest.approx(reference_ms, abs=1e-6)
+    assert table.predict_ms(specs) == pytest.approx([network_ms(s) for s in specs], abs=40e-7 * reference_ms)
     # Saved by the package itself it is the same file.
     text = path.read_text(encoding="utf-8")
     assert table.save().read_text(encoding="utf-8") == text
     assert os.listdir() == ["bundle", path.name] or os.listdir() == [path.name, "bundle"]
     out = capsys.readouterr().out
-    assert f"{path}: {len(keys)} rows, sentinel mobilenet_v3_large {sentinel_ms:.2f} ms" in out
+    assert f"{path}: {len(keys)} rows, reference mobilenet_v3_large {reference_ms:.2f} ms" in out
     with pytest.raises(NasError, match="exists already; remove it, or name another file with --out"):
         runner.run(folder, [])
 
@@ -312,7 +313,7 @@ def test_a_run_that_was_killed_goes_on(
         machine.compiled.clear()
         capsys.readouterr()
         table = LatencyTable.load(runner.run(few_folder, ["--out", "mine.json"]))
-        assert len(machine.compiled) == SENTINELS + len(whole.rows) - rows + 1  # what was missing, its companion
+        assert len(machine.compiled) == REFERENCE_COPIES + len(whole.rows) - rows + 1  # what was missing, its co_run
         assert table.rows.keys() == whole.rows.keys()
         assert [table.rows[key].ratio for key in table.rows] == pytest.approx([whole.rows[k].ratio for k in table.rows])
         assert (table.created == head["created"]) or cut == len(kept)
@@ -325,7 +326,7 @@ def interrupted(few_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The log of a run that was stopped after its first batch."""
     with monkeypatch.context() as patch:
         patch.setattr(runner, "Effort", lambda *effort: next(efforts))
-        efforts = iter([LANDMARK])
+        efforts = iter([ANCHOR])
         with pytest.raises(StopIteration):
             runner.run(few_folder, ["--out", "mine.json"])
     assert len(Path("mine.json.log").read_text(encoding="utf-8").splitlines()) == 2
@@ -449,7 +450,7 @@ def test_in_an_environment_of_numpy_and_onnxruntime(few_zipped: Path, tmp_path: 
     assert result.returncode == 0, result.stderr
     table = LatencyTable.load(tmp_path / "mine.json")
     table.check_device()
-    assert 0 < table.predict_ms([COMPARED])[0] < table.sentinel_ms
+    assert 0 < table.predict_ms([COMPARED])[0] < table.reference_ms
     assert table.runtime.version == onnxruntime.__version__
     help_text = call(script(bare_python, folder, "--help"), tmp_path).stdout
     assert "--threads" in help_text

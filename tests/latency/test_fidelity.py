@@ -5,16 +5,16 @@ import random
 
 import numpy as np
 import pytest
-import synthetic
-from synthetic import Machine, network_ms
+from support import synthetic
+from support.synthetic import Machine, network_ms
 
+from nas.arch.loading import load_space
+from nas.arch.space import SearchSpace, Variant
+from nas.arch.spec import ArchSpec
 from nas.errors import NasError
-from nas.latency.building import measure_missing, new_table
-from nas.latency.fidelity import check, covered_scales, figures, held_out
+from nas.latency.fidelity import check, covered_variants, figures, held_out
+from nas.latency.measuring import measure_missing, new_table
 from nas.latency.table import LatencyTable, space_parts
-from nas.registry import load_space
-from nas.space import Scale, SearchSpace
-from nas.spec import ArchSpec
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def test_figures_by_hand() -> None:
 
 
 def test_only_scales_that_are_whole_are_covered(table: LatencyTable, space: SearchSpace) -> None:
-    assert covered_scales(table, space) == [Scale(0.5, 96), Scale(1.0, 128)]
+    assert covered_variants(table, space) == [Variant(0.5, 96), Variant(1.0, 128)]
     del table.rows[next(key for key in table.rows if key.startswith("stem 96 "))]
-    assert covered_scales(table, space) == [Scale(1.0, 128)]
+    assert covered_variants(table, space) == [Variant(1.0, 128)]
 
 
 def test_networks_are_of_the_covered_scales_of_every_space(table: LatencyTable, space: SearchSpace) -> None:
@@ -59,7 +59,7 @@ def test_networks_are_of_the_covered_scales_of_every_space(table: LatencyTable, 
     assert sum(other.at([(0.75, 96)]).contains(spec) for spec in specs) == 20
     assert sum(space.at([(0.5, 96), (1.0, 128)]).contains(spec) for spec in specs) == 20
     assert not table.missing([])
-    with pytest.raises(NasError, match=r"all rows of no scale of mobilenet_v3_large; `python -m nas\.measure` adds"):
+    with pytest.raises(NasError, match=r"all rows of no variant of mobilenet_v3_large; `python -m nas\.measure` adds"):
         held_out(table, [load_space("mobilenet_v3_large")], 5, random.Random(0))
 
 
@@ -77,10 +77,10 @@ def test_a_true_table_has_no_error(table: LatencyTable, space: SearchSpace) -> N
 
 def test_what_the_parts_do_not_know_is_found(table: LatencyTable, space: SearchSpace, machine: Machine) -> None:
     """Whole networks that take 4 percent less than their parts, and each up to 3 more or less."""
-    sentinel = table.sentinel.spec.id
+    reference = table.reference.spec.id
 
     def whole(spec: ArchSpec) -> float:
-        return 1.0 if spec.id == sentinel else 0.96 * random.Random(spec.id).uniform(0.97, 1.03)
+        return 1.0 if spec.id == reference else 0.96 * random.Random(spec.id).uniform(0.97, 1.03)
 
     machine.whole = whole
     specs = held_out(table, [space], 60, random.Random(0))

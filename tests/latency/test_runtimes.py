@@ -10,15 +10,15 @@ import onnxruntime
 import pytest
 import torch
 
+from nas.arch.onnx_graph import INPUT, part_model
+from nas.arch.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart
+from nas.arch.published import published_spec
+from nas.arch.spec import BlockSpec, HeadSpec, StemSpec
 from nas.errors import NasError
-from nas.latency.runtimes import Profiler, Runtime
+from nas.latency.runtimes import RUNTIMES, Profiler, Runtime
 from nas.latency.runtimes.base import by_operation, clock_of, sample_images
 from nas.latency.runtimes.torch_eager import input_shape, part_module
-from nas.onnx_graph import INPUT, part_model
-from nas.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart
-from nas.published import published_spec
-from nas.registry import RUNTIMES, resolve
-from nas.spec import BlockSpec, HeadSpec, StemSpec
+from nas.names import resolve
 
 SMALL = published_spec("mobilenet_v3_small")
 PARTS: dict[str, Part] = {
@@ -172,9 +172,9 @@ def test_measuring_with_onnxruntime_never_loads_torch() -> None:
     code = (
         "import sys\n"
         "for name in ('torch', 'torchvision', 'openvino'): sys.modules[name] = None\n"
-        "from nas.latency.building import measure_missing, new_table\n"
-        "from nas.latency.runtimes import OnnxRuntime\n"
-        "from nas.parts import ContextPart\n"
+        "from nas.latency.measuring import measure_missing, new_table\n"
+        "from nas.latency.runtimes.onnx_runtime import OnnxRuntime\n"
+        "from nas.arch.parts import ContextPart\n"
         "for precision in ('float32', 'int8'):\n"
         "    table = new_table(OnnxRuntime(precision=precision))\n"
         "    assert measure_missing(table, [ContextPart(8, 4)]) == 1\n"

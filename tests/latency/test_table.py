@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import synthetic
-from synthetic import Machine, added_ms, network_ms, part_ms, pool_ms
+from support import synthetic
+from support.synthetic import Machine, added_ms, network_ms, part_ms, pool_ms
 
+from nas.arch.loading import load_space
+from nas.arch.parts import BlockPart, NetworkPart, context_of, parts_of
+from nas.arch.published import published_spec
+from nas.arch.space import SearchSpace
+from nas.arch.spec import BlockSpec
 from nas.errors import NasError
-from nas.latency.building import companions_of, measure_missing, new_table
 from nas.latency.device import Device
+from nas.latency.measuring import co_run_networks, measure_missing, new_table
 from nas.latency.networks import measure_latency
 from nas.latency.runtimes import Runtime
 from nas.latency.table import LatencyTable, RuntimeId, space_parts, table_file
-from nas.parts import BlockPart, NetworkPart, context_of, parts_of
-from nas.published import published_spec
-from nas.registry import load_space
-from nas.space import SearchSpace
-from nas.spec import BlockSpec
 
 SENTINEL_MS = network_ms(published_spec("mobilenet_v3_large"))
 # Rows keep seven digits after the point; some forty of them are in a network.
@@ -70,7 +70,7 @@ def test_predictions_are_what_networks_take(table: LatencyTable, space: SearchSp
     specs = [space.sample(random.Random(seed)) for seed in range(50)]
     predicted = table.predict_ms(specs)
     assert predicted == pytest.approx([network_ms(spec) for spec in specs], abs=EXACT)
-    assert table.sentinel_ms == pytest.approx(SENTINEL_MS)
+    assert table.reference_ms == pytest.approx(SENTINEL_MS)
     measured = measure_latency(specs[:5], table=table)
     assert [m.normalised_ms for m in measured] == pytest.approx(list(predicted[:5]), abs=EXACT)
     assert table.predict_ms([]).shape == (0,)
@@ -123,7 +123,7 @@ def test_only_what_is_missing_is_measured(table: LatencyTable, space: SearchSpac
     machine.ran.clear()
     assert measure_missing(table, space_parts(space)) == 0
     assert not machine.ran
-    table.bench  # noqa: B018, compiles the sentinel
+    table.bench  # noqa: B018, compiles the reference
     machine.compiled.clear()
     other = load_space("mobilenet_v3_small").at([(1.0, 96)])
     new = len(table.missing(space_parts(other)))
@@ -143,7 +143,7 @@ def test_a_missing_row_is_named_with_what_fills_it(table: LatencyTable, space: S
 
 
 def test_a_row_measured_later_is_seen_by_what_was_priced_before(machine: Machine, space: SearchSpace) -> None:
-    """Prices are remembered; a slower sentinel or a new row makes them anew."""
+    """LatencyPredictor are remembered; a slower reference or a new row makes them anew."""
     table, spec = new_table(runtime()), space.sample(random.Random(0))
     machine.speed = lambda now: 0.5
     measure_missing(table, parts_of(spec))
@@ -158,12 +158,12 @@ def test_the_sentinels_time_is_frozen_once_saved(machine: Machine, space: Search
     table = new_table(runtime())
     measure_missing(table, parts_of(space.sample(random.Random(0))))
     table.save(tmp_path / "table.json")
-    saved = table.sentinel_ms
+    saved = table.reference_ms
     machine.speed = lambda now: 2.0
     spec = published_spec("mobilenet_v2")
     for again in (table, LatencyTable.load(tmp_path / "table.json")):
         measure_missing(again, parts_of(spec))
-        assert again.sentinel_ms == saved
+        assert again.reference_ms == saved
         assert again.predict_ms([spec])[0] == pytest.approx(network_ms(spec), abs=EXACT)
 
 
@@ -172,18 +172,18 @@ def test_noise_does_not_bias_a_network(machine: Machine, space: SearchSpace) -> 
     table, specs = new_table(runtime()), [space.sample(random.Random(seed)) for seed in range(20)]
     measure_missing(table, [part for spec in specs for part in parts_of(spec)])
     truth = np.array([network_ms(spec) for spec in specs])
-    error = table.predict_ms(specs) / truth * SENTINEL_MS / table.sentinel_ms - 1
+    error = table.predict_ms(specs) / truth * SENTINEL_MS / table.reference_ms - 1
     assert np.abs(error).mean() < 0.02
     assert all(row.quartiles[0] < row.ratio < row.quartiles[1] for row in table.rows.values())
 
 
 def test_a_few_rows_more_take_the_factor_of_the_others(machine: Machine, space: SearchSpace) -> None:
     """Alone they tell none: without it, what trimming asks for would be dearer than the rows of the search."""
-    table, at = new_table(runtime()), space.at(space.scales[:1])
-    companions = companions_of(at)
-    machine.whole = lambda spec: 0.9 if spec in companions else 1.0
-    measure_missing(table, space_parts(at), among=companions)
-    network = at.smallest(at.scales[0])
+    table, at = new_table(runtime()), space.at(space.variants[:1])
+    co_runs = co_run_networks(at)
+    machine.whole = lambda spec: 0.9 if spec in co_runs else 1.0
+    measure_missing(table, space_parts(at), among=co_runs)
+    network = at.smallest(at.variants[0])
     assert table.predict_ms([network])[0] == pytest.approx(0.9 * network_ms(network), rel=1e-3)
     finer = network.with_block(1, expanded=328)  # which is no option of the space
     assert measure_missing(table, parts_of(finer), among=[finer]) > 0
@@ -206,7 +206,7 @@ def test_a_table_comes_back_as_it_was_saved(table: LatencyTable, space: SearchSp
     path = table.save(tmp_path / "folder" / "table.json")
     loaded = LatencyTable.load(path)
     assert loaded.path == path
-    for field in ("device", "runtime", "sentinel_ms", "num_classes", "rows", "created", "fidelity"):
+    for field in ("device", "runtime", "reference_ms", "num_classes", "rows", "created", "fidelity"):
         assert getattr(loaded, field) == getattr(table, field), field
     specs = [space.sample(random.Random(seed)) for seed in range(20)]
     assert loaded.predict_ms(specs).tolist() == table.predict_ms(specs).tolist()
@@ -231,7 +231,7 @@ def first_row(data: dict[str, Any]) -> dict[str, Any]:
 
 
 BROKEN: dict[str, tuple[Change, str]] = {
-    "newer": (lambda d: d.update(version=3), "version is 3; this program reads version 2"),
+    "newer": (lambda d: d.update(version=4), "version is 4; this program reads version 3"),
     "version true": (lambda d: d.update(version=True), "version is True"),
     "no version": (lambda d: d.pop("version"), "version is None"),
     "unknown key": (lambda d: d.update(colour="red"), "unknown key 'colour'; known: .*rows"),
@@ -239,7 +239,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "edited": (lambda d: first_row(d).update(ratio=first_row(d)["ratio"] * 1.01), "do not fit its hash"),
     "row gone": (lambda d: d["rows"].pop(next(iter(d["rows"]))), "do not fit its hash"),
     "row renamed": (lambda d: d["rows"].update(new=d["rows"].pop(next(iter(d["rows"])))), "do not fit its hash"),
-    "sentinel edited": (lambda d: d["sentinel"].update(ms=d["sentinel"]["ms"] * 2), "do not fit its hash"),
+    "reference edited": (lambda d: d["reference"].update(ms=d["reference"]["ms"] * 2), "do not fit its hash"),
     "no hash": (lambda d: d.pop("hash"), "'hash' is missing"),
     "NaN": (lambda d: first_row(d).update(ratio=float("nan")), r"row '.*' has the time nan; .*positive"),
     "infinite": (lambda d: first_row(d).update(ratio=float("inf")), "has the time inf"),
@@ -257,10 +257,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "device incomplete": (lambda d: d["device"].pop("cpu"), "device cannot be read"),
     "device with more": (lambda d: d["device"].update(colour="red"), "device cannot be read"),
     "runtime with more": (lambda d: d["runtime"].update(colour="red"), "damaged"),
-    "sentinel NaN": (lambda d: d["sentinel"].update(ms=float("nan")), "the sentinel's time is nan"),
-    "sentinel negative": (lambda d: d["sentinel"].update(ms=-1), "the sentinel's time is -1"),
-    "sentinel gone": (lambda d: d["sentinel"].pop("ms"), "damaged"),
-    "another sentinel": (lambda d: d["sentinel"].update(spec_id="0" * 12), "sentinel"),
+    "reference NaN": (lambda d: d["reference"].update(ms=float("nan")), "the reference's time is nan"),
+    "reference negative": (lambda d: d["reference"].update(ms=-1), "the reference's time is -1"),
+    "reference gone": (lambda d: d["reference"].pop("ms"), "damaged"),
+    "another reference": (lambda d: d["reference"].update(spec_id="0" * 12), "reference"),
     "classes": (lambda d: d.update(num_classes="many"), "damaged"),
     "endless classes": (lambda d: d.update(num_classes=float("inf")), "damaged"),
 }

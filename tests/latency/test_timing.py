@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import synthetic
-from synthetic import Machine
+from support import synthetic
+from support.synthetic import Machine
 
 from nas.latency import timing
 from nas.latency.device import allowed_cores, pinned
 from nas.latency.timing import (
     LONG,
+    REFERENCE_COPIES,
     ROW,
-    SENTINELS,
     SHORT,
     Bench,
     Effort,
@@ -60,7 +60,7 @@ def visits(machine: Machine) -> list[str]:
 def test_an_undisturbed_machine_is_timed_exactly_and_quickly(machine: Machine) -> None:
     session = timed(machine)
     assert np.abs(errors(session)).max() < 1e-9
-    assert session.sentinel_ms == pytest.approx(SENTINEL_MS)
+    assert session.reference_ms == pytest.approx(SENTINEL_MS)
     assert session.rounds == ROW.min_rounds
     for result, ms in zip(session.timings, TIMES_MS, strict=True):
         assert result.count == ROW.min_rounds
@@ -94,7 +94,7 @@ def test_a_machine_that_was_faster_yesterday_gives_the_same_ratios(machine: Mach
     machine.speed = lambda now: 0.7
     session = timed(machine)
     assert np.abs(errors(session)).max() < 1e-9
-    assert session.sentinel_ms == pytest.approx(SENTINEL_MS / 0.7)
+    assert session.reference_ms == pytest.approx(SENTINEL_MS / 0.7)
 
 
 def test_a_neighbour_that_comes_and_goes_does_not_move_the_ratios(machine: Machine) -> None:
@@ -104,17 +104,17 @@ def test_a_neighbour_that_comes_and_goes_does_not_move_the_ratios(machine: Machi
     machine.speed = lambda now: 1.0 if bisect.bisect(edges, now) % 2 else 1 / 1.5
     session = timed(machine, effort=THOROUGH)
     assert np.abs(errors(session)).max() < 0.01
-    assert session.sentinel_ms == pytest.approx(SENTINEL_MS, rel=0.01)
+    assert session.reference_ms == pytest.approx(SENTINEL_MS, rel=0.01)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_what_slows_different_work_by_different_shares_does_not_count(machine: Machine, seed: int) -> None:
-    """A quarter of the time a neighbour doubles the time of the programs, and adds half to the sentinel's.
+    """A quarter of the time a neighbour doubles the time of the programs, and adds half to the reference's.
 
     Were it there most of the time, it would be taken for the machine.
     """
     rng, disturbed = random.Random(seed), [False]
-    plain = {name: machine.program(name, ms) for name, ms in (("sentinel", 2.0), ("a", 1.0), ("b", 3.0))}
+    plain = {name: machine.program(name, ms) for name, ms in (("reference", 2.0), ("a", 1.0), ("b", 3.0))}
 
     def program(name: str, slowed: float) -> Run:
         def run() -> None:
@@ -124,12 +124,12 @@ def test_what_slows_different_work_by_different_shares_does_not_count(machine: M
 
         return run
 
-    bench = Bench(lambda: machine.now, [program("sentinel", 1.5)], [])
+    bench = Bench(lambda: machine.now, [program("reference", 1.5)], [])
     programs = [Program(program("a", 2.0), SHORT), Program(program("b", 2.0), SHORT)]
     session = time_interleaved(programs, bench, THOROUGH, rng=random.Random(seed))
     assert 0.2 < np.mean(disturbed) < 0.3
     assert [result.ratio for result in session.timings] == pytest.approx([0.5, 1.5])
-    assert session.sentinel_ms == pytest.approx(2.0)
+    assert session.reference_ms == pytest.approx(2.0)
 
 
 def test_moments_at_which_the_speed_changes_hardly_count(machine: Machine) -> None:
@@ -142,7 +142,7 @@ def test_moments_at_which_the_speed_changes_hardly_count(machine: Machine) -> No
 
 
 def test_outliers_do_not_move_the_ratio(machine: Machine) -> None:
-    """Every seventh run, the sentinel's too, takes five times as long."""
+    """Every seventh run, the reference's too, takes five times as long."""
     machine.outliers = 0.15
     assert np.abs(errors(timed(machine))).max() < 1e-9
 
@@ -158,7 +158,7 @@ def test_noise_averages_out_and_is_told(machine: Machine) -> None:
 
 
 def test_runs_that_warm_up_do_not_count(machine: Machine) -> None:
-    """The first three runs of every visit take twice as long, the sentinel's too."""
+    """The first three runs of every visit take twice as long, the reference's too."""
 
     def program(name: str, ms: float) -> Run:
         def run() -> None:
@@ -168,11 +168,11 @@ def test_runs_that_warm_up_do_not_count(machine: Machine) -> None:
 
         return run
 
-    bench = Bench(lambda: machine.now, [program("sentinel", 2.0)], [])
+    bench = Bench(lambda: machine.now, [program("reference", 2.0)], [])
     programs = [Program(program(name, ms), LONG) for name, ms in (("a", 1.0), ("b", 3.0))]
     session = time_interleaved(programs, bench, rng=random.Random(0))
     assert [result.ratio for result in session.timings] == pytest.approx([0.5, 1.5])
-    assert session.sentinel_ms == pytest.approx(2.0)
+    assert session.reference_ms == pytest.approx(2.0)
 
 
 # Rounds -----------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def test_rounds_bound_the_work(machine: Machine) -> None:
 def test_each_round_has_every_program_once_in_an_order_of_its_own(machine: Machine) -> None:
     timed(machine, effort=Effort(1e-9, 12, 12))
     names = [f"{ms} ms" for ms in TIMES_MS]
-    runs = [name for name in visits(machine) if name != "sentinel"]
+    runs = [name for name in visits(machine) if name != "reference"]
     rounds = [runs[start : start + len(names)] for start in range(0, len(runs), len(names))]
     assert len(rounds) == 12
     assert all(sorted(order) == sorted(names) for order in rounds)
@@ -226,22 +226,22 @@ def test_the_seed_decides_the_order(machine: Machine) -> None:
     assert order(1) != order(2)
 
 
-@pytest.mark.parametrize(("count", "of_a_round"), [(3, 1), (15, 2), (60, SENTINELS)])
+@pytest.mark.parametrize(("count", "of_a_round"), [(3, 1), (15, 2), (60, REFERENCE_COPIES)])
 def test_the_sentinel_runs_in_every_round(machine: Machine, count: int, of_a_round: int) -> None:
     session = timed(machine, [3.0 + i / 100 for i in range(count)])
     runs = visits(machine)
-    assert runs[0] == runs[-1] == "sentinel"
-    assert runs.count("sentinel") == of_a_round * session.rounds + 1
-    between = [len(list(group)) for name, group in itertools.groupby(runs, key=lambda name: name == "sentinel")]
+    assert runs[0] == runs[-1] == "reference"
+    assert runs.count("reference") == of_a_round * session.rounds + 1
+    between = [len(list(group)) for name, group in itertools.groupby(runs, key=lambda name: name == "reference")]
     assert max(between) <= math.ceil(count / of_a_round)
 
 
 def test_companions_run_in_every_round_and_are_timed(machine: Machine) -> None:
-    companions = [Program(machine.program(f"network {ms}", ms), LONG) for ms in (5.0, 8.0)]
+    co_runs = [Program(machine.program(f"network {ms}", ms), LONG) for ms in (5.0, 8.0)]
     programs = [Program(machine.program("noisy", 1.0, noise=0.4), SHORT)]
     bench = synthetic.bench(machine, SENTINEL_MS)
-    session = time_interleaved(programs, bench, rng=random.Random(0), companions=companions)
-    assert [t.ratio * SENTINEL_MS for t in session.companions] == pytest.approx([5.0, 8.0], rel=0.02)
+    session = time_interleaved(programs, bench, rng=random.Random(0), co_runs=co_runs)
+    assert [t.ratio * SENTINEL_MS for t in session.co_runs] == pytest.approx([5.0, 8.0], rel=0.02)
     assert len(session.timings) == 1
     assert machine.ran.count("network 5.0") == sum(LONG) * session.rounds
 
@@ -309,7 +309,7 @@ def test_the_quickest_cores_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "allowed_cores", lambda: [0, 1, 2, 3])
     monkeypatch.setattr(timing, "pinned", lambda cores: _Recorded(here, cores))
     machine.speed = lambda now: (0.5, 1.0, 1.2, 1.1)[here[0]]
-    run = machine.program("sentinel", 1.0)
+    run = machine.program("reference", 1.0)
     assert fastest_cores(lambda: machine.now, 1, run) == [2]
     assert fastest_cores(lambda: machine.now, 2, run) == [2, 3]
     machine.ran.clear()
@@ -333,6 +333,6 @@ def test_programs_run_on_the_cores_of_the_bench(monkeypatch: pytest.MonkeyPatch,
     asked: list[list[int]] = []
     monkeypatch.setattr(timing, "pinned", lambda cores: asked.append(cores) or _Recorded([], cores))
     plain = synthetic.bench(machine)
-    bench = Bench(plain.clock, plain.sentinels, [7])
+    bench = Bench(plain.clock, plain.references, [7])
     time_interleaved([Program(machine.program("a", 1.0), SHORT)], bench, rng=random.Random(0))
     assert asked == [[7]]

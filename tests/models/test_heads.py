@@ -8,11 +8,11 @@ from torch import nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
+from nas.arch.loading import load_space, load_spec
+from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.errors import NasError
 from nas.models.heads import detection_model, segmentation_model
 from nas.models.mobilenet import build_model
-from nas.registry import load_space, load_spec
-from nas.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 
 LARGE = load_spec("mobilenet_v3_large")
 

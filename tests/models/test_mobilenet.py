@@ -1,4 +1,4 @@
-"""The built module against torchvision's, against published sizes, and against the arithmetic of nas.cost."""
+"""The built module against torchvision's, against published sizes, and against the arithmetic of nas.arch.cost."""
 
 import copy
 import logging
@@ -14,11 +14,11 @@ from torch.nn.functional import conv2d
 from torchvision.models import mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, mobilenetv2, mobilenetv3
 from torchvision.models.mobilenetv3 import MobileNetV3, _mobilenet_v3_conf
 
-from nas.cost import count_cost, network_layers
+from nas.arch.cost import count_cost, network_layers
+from nas.arch.loading import load_space, load_spec
+from nas.arch.published import FAMILIES, published_names
+from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.models.mobilenet import InvertedResidual, build_model, folded_convolutions
-from nas.published import FAMILIES, published_names
-from nas.registry import load_space, load_spec
-from nas.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 
 # Parameters, and convolutional and linear MACs where they were measured, at 224 px and 1000 classes
 # (torchvision 0.29, timm 1.0.31, fvcore 0.1.5).
@@ -160,7 +160,7 @@ BLOCK_TYPES = [
 
 
 def plain_forward(spec: ArchSpec, folded, images: torch.Tensor) -> torch.Tensor:
-    """The network written out from the words of nas.spec, with the layers of `folded_convolutions`."""
+    """The network written out from the words of nas.arch.spec, with the layers of `folded_convolutions`."""
     activations = {"relu": nn.functional.relu, "relu6": nn.functional.relu6, "hswish": nn.functional.hardswish}
     gates = {"hard_sigmoid": nn.functional.hardsigmoid, "sigmoid": torch.sigmoid}
     layers = iter(folded)

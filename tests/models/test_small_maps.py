@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from nas.arch.loading import load_spec
 from nas.models.mobilenet import build_model
 from nas.models.small_maps import SmallMapConv2d, quicken
-from nas.registry import load_spec
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 3), (7, 7), (1, 3), (5, 2)])

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from nas.arch.loading import load_spec
 from nas.errors import NasError
 from nas.models.mobilenet import build_model
-from nas.registry import load_spec
 from nas.training.checkpoint import save_checkpoint
 from nas.training.initial import load_weights, take_weights
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from nas.arch.loading import load_spec
 from nas.errors import NasError
 from nas.models.mobilenet import build_model
-from nas.registry import load_spec
 from nas.training.data import EMBEDDED, Data, TensorImages, load_data
 from nas.training.distillation import Teacher
 from nas.training.loop import Machine, Training, _schedule, evaluate

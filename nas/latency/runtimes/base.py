@@ -14,7 +14,7 @@ import numpy as np
 from nas.errors import NasError
 
 if TYPE_CHECKING:
-    from nas.parts import Part
+    from nas.arch.parts import Part
 
 Run = Callable[[], None]
 Profile = list[tuple[str, float]]  # operations of a runtime and their milliseconds, the dearest first

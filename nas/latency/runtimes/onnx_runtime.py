@@ -24,7 +24,7 @@ from nas.latency.runtimes.base import (
 )
 
 if TYPE_CHECKING:
-    from nas.parts import Part
+    from nas.arch.parts import Part
 
 
 class OnnxRuntime:
@@ -73,7 +73,7 @@ class OnnxRuntime:
         return options
 
     def _model(self, part: Part) -> bytes:
-        from nas.onnx_graph import part_model
+        from nas.arch.onnx_graph import part_model
 
         model: bytes = part_model(part, self.precision).SerializeToString()
         return model

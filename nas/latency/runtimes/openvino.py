@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nas.arch.onnx_graph import part_model
+from nas.arch.parts import Part
 from nas.latency.runtimes.base import (
     PROFILED_RUNS,
     Profile,
@@ -14,8 +16,6 @@ from nas.latency.runtimes.base import (
     installed,
     sample_images,
 )
-from nas.onnx_graph import part_model
-from nas.parts import Part
 
 
 class OpenVino:

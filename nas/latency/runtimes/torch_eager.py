@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.arch.onnx_graph import random_weights
+from nas.arch.parts import CONTEXT_CHANNELS, ContextPart, HeadPart, NetworkPart, Part, StemPart, context_of
+from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.latency.runtimes.base import (
     PROFILED_RUNS,
     Profile,
@@ -17,9 +20,6 @@ from nas.latency.runtimes.base import (
     installed,
     sample_images,
 )
-from nas.onnx_graph import random_weights
-from nas.parts import CONTEXT_CHANNELS, ContextPart, HeadPart, NetworkPart, Part, StemPart, context_of
-from nas.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,7 +69,7 @@ class TorchEager:
 
 
 def part_module(part: Part) -> nn.Module:
-    """What `nas.onnx_graph.part_model` has for the part, its context and weights included, as a module."""
+    """What `nas.arch.onnx_graph.part_model` has for the part, its context and weights included, as a module."""
     import torch
     from torch import nn
 

@@ -1,0 +1,40 @@
+"""Define what an accuracy estimator is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from nas.arch.additive import AdditiveModel
+from nas.arch.space import SearchSpace
+from nas.arch.spec import ArchSpec
+
+
+class Estimates(NamedTuple):
+    """Estimated accuracies of n networks, arrays of shape (n,)."""
+
+    top1: np.ndarray  # percent
+    std: np.ndarray  # standard deviation of `top1`, percentage points
+    extrapolated: np.ndarray  # bool: outside what the estimator was fitted to
+
+
+class Estimator(Protocol):
+    """Predict the accuracy of networks without training them in full."""
+
+    name: str
+    training_recipe: str  # the training that the estimates speak for
+
+    @property
+    def proxy(self) -> Estimator | None:
+        """Return an estimator that ranks alike and answers at once, for one that trains networks; else None."""
+
+    def estimate(self, specs: Sequence[ArchSpec]) -> Estimates:
+        """Return top-1 (percent) and its standard deviation, one per spec."""
+
+    def compile(self, space: SearchSpace) -> Callable[[np.ndarray], np.ndarray]:
+        """Return a function from encodings, shape (n, decisions), to top-1 (percent), shape (n,)."""
+
+    def additive_model(self, space: SearchSpace) -> AdditiveModel | None:
+        """Return a score that is a sum over blocks and orders networks as top-1 does; None if there is none."""

@@ -1,0 +1,108 @@
+"""What a network costs, by arithmetic on its spec: multiply-accumulates, parameters, activation memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from nas.arch.spec import ArchSpec, PlacedBlock, halved
+
+NUM_CLASSES = 1000  # ImageNet's, the default everywhere
+FLOAT_BYTES = 4
+
+
+class Layer(NamedTuple):
+    """A convolution (or, at size 1 without normalisation, a linear layer) and the tensors around it."""
+
+    in_channels: int
+    out_channels: int
+    kernel: int
+    in_size: int
+    out_size: int
+    groups: int = 1
+    norm: bool = True  # batch norm instead of a bias
+    linear: bool = False
+    held: int = 0  # elements kept alive beside input and output: a residual, the tensor that SE scales
+
+    @property
+    def macs(self) -> int:
+        return self.weights * self.out_size**2
+
+    @property
+    def weights(self) -> int:
+        return self.out_channels * (self.in_channels // self.groups) * self.kernel**2
+
+    @property
+    def parameters(self) -> int:
+        return self.weights + self.out_channels * (2 if self.norm else 1)
+
+    @property
+    def activations(self) -> int:
+        """Elements alive while the layer runs."""
+        return self.in_channels * self.in_size**2 + self.out_channels * self.out_size**2 + self.held
+
+
+class Cost(NamedTuple):
+    """Costs of a network at batch 1. Batch norm, pooling and activations are not in the MACs, as in papers."""
+
+    conv_macs: int
+    linear_macs: int
+    params: int
+    peak_activation_bytes: int  # inputs + outputs + what is held beside them, float32, at the worst layer
+
+    @property
+    def macs(self) -> int:
+        return self.conv_macs + self.linear_macs
+
+    @property
+    def param_bytes(self) -> int:
+        """Float32."""
+        return FLOAT_BYTES * self.params
+
+    @property
+    def memory_bytes(self) -> int:
+        """What a network needs while it runs: its parameters and the activations of its worst layer."""
+        return self.param_bytes + self.peak_activation_bytes
+
+
+def count_cost(spec: ArchSpec, num_classes: int = NUM_CLASSES) -> Cost:
+    """Cost of `spec` with a classifier for `num_classes`."""
+    layers = list(network_layers(spec, num_classes))
+    return Cost(
+        conv_macs=sum(layer.macs for layer in layers if not layer.linear),
+        linear_macs=sum(layer.macs for layer in layers if layer.linear),
+        params=sum(layer.parameters for layer in layers),
+        peak_activation_bytes=FLOAT_BYTES * max(layer.activations for layer in layers),
+    )
+
+
+def network_layers(spec: ArchSpec, num_classes: int = NUM_CLASSES) -> Iterator[Layer]:
+    """Every convolution and linear layer, in the order in which they run."""
+    yield Layer(3, spec.stem.out, 3, spec.resolution, halved(spec.resolution, 2))
+    for placed in spec.walk():
+        yield from block_layers(placed)
+    channels, size = spec.head_input
+    if spec.head.conv:
+        yield Layer(channels, spec.head.conv, 1, size, size)
+        channels = spec.head.conv
+    if spec.head.hidden:
+        yield Layer(channels, spec.head.hidden, 1, 1, 1, norm=False, linear=True)
+        channels = spec.head.hidden
+    yield Layer(channels, num_classes, 1, 1, 1, norm=False, linear=True)
+
+
+def block_layers(placed: PlacedBlock) -> Iterator[Layer]:
+    """The convolutions of one block, squeeze-and-excitation's two included."""
+    block, size, out_size = placed.block, placed.in_size, placed.out_size
+    residual = placed.in_channels * size**2 if placed.has_residual else 0
+    expanded = block.expanded
+    if block.op == "mbconv":
+        yield Layer(placed.in_channels, expanded, 1, size, size)  # its input is the residual: counted once
+    yield Layer(
+        expanded, expanded, block.kernel, size, out_size, groups=expanded, held=residual if block.op == "mbconv" else 0
+    )
+    if block.se:
+        scaled = residual + expanded * out_size**2
+        yield Layer(expanded, block.se, 1, 1, 1, norm=False, held=scaled)
+        yield Layer(block.se, expanded, 1, 1, 1, norm=False, held=scaled)
+    yield Layer(expanded, block.out, 1, out_size, out_size, held=residual)

@@ -1,1 +1,0 @@
-"""Accuracy estimators: what a network would score, without training it in full."""

@@ -1,0 +1,58 @@
+"""Whole trainings: of a seed without weights before it is trimmed, and of what is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.arch.spec import ArchSpec
+from nas.console import Console
+from nas.netadapt.request import Request
+
+if TYPE_CHECKING:  # these load torch
+    from nas.models.mobilenet import MobileNet
+    from nas.training.recipes import Recipe
+
+
+def recipe_of(request: Request) -> Recipe:
+    from nas.training.recipes import load_recipe
+
+    recipe = load_recipe(request.recipe)
+    return recipe.replace(epochs=request.epochs) if request.epochs else recipe
+
+
+def trained_seed(request: Request, spec: ArchSpec, out: Path, console: Console, init: Path | None = None) -> MobileNet:
+    """A seed without weights is trained first; and one with those for other classes, from `init`, which holds them."""
+    from nas.training.checkpoint import load_model
+
+    recipe = recipe_of(request)
+    has = "no weights" if init is None else f"weights for other classes than those of {request.data}"
+    console.say(f"{spec.name} has {has}: training it for {recipe.epochs} epochs, into {out}")
+    _train(request, spec, recipe, out, None if init is None else str(init), console)
+    return load_model(out / "best.pt")
+
+
+def train_what_is_left(request: Request, final: Path, out: Path, console: Console) -> None:
+    """As `--finish` says: on from its weights, or from scratch as in the paper. `final` is the path of its spec."""
+    init = str(final.with_suffix(".pt")) if request.finish == "fine-tune" else None
+    _train(request, ArchSpec.load(final), recipe_of(request), out / request.finish, init, console)
+
+
+def _train(request: Request, spec: ArchSpec, recipe: Recipe, out: Path, init: str | None, console: Console) -> None:
+    from nas.training.data import load_data
+    from nas.training.run import LAST, Settings, best_epoch, train
+
+    assert request.data is not None
+    data = load_data(request.data, request.data_dir)
+    settings = Settings(
+        spec=spec, source=request.data, recipe=recipe, resolution=spec.resolution, seed=request.seed, init=init
+    )
+    with console.progress(f"training {spec.name}") as progress:
+        rows = train(
+            settings,
+            data,
+            out,
+            resume=(out / LAST).exists(),
+            on_step=lambda s: progress((s.epoch - 1 + s.step / s.steps) / s.epochs, f"epoch {s.epoch}/{s.epochs}"),
+        )
+    console.say(f"{spec.name}: {best_epoch(rows).top1:.2f} % on the validation images of {data.source}, in {out}")

@@ -1,0 +1,87 @@
+"""The network that trimming starts from, with its weights where there are some."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nas.arch.cost import NUM_CLASSES
+from nas.arch.loading import load_spec
+from nas.arch.spec import ArchSpec
+from nas.errors import NasError
+from nas.netadapt.request import Request
+
+if TYPE_CHECKING:  # it loads torch
+    from nas.models.mobilenet import MobileNet
+
+
+class Seed(NamedTuple):
+    spec: ArchSpec
+    model: MobileNet | None  # with weights; None where there are none
+    classes: tuple[str, ...]  # empty for ImageNet's
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes) or NUM_CLASSES
+
+
+def load_seed(request: Request) -> Seed:
+    """The network to start from, at the resolution of its images. Raises NasError for what does not fit together."""
+    name, resolution = request.network, request.resolution
+    model: MobileNet | None = None
+    classes: tuple[str, ...] = ()
+    if name.endswith(".pt"):
+        if request.weights:
+            raise NasError(f"{name}: a checkpoint has weights of its own; leave --weights out")
+        from nas.training.checkpoint import load_checkpoint, load_model
+
+        model, contents = load_model(name), load_checkpoint(name)
+        classes = tuple(contents["classes"])
+        spec = model.spec.replace(resolution=resolution or contents.get("resolution", model.spec.resolution))
+    else:
+        spec = load_spec(name, resolution=resolution)
+        if request.weights:
+            model = _with_weights(spec, request.weights)
+    if request.data:
+        from nas.training.data import EMBEDDED, EMBEDDED_RESOLUTION, load_data
+
+        classes = load_data(request.data, request.data_dir).classes
+        if request.data == EMBEDDED and not resolution and not name.endswith(".pt"):
+            spec = spec.replace(resolution=EMBEDDED_RESOLUTION)
+    if model is not None:
+        model.spec = spec
+    return Seed(spec, model, classes)
+
+
+def _with_weights(spec: ArchSpec, source: str) -> MobileNet:
+    """The seed with torchvision's published weights, or those of a file. Raises NasError if they are not its own."""
+    import torch
+
+    from nas.models.mobilenet import build_model
+    from nas.training.initial import TORCHVISION, load_weights
+
+    weights: Any
+    if source == "DEFAULT":
+        weights = load_weights(TORCHVISION, build_model(spec))
+    else:
+        try:
+            weights = torch.load(source, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise NasError(f"{source}: no such file") from None
+        except Exception as error:  # the unpickler's own, and whatever it stumbles over
+            raise NasError(f"{source}: not a file of weights ({str(error).splitlines()[0]})") from None
+        weights = weights.get("average", weights) if isinstance(weights, dict) else {}
+    tensors = [value for value in weights.values() if isinstance(value, torch.Tensor)]
+    if not tensors or len(tensors) < len(weights) or not tensors[-1].ndim:
+        raise NasError(f"{source}: not a file of weights; a state dict of the seed is wanted, or a checkpoint")
+    model = build_model(spec, len(tensors[-1]))  # the last one is the classifier's
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise NasError(f"{source}: not the weights of {spec.name}: {_first_mismatch(str(error))}") from None
+    return model.eval()
+
+
+def _first_mismatch(text: str) -> str:
+    """The first of torch's lines about what does not fit."""
+    lines = [line.strip() for line in text.splitlines()[1:]] or [text]
+    return lines[0][:200]

@@ -1,0 +1,1 @@
+"""Runs: the record of a run, its folder, its log."""

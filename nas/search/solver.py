@@ -1,0 +1,232 @@
+"""The proven optimum of a sum over blocks under hard limits, as an integer program (scipy's HiGHS)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+from nas.arch.additive import AdditiveModel, Pair
+from nas.search.limits import Limit, Row
+
+
+class Optimum(NamedTuple):
+    row: Row
+    score: float
+
+
+def solve(
+    score: AdditiveModel, limits: Sequence[Limit], variant: int, *, without: Collection[Row] = (), gap: float = 1e-9
+) -> Optimum | None:
+    """The network of one variant (its code) with the highest score within all limits; None if none is.
+
+    The rows of `without` are left out. The score is proven to be the highest within a relative `gap`.
+
+    One binary variable for each option of each slot and each depth of each stage: a slot has exactly one option
+    if its stage is that deep, else none. Sums over pairs are linearised, a largest part bounded by one variable.
+    """
+    program = _Program(score, limits, variant, spare=len(without))
+    for row in without:
+        program.leave_out(row)
+    while True:
+        found = program.solved(gap)
+        if found is None:
+            return None
+        codes = np.array([found])
+        if all(limit(codes)[0] <= limit.most for limit in limits):
+            return Optimum(found, float(score(codes)[0]))
+        program.leave_out(found)  # over a limit by less than the solver's tolerance: the best of all others
+
+
+def ranking(score: AdditiveModel, limits: Sequence[Limit], variants: Sequence[int]) -> Iterator[Optimum]:
+    """The optimum of these variants, the second best, and so on; each proven. Rows, of which two can be one network."""
+    given: list[Row] = []
+    best = {variant: solve(score, limits, variant) for variant in variants}
+    while any(best.values()):
+        optimum = max((found for found in best.values() if found), key=lambda found: found.score)
+        yield optimum
+        given.append(optimum.row)
+        variant = optimum.row[0]
+        best[variant] = solve(score, limits, variant, without=[row for row in given if row[0] == variant])
+
+
+class _Program:
+    """The integer program of one variant.
+
+    Options that others beat in every respect are not part of it, unless `spare` of these can be left out.
+    """
+
+    def __init__(self, score: AdditiveModel, limits: Sequence[Limit], variant: int, spare: int) -> None:
+        self._space = space = score.space
+        self._variant = variant
+        self._option_columns: list[dict[int, int]] = []
+        self._depth_columns: list[list[int]] = []
+        self._gain: list[float] = []
+        self._integral: list[bool] = []
+        self._rows: list[tuple[dict[int, float], float, float]] = []  # coefficients, lower and upper bound
+        paired = {slot for sums in (score, *(limit.sums for limit in limits)) for p in sums.pairs for slot in p[:2]}
+        for slot in range(len(space.slots)):
+            kept = _worth_having(score, limits, variant, slot, np.inf if slot in paired else spare)
+            scores = score.options[slot][variant]
+            self._option_columns.append({option: self._variable(scores[option]) for option in kept})
+        for stage in space.stages:
+            self._depth_columns.append([self._variable(0.0) for _ in stage.depths])
+        self._add_structure()
+        for limit in limits:
+            self._add_limit(limit)
+        for coefficients in self._paired(score):
+            for column, value in coefficients.items():
+                self._gain[column] += value
+
+    def _variable(self, gain: float, integral: bool = True) -> int:
+        self._gain.append(float(gain))
+        self._integral.append(integral)
+        return len(self._gain) - 1
+
+    def _add_structure(self) -> None:
+        """One depth a stage; one option in each slot that this depth reaches, none in the others."""
+        for depths in self._depth_columns:
+            self._rows.append((dict.fromkeys(depths, 1.0), 1.0, 1.0))
+        for slot, columns in zip(self._space.slots, self._option_columns, strict=True):
+            reached = self._deeper(slot.stage, slot.position)
+            self._rows.append((dict.fromkeys(columns.values(), 1.0) | dict.fromkeys(reached, -1.0), 0.0, 0.0))
+
+    def _deeper(self, stage: int, position: int) -> list[int]:
+        """Columns of the depths that reach a position."""
+        depths = self._space.stages[stage].depths
+        return [c for c, depth in zip(self._depth_columns[stage], depths, strict=True) if depth > position]
+
+    def _add_limit(self, limit: Limit) -> None:
+        """Divided by its bound, so that the solver's tolerance is the same for milliseconds and bytes."""
+        total: dict[int, float] = {}
+        unit = abs(limit.most) or 1.0
+        for columns, values in zip(self._option_columns, limit.sums.options, strict=True):
+            total |= {column: values[self._variant, option] / unit for option, column in columns.items()}
+        for coefficients in self._paired(limit.sums):
+            for column, value in coefficients.items():
+                total[column] = total.get(column, 0.0) + value / unit
+        if limit.peaks is not None:
+            peak = self._variable(0.0, integral=False)
+            total[peak] = 1.0
+            for columns, values in zip(self._option_columns, limit.peaks.options, strict=True):
+                own = {column: values[self._variant, option] / unit for option, column in columns.items()}
+                self._rows.append((own | {peak: -1.0}, -np.inf, 0.0))
+            self._rows.append(({peak: 1.0}, float(limit.peaks.constants[self._variant]) / unit, np.inf))
+        self._rows.append((total, -np.inf, (limit.most - float(limit.sums.constants[self._variant])) / unit))
+
+    def _paired(self, sums: AdditiveModel) -> list[dict[int, float]]:
+        return [coefficients for pair in sums.pairs if (coefficients := self._pair(pair))]
+
+    def _pair(self, pair: Pair) -> dict[int, float]:
+        """A pair's value as a sum over new variables, one for each two classes of options that it tells apart."""
+        first, second = self._option_columns[pair.first], self._option_columns[pair.second]
+        values = pair.values[self._variant][np.ix_(list(first), list(second))]
+        if not values.any():
+            return {}
+        rows, row_of = np.unique(values, axis=0, return_inverse=True)
+        table, column_of = np.unique(rows, axis=1, return_inverse=True)
+        cells = np.array([[self._variable(0.0, integral=False) for _ in row] for row in table])
+        # The cells are the product of the two choices where the blocks meet, and 0 elsewhere.
+        for lines, columns, class_of in ((cells, first, row_of), (cells.T, second, column_of)):
+            for number, line in enumerate(lines):
+                members = [
+                    column for column, of in zip(columns.values(), class_of.ravel(), strict=True) if of == number
+                ]
+                self._rows.append((dict.fromkeys(line.tolist(), 1.0) | dict.fromkeys(members, -1.0), -np.inf, 0.0))
+        one, other = self._space.slots[pair.first], self._space.slots[pair.second]
+        meeting = self._deeper(one.stage, one.position if one.stage != other.stage else other.position)
+        if one.stage != other.stage:  # where the first is the last of its stage
+            meeting = sorted(set(meeting) - set(self._deeper(one.stage, one.position + 1)))
+        self._rows.append((dict.fromkeys(cells.ravel().tolist(), 1.0) | dict.fromkeys(meeting, -1.0), 0.0, 0.0))
+        return dict(zip(cells.ravel().tolist(), table.ravel().tolist(), strict=True))
+
+    def leave_out(self, row: Row) -> None:
+        chosen: list[int | None] = []
+        for s, columns in enumerate(self._depth_columns):
+            chosen.append(columns[row[self._space.depth_column(s)]])
+        for slot, options in zip(self._space.slots, self._option_columns, strict=True):
+            column = self._space.slot_column(slot)
+            if row[column] >= 0:
+                option = 0
+                for decision in range(column, column + 4):
+                    option = option * len(self._space.decisions[decision].choices) + row[decision]
+                chosen.append(options.get(option))
+        if None not in chosen:  # else it cannot come about anyway
+            self._rows.append((dict.fromkeys(chosen, 1.0), -np.inf, len(chosen) - 1.0))  # type: ignore[arg-type]
+
+    def solved(self, gap: float) -> Row | None:
+        counts = [len(coefficients) for coefficients, _, _ in self._rows]
+        matrix = csr_array(
+            (
+                [value for coefficients, _, _ in self._rows for value in coefficients.values()],
+                (
+                    np.repeat(np.arange(len(counts)), counts),
+                    [column for coefficients, _, _ in self._rows for column in coefficients],
+                ),
+            ),
+            shape=(len(counts), len(self._gain)),
+        )
+        integral = np.array(self._integral)
+        with _nothing_printed():
+            result = milp(
+                -np.array(self._gain),
+                integrality=integral.astype(int),
+                bounds=Bounds(0, 1),
+                constraints=LinearConstraint(
+                    matrix, [low for _, low, _ in self._rows], [high for _, _, high in self._rows]
+                ),
+                options={"mip_rel_gap": gap},
+            )
+        return None if result.x is None else self._row(result.x > 0.5)
+
+    def _row(self, on: np.ndarray) -> Row:
+        row = [-1] * len(self._space.decisions)
+        row[0] = self._variant
+        for s, depths in enumerate(self._depth_columns):
+            row[self._space.depth_column(s)] = next(code for code, column in enumerate(depths) if on[column])
+        for slot, options in zip(self._space.slots, self._option_columns, strict=True):
+            first = self._space.slot_column(slot)
+            for option, column in options.items():
+                if on[column]:
+                    for decision in range(first + 3, first - 1, -1):
+                        option, row[decision] = divmod(option, len(self._space.decisions[decision].choices))
+        return tuple(row)
+
+
+def _worth_having(score: AdditiveModel, limits: Sequence[Limit], variant: int, slot: int, spare: float) -> list[int]:
+    """Options that at most `spare` others beat (are no worse than in all respects), and that no limit forbids."""
+    worse = [-score.options[slot][variant]]
+    allowed = np.ones(len(worse[0]), bool)
+    for limit in limits:
+        worse.append(limit.sums.options[slot][variant])
+        if limit.peaks is not None:
+            worse.append(limit.peaks.options[slot][variant])
+            allowed &= worse[-1] + limit.sums.constants[variant] <= limit.most
+    respects = np.array(worse)
+    beats = (respects[:, :, None] <= respects[:, None, :]).all(axis=0)
+    alike = beats & beats.T
+    beats &= ~alike | (np.arange(len(allowed))[:, None] < np.arange(len(allowed)))  # of two that are equal, the first
+    return [int(option) for option in np.flatnonzero((beats.sum(axis=0) <= spare) & allowed)]
+
+
+@contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """HiGHS 1.12 prints a line of its debugging now and then, past Python and whatever it is told."""
+    library = ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
+    library.fflush(None)
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 1)
+        yield
+    finally:
+        library.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)

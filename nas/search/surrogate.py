@@ -1,0 +1,134 @@
+"""An additive model of accuracy that is fitted to evaluated networks, starting from terms known before.
+
+    surrogate = Surrogate(prior.additive_model(space))
+    surrogate.fit(codes, top1)          # what was evaluated so far
+    surrogate.terms                     # a sum over blocks again: an integer program can find its optimum
+    mean, std = surrogate.predict(codes)
+
+Evaluated accuracy is taken to be `level + slope * known terms`, plus a correction for each choice of each decision and
+for each variant, which is drawn to 0: Bayesian ridge regression. Without data it is the known terms; corrections
+appear where the data ask for them. How large they and an evaluation's noise are is what makes the data most likely
+(the evidence; MacKay 1992, Neural Computation 4, 415): what is evaluated overrules known terms that are poor.
+Uncertainty is that of large ones: accuracy is not quite a sum, which evidence for a sum does not see.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nas.arch.additive import AdditiveModel
+from nas.arch.space import SearchSpace
+
+# Standard deviations, in that of the evaluated accuracies.
+CORRECTIONS = (0.03, 0.1, 0.3, 1.0)
+NOISES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of an evaluation that is repeated
+CAUTIOUS = 0.3
+SLOPE_STD, LEVEL_STD = 0.5, 3.0
+
+
+class Surrogate:
+    """Bayesian ridge towards `known`, a score that rises with accuracy."""
+
+    def __init__(self, known: AdditiveModel) -> None:
+        self._known = known
+        self._space = known.space
+        self._prior = np.concatenate([[LEVEL_STD, SLOPE_STD], np.full(_columns(self._space), CAUTIOUS)])
+        self._centre, self._spread = 0.0, 1.0
+        self._known_mean, self._known_std = 0.0, 1.0
+        self._mean = np.zeros(len(self._prior))
+        self._mean[1] = 1.0
+        self._covariance = np.diag(self._prior**2)
+
+    def fit(self, codes: np.ndarray, top1: np.ndarray) -> None:
+        """Takes networks (n, decisions) with their evaluated accuracies (n,), in place of what it took before."""
+        top1, known = np.asarray(top1, float), self._known(codes)
+        self._centre, self._spread = float(top1.mean()), float(top1.std()) or 1.0
+        self._known_mean, self._known_std = float(known.mean()), float(known.std()) or 1.0
+        features = self._features(codes)
+        start = np.zeros(len(self._prior))
+        start[1] = 1.0  # one standard deviation of the known terms is worth one of the accuracies
+        left = (top1 - self._centre) / self._spread - features @ start
+        correction, noise = self._likeliest(features, left)
+        self._mean = start + self._posterior(features, correction, noise) @ (features.T @ left) / noise**2
+        self._covariance = self._posterior(features, CAUTIOUS, CAUTIOUS)
+
+    def _posterior(self, features: np.ndarray, correction: float, noise: float) -> np.ndarray:
+        """The covariance of the coefficients."""
+        stds = np.concatenate([self._prior[:2], np.full(features.shape[1] - 2, correction)])
+        covariance = np.linalg.inv(features.T @ features / noise**2 + np.diag(stds**-2.0))
+        return (covariance + covariance.T) / 2  # symmetric to the last bit
+
+    def _likeliest(self, features: np.ndarray, left: np.ndarray) -> tuple[float, float]:
+        """The correction and the noise that make `left` (n,) most likely."""
+        given = (features[:, :2] * self._prior[:2] ** 2) @ features[:, :2].T
+        corrected = features[:, 2:] @ features[:, 2:].T
+        found = []
+        for correction in CORRECTIONS:
+            variances, axes = np.linalg.eigh(given + correction**2 * corrected)
+            along = (axes.T @ left) ** 2
+            for noise in NOISES:
+                total = variances.clip(0) + noise**2
+                found.append((-float((along / total + np.log(total)).sum()), correction, noise))
+        return max(found)[1:]
+
+    def predict(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Accuracy and its standard deviation, without an evaluation's own noise: arrays of shape (n,)."""
+        features = self._features(codes)
+        variance = np.einsum("ij,jk,ik->i", features, self._covariance, features)
+        return self._centre + self._spread * (features @ self._mean), self._spread * np.sqrt(variance)
+
+    @property
+    def terms(self) -> AdditiveModel:
+        """`predict`'s accuracy as a sum over blocks."""
+        return self._sums(self._mean)
+
+    def drawn(self, generator: np.random.Generator) -> AdditiveModel:
+        """One of the models that the data allow (Thompson sampling): its optimum is worth evaluating."""
+        return self._sums(generator.multivariate_normal(self._mean, self._covariance, method="cholesky"))
+
+    def _sums(self, coefficients: np.ndarray) -> AdditiveModel:
+        level, slope, *corrections = coefficients
+        slope = self._spread * slope / self._known_std
+        own = self._spread * np.array(corrections)
+        variants = len(self._space.variants)
+        constants = (
+            self._centre + self._spread * level + slope * (self._known.constants - self._known_mean) + own[:variants]
+        )
+        options, at = [], variants
+        for slot, values in zip(self._space.slots, self._known.options, strict=True):
+            first = self._space.slot_column(slot)
+            sizes = [len(decision.choices) for decision in self._space.decisions[first : first + 4]]
+            added = np.zeros(1)
+            for size in sizes:
+                added = (added[:, None] + own[at : at + size]).ravel()
+                at += size
+            options.append(slope * values + added)
+        return AdditiveModel(
+            self._space, constants, options, [p._replace(values=slope * p.values) for p in self._known.pairs]
+        )
+
+    def _features(self, codes: np.ndarray) -> np.ndarray:
+        codes = np.asarray(codes)
+        features = np.zeros((len(codes), len(self._prior)))
+        features[:, 0] = 1.0
+        features[:, 1] = (self._known(codes) - self._known_mean) / self._known_std
+        rows = np.arange(len(codes))
+        features[rows, 2 + codes[:, 0]] = 1.0
+        at = 2 + len(self._space.variants)
+        for slot in self._space.slots:
+            first = self._space.slot_column(slot)
+            for decision in range(first, first + 4):
+                there = codes[:, decision] >= 0
+                features[rows[there], at + codes[there, decision]] = 1.0
+                at += len(self._space.decisions[decision].choices)
+        return features
+
+
+def _columns(space: SearchSpace) -> int:
+    """A correction for each variant and for each choice of each decision of each slot."""
+    decisions = [
+        decision
+        for slot in space.slots
+        for decision in space.decisions[space.slot_column(slot) : space.slot_column(slot) + 4]
+    ]
+    return len(space.variants) + sum(len(decision.choices) for decision in decisions)

@@ -1,0 +1,320 @@
+"""Trainings of a second or less: what an estimate rests on, and whole searches that rest on such estimates."""
+
+import json
+import math
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import synthetic
+from support.searching import Told
+
+from nas.accuracy import short_training
+from nas.accuracy.short_training import ShortTraining
+from nas.arch.cost import count_cost
+from nas.arch.loading import load_space
+from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, load_results
+from nas.cli import search
+from nas.errors import NasError
+from nas.search.request import Request
+from nas.search.run import search as find
+from nas.training.data import EMBEDDED, Data, TensorImages, load_data
+from nas.training.loop import DivergedError, Training
+from nas.training.recipes import Recipe
+
+
+def tiny(out: int) -> ArchSpec:
+    blocks = (BlockSpec(kernel=3, expanded=16, out=out, stride=2),)
+    return ArchSpec(name="tiny", resolution=96, stem=StemSpec(out=8), blocks=blocks, head=HeadSpec(conv=32))
+
+
+@pytest.fixture(autouse=True)
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Little images, one thread and two epochs; the ids of the networks that are trained."""
+    data, part = load_data(EMBEDDED), {}
+    for name, images, count in (("train", data.train, 256), ("val", data.val, 100)):
+        part[name] = TensorImages(images.images[:count], images.labels[:count])
+    little = Data(data.source, data.classes, **part)
+    done: list[str] = []
+    build = short_training.build_model
+
+    def built(spec: ArchSpec, *arguments: Any) -> Any:
+        done.append(spec.id)
+        return build(spec, *arguments)
+
+    def load(source: str, data_dir: object) -> Data:
+        load_data(source, data_dir)  # its errors
+        return little
+
+    monkeypatch.setattr(short_training, "load_data", load)
+    monkeypatch.setattr(short_training, "build_model", built)
+    monkeypatch.setitem(ShortTraining.__init__.__kwdefaults__, "epochs", 2)
+    monkeypatch.setitem(ShortTraining.__init__.__kwdefaults__, "threads", 1)
+    return done
+
+
+def entries(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+
+
+# Estimates --------------------------------------------------------------------------------------------
+
+
+def test_an_estimate_is_the_validation_accuracy_of_a_training(trained: list[str]) -> None:
+    estimator = ShortTraining()
+    assert estimator.resolution == 32
+    top1, std, extrapolated = estimator.estimate([tiny(8)])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = short_training.build_model(tiny(8), 10, estimator._recipe.dropout)
+    *_, last = Training(model, estimator.data, estimator._recipe, resolution=32).epochs()
+    assert top1[0] == pytest.approx(last.top1, abs=1e-6)
+    assert std[0] == pytest.approx(100 * np.sqrt(last.top1 / 100 * (1 - last.top1 / 100) / 100))
+    assert not extrapolated[0]
+    assert "fashion-mnist-sample" in estimator.training_recipe
+    assert "2 epochs" in estimator.training_recipe
+    assert "32 px" in estimator.training_recipe
+
+
+def test_nothing_is_trained_twice(trained: list[str], tmp_path: Path) -> None:
+    log, specs = tmp_path / "run" / "estimates.jsonl", [tiny(8), tiny(16)]
+    one, other = ShortTraining(log=log), ShortTraining(log=log)
+    first = one.estimate([*specs, specs[0]])
+    assert trained == [spec.id for spec in specs]
+    again = other.estimate(specs)  # another process, or a resumed run
+    np.testing.assert_array_equal(again.top1, first.top1[:2])
+    np.testing.assert_array_equal(again.std, first.std[:2])
+    other.estimate([tiny(24)])
+    one.estimate([tiny(24)])
+    assert len(trained) == 3
+    ShortTraining(log=log, seed=1).estimate(specs[:1])  # another training
+    assert len(trained) == 4
+    assert [entry["spec_id"] for entry in entries(log)] == trained
+
+
+def test_half_a_line_of_a_killed_process_is_no_harm(trained: list[str], tmp_path: Path) -> None:
+    log = tmp_path / "estimates.jsonl"
+    ShortTraining(log=log).estimate([tiny(8), tiny(16)])
+    log.write_bytes(log.read_bytes()[:-20])
+    ShortTraining(log=log).estimate([tiny(16)])
+    assert trained == [tiny(8).id, tiny(16).id, tiny(16).id]
+    ShortTraining(log=log).estimate([tiny(8), tiny(16)])
+    assert len(trained) == 3
+
+
+@pytest.mark.parametrize("lost", ["spec_id", "settings", "curve", "top1", "std", "diverged"])
+def test_a_line_that_is_no_training_is_named(trained: list[str], tmp_path: Path, lost: str) -> None:
+    log = tmp_path / "estimates.jsonl"
+    ShortTraining(log=log).take([tiny(8), tiny(16)], [50.0, 60.0])
+    first, second = entries(log)
+    del second[lost]
+    for line in (second, second | {lost: None}, [], 3):
+        log.write_text(f"{json.dumps(first)}\n{json.dumps(line)}\n", encoding="utf-8")
+        with pytest.raises(
+            NasError, match=r"estimates.jsonl: line 2 is no training of this program's; take it"
+        ) as error:
+            ShortTraining(log=log).estimate([tiny(8)])
+        assert "\n" not in str(error.value)
+    assert not trained
+
+
+class MadeUp:
+    """A training at whose end a network has as many points as its parameters say, after as many an epoch for all."""
+
+    def __init__(self, model: Any, data: Data, recipe: Recipe, **options: Any) -> None:
+        self.recipe = recipe
+        self.start = 10 * math.log10(count_cost(model.spec).params)
+
+    def epochs(self) -> Iterator[SimpleNamespace]:
+        for epoch in range(1, self.recipe.epochs + 1):
+            yield SimpleNamespace(epoch=epoch, top1=self.start + 2 * epoch)
+
+
+def test_hyperband_stops_who_falls_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(short_training, "Training", MadeUp)
+    order = random.Random(0).sample(range(1, 31), 24)
+    specs = [tiny(8 * k) for k in order]
+    top1 = ShortTraining(epochs=8, log=tmp_path / "log").estimate(specs).top1
+    logged = entries(tmp_path / "log")
+    lengths = {entry["spec_id"]: len(entry["curve"]) for entry in logged}
+    assert lengths[tiny(8 * max(order)).id] == 8
+    assert 3 <= sum(length < 8 for length in lengths.values()) <= 21
+    # The expected gain is what others had, so that the order is that of whole trainings.
+    assert list(np.argsort(-top1)) == list(np.argsort([-k for k in order]))
+    # Another process, or a resumed run, stops where this one would have.
+    (tmp_path / "half").write_text("".join(json.dumps(entry) + "\n" for entry in logged[:12]), encoding="utf-8")
+    ShortTraining(epochs=8, log=tmp_path / "half").estimate(specs)
+    assert entries(tmp_path / "half") == logged
+
+
+class Diverging(MadeUp):
+    """Networks with an odd number of thousands of parameters diverge in the second epoch."""
+
+    def __init__(self, model: Any, *arguments: Any, **options: Any) -> None:
+        super().__init__(model, *arguments, **options)
+        self.odd = bool(count_cost(model.spec).params // 1000 % 2)
+
+    def epochs(self) -> Iterator[SimpleNamespace]:
+        for metrics in super().epochs():
+            if self.odd and metrics.epoch == 2:
+                raise DivergedError("the training diverged")
+            yield metrics
+
+
+def test_a_training_that_diverges_counts_as_the_worst(
+    trained: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(short_training, "Training", Diverging)
+    odd, even = (
+        next(tiny(8 * k) for k in range(1, 99) if count_cost(tiny(8 * k)).params // 1000 % 2 == r) for r in (1, 0)
+    )
+    told: list[str] = []
+    first = ShortTraining(log=tmp_path / "log", say=told.append).estimate([odd, even])
+    assert first.top1[0] == 0 < first.top1[1]
+    assert told == [f"warning: the training of network {odd.id} diverged; it counts as 0 %"]
+    logged = entries(tmp_path / "log")
+    assert [(len(entry["curve"]), entry["diverged"]) for entry in logged] == [(1, True), (2, False)]
+    again = ShortTraining(log=tmp_path / "log", say=told.append).estimate([even, odd])
+    assert again.top1.tolist() == first.top1.tolist()[::-1]
+    assert len(told) == len(trained) == 2, "it was trained again, or its failure is not known"
+
+
+def test_what_else_goes_wrong_in_a_training_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(self: MadeUp) -> Iterator[SimpleNamespace]:
+        raise NasError("image.png cannot be read")
+
+    monkeypatch.setattr(short_training, "Training", MadeUp)
+    monkeypatch.setattr(MadeUp, "epochs", unreadable)
+    with pytest.raises(NasError, match="cannot be read"):
+        ShortTraining().estimate([tiny(8)])
+
+
+def test_what_others_estimated_is_taken_over(trained: list[str]) -> None:
+    estimator = ShortTraining()
+    estimator.take([tiny(8)], [61.5])
+    assert estimator.estimate([tiny(8)]).top1[0] == 61.5
+    estimator.estimate([tiny(16)])  # the pruner has no curve of the other, and none is needed
+    assert trained == [tiny(16).id]
+
+
+def test_codes_are_estimated_like_specs(trained: list[str]) -> None:
+    space = load_space("mobilenet_v3_small").at([(0.35, 96)])
+    estimator, codes = ShortTraining(), space.encode([space.smallest((0.35, 96))])
+    assert estimator.compile(space)(codes) == estimator.estimate([space.smallest((0.35, 96))]).top1
+    assert len(trained) == 1
+
+
+# Whole searches ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(short_training, "Training", MadeUp)  # MobileNetV3-Large takes a while otherwise
+    synthetic.empty_folder(monkeypatch, tmp_path)
+    synthetic.install(monkeypatch)
+    return tmp_path
+
+
+def request(**changes: Any) -> Request:
+    plain: dict[str, Any] = {
+        **{"budget_ms": 0.7, "only": "large", "large_space": "few.py", "runtime": "synthetic", "trials": 4},
+        **{"estimator": "short-training", "data": EMBEDDED, "strategy": "fitted"},
+    }
+    return Request(**plain | changes)
+
+
+def test_a_search_prints_the_validation_accuracy_of_that_data(
+    folder: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--large-space", "few.py", "--only", "large", "--runtime", "synthetic", "--trials", "4"]
+    search.main([*common, "--budget-ms", "0.7", "--data", EMBEDDED, "--out", "run"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "est.: short-training: fashion-mnist-sample, validation accuracy after 2 epochs" in printed
+    results = load_results(folder / "run" / "large.json")
+    logged = {entry["spec_id"]: entry["top1"] for entry in entries(folder / "run" / "estimates.jsonl")}
+    spec = ArchSpec.load(folder / "run" / "large.json")
+    assert results["accuracy"]["top1"] == pytest.approx(logged[spec.id], abs=1e-3)
+    assert len(trained) == len(set(trained)) == len(logged)
+    manifest = json.loads((folder / "run" / "run.json").read_text(encoding="utf-8"))
+    for network in manifest["networks"]:  # published ones have been trained alike, or are left out
+        assert network["top1_source"] == "estimated"
+        assert network["estimated_top1"] == pytest.approx(logged[ArchSpec.from_dict(network["spec"]).id], abs=1e-3)
+    assert {network["name"] for network in manifest["networks"]} > {"mobilenet_v3_large", "mobilenet_v3_small"}
+    assert manifest["roles"]["large"]["optimum"] is None
+    assert "fashion-mnist-sample" in (folder / "run" / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_killed_search_goes_on_without_training_again(
+    folder: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = find(request(), Path("whole"))
+    once, build = list(trained), short_training.build_model
+    trained.clear()
+
+    def dies(spec: ArchSpec, *arguments: Any) -> Any:
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return build(spec, *arguments)
+
+    monkeypatch.setattr(short_training, "build_model", dies)
+    with pytest.raises(KeyboardInterrupt):
+        find(request(), Path("run"))
+    monkeypatch.setattr(short_training, "build_model", build)
+    run = find(request(), Path("run"), resume=True)
+    assert trained == once
+    assert [t.spec.id for t in run.trials("large")] == [t.spec.id for t in whole.trials("large")]
+    assert (Path("run") / "large.json").read_text() == (Path("whole") / "large.json").read_text()
+
+
+def test_a_search_goes_on_where_trainings_diverge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(short_training, "Training", Diverging)
+    told = Told()
+    find(request(trials=6), Path("run"), console=told)
+    logged = entries(folder / "run" / "estimates.jsonl")
+    failed = {entry["spec_id"] for entry in logged if entry["diverged"]}
+    assert 0 < len(failed) < len(logged), "all or none of the networks diverged"
+    warnings = {f"warning: the training of network {spec_id} diverged; it counts as 0 %" for spec_id in failed}
+    assert warnings <= set(told.lines)
+    assert ArchSpec.load(folder / "run" / "large.json").id not in failed
+
+
+@pytest.mark.parametrize("objective", ["top1", "mnasnet"])
+def test_what_others_on_a_data_base_trained_is_not_trained_again(
+    folder: Path, trained: list[str], objective: str
+) -> None:
+    shared = {"storage": "sqlite:///shared.db", "study": "common", "strategy": "random", "objective": objective}
+    one = find(request(**shared), Path("one"))
+    own = {trial.spec.id: trial.top1 for trial in one.trials("large", "random")}
+    assert set(own) <= set(trained)
+    trained.clear()
+    two = find(request(**shared), Path("two"))
+    assert {t.spec.id: t.top1 for t in two.trials("large", "random")} == pytest.approx(own)
+    assert not set(own) & set(trained)
+
+
+def test_other_strategies_work_beside_it(folder: Path, trained: list[str]) -> None:
+    run = find(request(strategy="tpe"), Path("run"))
+    assert len(run.trials("large", "tpe")) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": None}, "--estimator short-training trains networks: name the images with --data"),
+        ({"estimator": "imagenet-prior"}, "--data is for --estimator short-training"),
+        ({"strategy": "exact"}, "--strategy exact needs an accuracy that is a sum over blocks"),
+        ({"resolution": (96, 128)}, "name a single --resolution"),
+        ({"recipe_level": "timm-ra"}, "--recipe-level is of imagenet-prior"),
+        ({"data": "no-such"}, "unknown data source 'no-such'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(NasError, match=message) as error:
+        find(request(**changes), Path("run"))
+    assert "\n" not in str(error.value)
+    assert not Path("run").exists()

@@ -1,0 +1,335 @@
+"""The command on a machine that is known: where it ends, what it leaves, and how it is taken up again."""
+
+import csv
+import itertools
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import synthetic
+from support.synthetic import Machine, network_ms
+
+from nas.arch.published import published_spec
+from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, load_results
+from nas.cli import netadapt
+from nas.errors import NasError
+from nas.latency.table import LatencyTable
+from nas.models.mobilenet import build_model
+from nas.netadapt import evaluators, fine_tuning
+from nas.netadapt.fine_tuning import TunedProposals
+from nas.netadapt.long_training import recipe_of
+from nas.netadapt.trimming import Trimming
+from nas.runs.folder import RunFolder
+from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
+from nas.training.data import EMBEDDED, Data, TensorImages, load_data
+
+SPEC = ArchSpec(
+    name="chain",
+    resolution=96,
+    stem=StemSpec(out=16),
+    blocks=(
+        BlockSpec(op="sepconv", kernel=3, expanded=16, out=16),
+        BlockSpec(kernel=3, expanded=72, out=24, stride=2),
+        BlockSpec(kernel=5, expanded=96, out=24, se=24, activation="hswish"),
+        BlockSpec(kernel=3, expanded=96, out=40, stride=2),
+    ),
+    head=HeadSpec(conv=64, hidden=32),
+)
+COMMAND = "python -m nas.netadapt"
+ON_IMAGES = SPEC.replace(resolution=32)
+Call = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    synthetic.empty_folder(monkeypatch, tmp_path)
+    SPEC.save("chain.json")
+    return synthetic.install(monkeypatch)
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs the command; what it prints."""
+
+    def called(*arguments: str, share: float = 0.8, network: str = "chain.json") -> str:
+        full_ms = full(network) if "--data" not in arguments else network_ms(ON_IMAGES, 10)
+        budget = ["--budget-ms", str(share * full_ms), "--runtime", "synthetic"]
+        netadapt.main([network, *budget, *arguments])
+        return capsys.readouterr().out
+
+    return called
+
+
+def full(network: str) -> float:
+    return network_ms(SPEC if network.startswith("chain") else published_spec(network))
+
+
+def rows(folder: str) -> list[dict[str, str]]:
+    with Path(folder, "steps.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def step_files(folder: str) -> dict[str, Any]:
+    return {path.name: json.loads(path.read_text()) for path in sorted(Path(folder, "steps").glob("*.json"))}
+
+
+def made_checkpoint() -> None:
+    torch.manual_seed(0)
+    model = build_model(SPEC, 10)
+    classes = list(load_data(EMBEDDED).classes)
+    contents = {"spec": ON_IMAGES.to_dict(), "classes": classes, "resolution": 32}
+    save_checkpoint("chain.pt", {**contents, "average": model.state_dict()})
+
+
+ON_DATA = ("--data", EMBEDDED, "--proposal-steps", "1", "--step", "0.03")
+TRAINED = (*ON_DATA, "--out", "run")
+
+
+@pytest.fixture
+def few_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """To train on and to judge by, so that neither a training nor a proposal takes long."""
+    whole = load_data(EMBEDDED)
+    train, val = (
+        TensorImages(part.images[:count], part.labels[:count]) for part, count in ((whole.train, 600), (whole.val, 200))
+    )
+    few = Data(whole.source, whole.classes, train, val)
+    monkeypatch.setattr("nas.training.data.load_data", lambda source, data_dir: few)
+    monkeypatch.setattr(fine_tuning, "JUDGING_IMAGES", 200)
+    monkeypatch.setattr(fine_tuning, "CALIBRATION_IMAGES", 128)
+    monkeypatch.setattr(evaluators, "recipe_of", lambda request: recipe_of(request).replace(batch_size=32))
+    fine_tuning.split_data.cache_clear()
+    yield
+    fine_tuning.split_data.cache_clear()
+
+
+# What is left behind ----------------------------------------------------------------------------------
+
+
+def test_a_run_by_the_prior(call: Call) -> None:
+    out = call("--out", "run", "--measure-every", "2")
+    budget_ms = 0.8 * network_ms(SPEC)
+    final, results = ArchSpec.load("run/final.json"), load_results("run/final.json")
+    assert network_ms(final) <= budget_ms
+    assert results["measured_ms"] == pytest.approx(network_ms(final), rel=1e-3)
+    table = rows("run")
+    assert [int(row["step"]) for row in table] == list(range(len(table)))
+    assert len(table) > 5
+    assert table[0]["cut"] == ""
+    assert table[1]["cut"] == "wider and faster: block 2: expanded 72 to 80"
+    for before, after in itertools.pairwise(table):
+        assert after["before_ms"] == before["predicted_ms"]
+        assert float(after["predicted_ms"]) < float(before["predicted_ms"])
+        assert float(after["accuracy_before"]) == pytest.approx(float(before["accuracy"]))
+        assert f"  {after['cut']}" in out
+    for row in table[:-1]:
+        assert bool(row["measured_ms"]) == (int(row["step"]) % 2 == 0)
+        if row["measured_ms"]:
+            assert float(row["measured_ms"]) == pytest.approx(float(row["predicted_ms"]), rel=0.01)
+    family = json.loads(Path("run/trajectory.json").read_text())["networks"]
+    specs = [ArchSpec.from_dict(network["spec"]) for network in family]
+    assert [spec.id for spec in specs] == [row["spec_id"] for row in table]
+    assert (specs[0], specs[-1]) == (SPEC, final)
+    trials = RunFolder(Path("run"), json.loads(Path("run/run.json").read_text())["arguments"], COMMAND, resume=True)
+    assert [trial.spec.id for trial in trials.trials("netadapt")] == [row["spec_id"] for row in table]
+    assert "python -m nas.netadapt" in trials.manifest["command"]
+
+
+def test_what_whole_networks_take_beyond_their_parts_is_taken_off_the_budget(call: Call, machine: Machine) -> None:
+    reference = published_spec("mobilenet_v3_large").id
+    machine.whole = lambda spec: 1.0 if spec.id == reference else 1.1
+    call("--out", "run")
+    final = ArchSpec.load("run/final.json")
+    assert 0.9 * 0.8 * network_ms(SPEC) < 1.1 * network_ms(final) <= 0.8 * network_ms(SPEC)
+
+
+def test_a_seed_that_fits_is_copied(call: Call) -> None:
+    out = call("--out", "run", share=1.1)
+    assert "chain fits the budget of" in out
+    assert ArchSpec.load("run/final.json") == SPEC
+    assert len(rows("run")) == 1
+
+
+def test_weights_go_along(call: Call) -> None:
+    torch.manual_seed(0)
+    model = build_model(SPEC, 1000)
+    torch.save(model.state_dict(), "weights.pth")
+    call("--weights", "weights.pth", "--out", "run")
+    trimmed = load_model("run/final.pt")
+    assert trimmed.spec == ArchSpec.load("run/final.json")
+    assert torch.equal(trimmed.features[0][0].weight, model.features[0][0].weight)
+
+
+def test_torchvisions_weights_from_a_file(call: Call) -> None:
+    from torchvision.models import mobilenet_v3_small
+
+    torch.manual_seed(0)
+    torch.save(mobilenet_v3_small().state_dict(), "small.pth")
+    call("--weights", "small.pth", "--out", "run", network="mobilenet_v3_small", share=0.97)
+    assert load_model("run/final.pt").spec == ArchSpec.load("run/final.json")
+    assert len(rows("run")) > 1
+
+
+def test_a_run_on_images(call: Call, few_images: None) -> None:
+    made_checkpoint()
+    out = call(*TRAINED, network="chain.pt", share=0.9)
+    assert "accuracy: 1 steps on fashion-mnist-sample" in out
+    final = ArchSpec.load("run/final.json")
+    assert network_ms(final, 10) <= 0.9 * network_ms(ON_IMAGES, 10)
+    assert LatencyTable.load(next(Path("latency_tables").glob("*-n10.json"))).num_classes == 10
+    table = rows("run")
+    for number, row in enumerate(table):
+        model = load_model(f"run/steps/{number:04}.pt")
+        assert model.spec.id == row["spec_id"]
+        assert 0 < float(row["top1"]) < 100
+    places = [row["cut"].partition(" to ")[0] for row in table[2:]]
+    assert len(set(places)) > 1
+
+
+def test_a_seed_without_weights_is_trained_first_and_what_is_left_at_last(call: Call, few_images: None) -> None:
+    training = ("--epochs", "1", "--finish", "fine-tune")
+    out = call(*TRAINED, *training, share=0.95)
+    assert "chain has no weights: training it for 1 epochs, into run/seed" in out
+    assert load_model("run/seed/best.pt").spec == ON_IMAGES
+    assert load_model("run/fine-tune/best.pt").spec.id == ArchSpec.load("run/final.json").id
+
+
+def test_weights_for_other_classes_are_trained_on_those_of_the_images_first(call: Call, few_images: None) -> None:
+    """With a classifier that is new, the first cuts would be chosen by chance."""
+    torch.manual_seed(0)
+    torch.save(build_model(SPEC, 1000).state_dict(), "weights.pth")
+    out = call(*TRAINED, "--weights", "weights.pth", "--epochs", "1", share=0.95)
+    assert "chain has weights for other classes than those of fashion-mnist-sample: training it for 1 epochs" in out
+    trained = load_checkpoint("run/seed/best.pt")
+    assert (trained["init"], len(trained["classes"])) == ("run/seed/first.pt", 10)
+    first = load_model("run/steps/0000.pt")
+    assert torch.equal(first.classifier[3].weight, load_model("run/seed/best.pt").classifier[3].weight)
+
+
+# Stopped and taken up again ---------------------------------------------------------------------------
+
+
+def killed(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, after: int, work: Callable[[], Any]) -> None:
+    """Does `work` in a process that is killed, without a chance to tidy, in the call `after` of `where.name`."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return
+    try:
+        calls, real = iter(range(after, -1, -1)), getattr(where, name)
+
+        def dies(*arguments: Any, **options: Any) -> Any:
+            if not next(calls):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(where, name, dies)
+        work()
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(("name", "after"), [("_add", 2), ("_log", 2), ("_log", 0), ("_add", 4)])
+def test_a_killed_run_goes_the_same_way(call: Call, monkeypatch: pytest.MonkeyPatch, name: str, after: int) -> None:
+    call("--out", "whole")
+    for file in Path("latency_tables").iterdir():
+        file.unlink()
+    killed(monkeypatch, Trimming, name, after, lambda: call("--out", "run"))
+    assert 0 < len(step_files("run")) + (name == "_log") < len(step_files("whole"))
+    call("--out", "run", "--resume")
+    assert step_files("run") == step_files("whole")
+    assert rows("run") == rows("whole")
+    assert Path("run/trajectory.json").read_text() == Path("whole/trajectory.json").read_text()
+    folder = RunFolder(Path("run"), json.loads(Path("run/run.json").read_text())["arguments"], COMMAND, resume=True)
+    assert [trial.spec.id for trial in folder.trials("netadapt")] == [row["spec_id"] for row in rows("whole")]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_killed_run_on_images_goes_the_same_way(
+    call: Call, monkeypatch: pytest.MonkeyPatch, few_images: None
+) -> None:
+    made_checkpoint()
+    call(*ON_DATA, "--out", "whole", network="chain.pt", share=0.9)
+    steps = len(step_files("whole"))
+    assert steps > 2
+
+    def begun() -> None:
+        call(*ON_DATA, "--out", "run", network="chain.pt", share=0.9)
+
+    killed(monkeypatch, TunedProposals, "estimate", steps - 2, begun)
+    assert 1 < len(step_files("run")) < steps
+    call(*ON_DATA, "--out", "run", "--resume", network="chain.pt", share=0.9)
+    assert step_files("run") == step_files("whole")
+    weights, again = (load_model(f"{folder}/final.pt").state_dict() for folder in ("whole", "run"))
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_a_run_is_taken_up_with_its_own_arguments_only(call: Call) -> None:
+    call("--out", "run")
+    with pytest.raises(NasError, match="was begun with --metric ratio, not with --metric accuracy"):
+        call("--out", "run", "--resume", "--metric", "accuracy")
+    with pytest.raises(NasError, match="already holds a run"):
+        call("--out", "run")
+
+
+# Bad input --------------------------------------------------------------------------------------------
+
+
+def test_a_budget_that_trimming_cannot_reach(call: Call) -> None:
+    with pytest.raises(NasError, match=r"trimming ends at 0\.\d+ ms, above the budget of .* kept in run") as error:
+        call("--out", "run", share=0.05)
+    assert "\n" not in str(error.value)
+    last = ArchSpec.load("run/final.json")
+    assert network_ms(last) < 0.5 * network_ms(SPEC)
+    assert json.loads(Path("run/trajectory.json").read_text())["networks"][-1]["spec_id"] == last.id
+
+
+def test_a_training_at_the_end_needs_images(call: Call) -> None:
+    with pytest.raises(NasError, match="--finish scratch needs images to train on; name them with --data"):
+        call("--finish", "scratch", "--out", "run")
+    assert not Path("run").exists(), "nobody said so before the trimming"
+
+
+def test_weights_that_are_not_the_seeds(call: Call) -> None:
+    torch.save(build_model(SPEC.with_block(2, expanded=48, se=16), 1000).state_dict(), "weights.pth")
+    with pytest.raises(NasError, match=r"weights.pth: not the weights of chain: size mismatch for features.3"):
+        call("--weights", "weights.pth", "--out", "run")
+    torch.save({"a": 1}, "other.pth")
+    for name in ("other.pth", "chain.json"):
+        with pytest.raises(NasError, match=f"{name}: not a file of weights"):
+            call("--weights", name, "--out", "run")
+    with pytest.raises(NasError, match=r"nowhere.pth: no such file"):
+        call("--weights", "nowhere.pth", "--out", "run")
+    assert not Path("run").exists()
+
+
+def foreign(table: Path) -> None:
+    """The table as if it were of another machine."""
+    loaded = LatencyTable.load(table)
+    device = loaded.device
+    loaded.device = type(device).from_dict(device.to_dict() | {"cpu": "Another CPU"})
+    loaded.save("foreign.json")
+
+
+def test_another_devices_table(call: Call, machine: Machine) -> None:
+    """Its rows are enough to trim by, but nothing is measured; a row that it lacks is named."""
+    call("--out", "here")
+    foreign(next(Path("latency_tables").glob("*.json")))
+    machine.ran.clear()
+    call("--out", "there", "--table", "foreign.json")
+    assert not machine.ran
+    assert all(not row["measured_ms"] for row in rows("there"))
+    assert [row["cut"] for row in rows("there")][:4] == [row["cut"] for row in rows("here")][:4]
+    with pytest.raises(NasError, match=r"is of another device \(Another CPU\) and lacks \d+ rows .* mbconv 16x48 k3 e"):
+        call("--out", "deeper", "--table", "foreign.json", share=0.4)
+    with pytest.raises(NasError, match=r"foreign.json is of synthetic 1\.0, .*; ask for that with --runtime synthetic"):
+        netadapt.main(["chain.json", "--budget-ms", "0.1", "--table", "foreign.json", "--out", "deeper"])
+    made_checkpoint()
+    with pytest.raises(NasError, match=r"foreign.json is of networks with 1000 classes, and these have 10"):
+        call(*TRAINED, "--table", "foreign.json", network="chain.pt")

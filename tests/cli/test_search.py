@@ -1,0 +1,158 @@
+"""The command from its arguments to its last line, on a machine that is known."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import synthetic
+from support.synthetic import Machine
+
+from nas.arch.loading import load_spec
+from nas.cli import search
+from nas.latency.table import LatencyTable
+from nas.runs.folder import RunFolder
+from nas.search.request import Request
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    synthetic.empty_folder(monkeypatch, tmp_path)
+    return synthetic.install(monkeypatch)
+
+
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs the command without drawing its report; what it prints."""
+    monkeypatch.setattr("nas.report.writing.write_report", lambda path: path / "index.html")
+
+    def call(*arguments: str) -> str:
+        few = ["--large-space", "few.py", "--small-space", "few.py", "--runtime", "synthetic", "--trials", "4"]
+        search.main([*few, *arguments])
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        return printed.out
+
+    return call
+
+
+def test_a_search_ends_with_what_was_found_and_where_it_lies(searched: Callable[..., str]) -> None:
+    out = searched("--budget-ms", "0.6", "--small-budget-ms", "0.4", "--out", "runs/one")
+    lines = out.splitlines()
+    manifest = json.loads(Path("runs/one/run.json").read_text(encoding="utf-8"))
+    for network in manifest["networks"]:
+        shown = [line for line in lines if re.match(rf"\s*{network['name']}\s", line)]
+        assert len(shown) == (network["raw_ms"] is not None)
+        if shown:
+            assert f"{network['measured_ms']:.2f}" in shown[0]
+            assert f"{network['estimated_top1']:.1f}" in shown[0]
+    assert any(line.startswith("large: 0.") and "of 0.6 ms" in line for line in lines)
+    assert any(line.startswith("small: 0.") and "of 0.4 ms" in line for line in lines)
+    for role in ("large", "small"):
+        proven = manifest["roles"][role]["optimum"]["proven"]["top1"]
+        (line,) = (line for line in lines if line.startswith(f"{role}: proven optimum of the model"))
+        assert f"{proven:.3f} %" in line
+        assert re.search(r"best of \d+ trials of tpe: \d\d\.\d+ %, \d\.\d+ below", line)
+    assert "specs:  runs/one/large.json runs/one/small.json" in lines
+    assert f"report: {Path('runs/one/index.html')}" in lines
+    assert "train:  python -m nas.train runs/one/small.json" in lines
+    assert all(load_spec(f"runs/one/{role}.json").blocks for role in ("large", "small"))
+    assert manifest["command"].startswith("python -m nas.search")
+
+
+def test_the_report_is_drawn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the real thing, once: the run that a search leaves is one that a report can read."""
+    few = ["--large-space", "few.py", "--runtime", "synthetic", "--trials", "4", "--only", "large"]
+    search.main([*few, "--budget-ms", "0.6", "--out", "run"])
+    page = Path("run/index.html").read_text(encoding="utf-8")
+    assert "<html" in page
+    assert list(Path("run/figures").glob("*.png"))
+    assert "report: run/index.html" in capsys.readouterr().out
+
+
+def test_what_is_predicted_only_is_shown_as_such(searched: Callable[..., str]) -> None:
+    searched("--budget-ms", "0.6", "--only", "large", "--out", "there")
+    (file,) = Path("latency_tables").iterdir()
+    table = LatencyTable.load(file)
+    dataclasses.replace(table, device=dataclasses.replace(table.device, cpu="Another CPU")).save("other.json")
+    elsewhere = ("--budget-ms", "0.6", "--only", "large", "--table", "other.json", "--allow-other-device")
+    lines = searched(*elsewhere, "--out", "here").splitlines()
+    assert "ms: predicted, not measured, for Another CPU, synthetic 1.0, normalised" in lines
+    assert any(line.startswith("note: latencies are predicted, not measured") for line in lines)
+    shown = [
+        name
+        for name in ("found large", "mobilenet_v3_large", "mobilenet_v3_small", "ofa_")
+        if any(re.match(rf"\s*{name}", line) for line in lines)
+    ]
+    assert shown == ["found large", "mobilenet_v3_large", "mobilenet_v3_small"]
+    assert any(re.match(r"large: 0\.5\d of 0\.6 ms", line) for line in lines)
+
+
+def test_folders_are_named_after_the_budget_and_never_taken_twice(searched: Callable[..., str]) -> None:
+    for name in ("0.6ms", "0.6ms-2"):
+        assert f"report: reports/{name}/index.html" in searched("--budget-ms", "0.6", "--only", "large")
+    before = Path("reports/0.6ms-2/trials.csv").read_bytes()
+    assert "report: reports/0.6ms-2/" in searched("--budget-ms", "0.6", "--only", "large", "--resume")
+    assert Path("reports/0.6ms-2/trials.csv").read_bytes() == before
+    assert not Path("reports/0.6ms-3").exists()
+
+
+def test_every_argument_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def stop(request: Request, out: Path, *, resume: bool, console: object) -> RunFolder:
+        seen.append((request, out, resume))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.search.run.search", stop)
+    arguments = (
+        "--budget-ms 7.5 --small-budget-ms 2.5 --only small --large-space a --small-space b --width 0.5 1 "
+        "--resolution 96 128 --table t.json --runtime r --threads 3 --precision p --allow-other-device "
+        "--estimator e --recipe-level l --strategy s --trials 9 "
+        "--objective mnasnet --reward-w -0.15 "
+        "--workers 3 --storage sqlite:///x.db --study y "
+        "--max-params 3.5M --max-memory-mb 20.5 "
+        "--seed 3 --out o --resume"
+    )
+    for text in (arguments, "--budget-ms 20"):
+        with pytest.raises(KeyboardInterrupt):
+            search.main(text.split())
+    assert seen[0] == (
+        Request(
+            budget_ms=7.5,
+            small_budget_ms=2.5,
+            only="small",
+            large_space="a",
+            small_space="b",
+            width=(0.5, 1.0),
+            resolution=(96, 128),
+            table="t.json",
+            runtime="r",
+            threads=3,
+            precision="p",
+            allow_other_device=True,
+            estimator="e",
+            recipe_level="l",
+            strategy="s",
+            trials=9,
+            objective="mnasnet",
+            reward_w=-0.15,
+            workers=3,
+            storage="sqlite:///x.db",
+            study="y",
+            max_params=3_500_000,
+            max_memory_mb=20.5,
+            seed=3,
+        ),
+        Path("o"),
+        True,
+    )
+    assert seen[1] == (Request(budget_ms=20.0), Path("reports/20ms"), False), "defaults differ"
+
+
+def test_a_budget_that_does_not_bind_is_said(searched: Callable[..., str]) -> None:
+    out = searched("--budget-ms", "99", "--only", "large")
+    assert re.search(r"large: \d.* of 99 ms; the budget does not bind", out)

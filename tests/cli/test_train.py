@@ -1,0 +1,207 @@
+"""The command as a user runs it, on a network that trains in a second."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
+from nas.cli import run, train
+from nas.errors import NasError
+from nas.training import data as training_data
+from nas.training.checkpoint import load_checkpoint
+from nas.training.data import TensorImages
+
+SPEC = ArchSpec(
+    name="tiny net",
+    resolution=48,
+    stem=StemSpec(out=8),
+    blocks=(BlockSpec(kernel=3, expanded=16, out=8, stride=2),),
+    head=HeadSpec(conv=16),
+)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A folder of one's own with a spec in it, and 400 images instead of 12,000."""
+    monkeypatch.chdir(tmp_path)
+    SPEC.save("tiny.json")
+    embedded = training_data._embedded()
+    few = training_data.Data(
+        embedded.source,
+        embedded.classes,
+        *(TensorImages(part.images[:200], part.labels[:200]) for part in (embedded.train, embedded.val)),
+    )
+    monkeypatch.setattr(training_data, "_embedded", lambda: few)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def settings_of(folder: str) -> dict:
+    return load_checkpoint(Path(folder) / "last.pt")
+
+
+def test_trains_and_says_what_came_out(capsys):
+    train.main(["tiny.json", "--epochs", "2"])
+    out = capsys.readouterr().out
+    folder = "reports/tiny-net-fashion-mnist-sample"
+    assert f"into {folder}" in out
+    assert "epoch   1: loss " in out
+    assert "epoch   2: loss " in out
+    assert "best accuracy " in out
+    assert settings_of(folder)["resolution"] == 32
+    assert settings_of(folder)["recipe"]["epochs"] == 2
+    # What it says last is a program that runs.
+    program = out.splitlines()[-1].strip() + "; print(model.spec.name)"
+    assert "load_model" in program
+    scope: dict = {}
+    exec(program, scope)
+    assert scope["model"].spec == SPEC
+
+
+def test_every_argument_arrives():
+    words = "--data fashion-mnist-sample --recipe quick --epochs 1 --resolution 40 --batch-size 50 --seed 3 --out here"
+    train.main(["tiny.json", *words.split()])
+    saved = settings_of("here")
+    assert (saved["resolution"], saved["seed"], saved["source"]) == (40, 3, "fashion-mnist-sample")
+    assert (saved["recipe"]["name"], saved["recipe"]["epochs"], saved["recipe"]["batch_size"]) == ("quick", 1, 50)
+
+
+def test_starts_from_weights_and_learns_from_a_teacher(capsys):
+    """The teacher, a spec, is trained first; a checkpoint is taken as it is."""
+    wide = SPEC.with_block(0, expanded=32).replace(name="wide")
+    wide.save("wide.json")
+    train.main(["tiny.json", "--epochs", "2", "--teacher", "wide.json", "--out", "first"])
+    out = capsys.readouterr().out
+    assert out.index("first the teacher, wide, into first/teacher") < out.index("best accuracy")
+    assert load_checkpoint("first/teacher/last.pt")["epoch"] == 2
+    saved = settings_of("first")
+    assert (saved["teacher"], saved["init"], saved["epoch"]) == ("wide.json", None, 2)
+    words = "wide.json --epochs 1 --teacher first/teacher/best.pt --init first/best.pt --accumulate 2 --out second"
+    train.main(words.split())
+    out = capsys.readouterr().out
+    # The stem, its norm, the projection's norm, the last 1x1 with its norm, the classifier; not what is wider.
+    assert "took the weights of 6 of 11 layers; new are features.1.block.0.0" in out
+    assert (settings_of("second")["teacher"], settings_of("second")["init"]) == (
+        "first/teacher/best.pt",
+        "first/best.pt",
+    )
+    train.main(["wide.json", "--out", "second", "--resume"])
+    with pytest.raises(
+        NasError, match=r"--teacher is other\.pt, and the training to resume has first/teacher/best\.pt"
+    ):
+        train.main(["wide.json", "--out", "second", "--resume", "--teacher", "other.pt"])
+
+
+def test_no_teacher_is_trained_for_a_folder_that_is_used(capsys):
+    train.main(["tiny.json", "--epochs", "1", "--out", "here"])
+    with pytest.raises(NasError, match="here: already holds a training"):
+        train.main(["tiny.json", "--epochs", "1", "--teacher", "tiny.json", "--out", "here"])
+    assert not Path("here/teacher").exists()
+
+
+def test_images_that_cannot_be_read_are_named_and_counted(capsys):
+    for part in ("train", "val"):
+        for name, grey in (("cat", 0), ("dog", 200)):
+            folder = Path("images", part, name)
+            folder.mkdir(parents=True)
+            for index in range(4):
+                Image.new("L", (40, 40), grey + index).save(folder / f"{index}.png")
+    Path("images/train/dog/2.png").write_bytes(b"no image")
+    Path("images/val/cat/1.png").write_bytes(b"")
+    words = "tiny.json --data imagefolder:images --epochs 2 --resolution 32 --batch-size 4 --out here"
+    train.main(words.split())
+    out = capsys.readouterr().out
+    assert out.count("left out images/train/dog/2.png: ") == out.count("left out images/val/cat/1.png: ") == 1
+    assert "2 images could not be read and were left out" in out
+
+
+def test_a_spec_of_a_search_is_trained_beside_it():
+    os.mkdir("run")
+    SPEC.save("run/small.json")
+    Path("run/run.json").write_text("{}")
+    train.main(["run/small.json", "--epochs", "1"])
+    assert Path("run/small-fashion-mnist-sample/best.pt").exists()
+
+
+def test_resumes_with_what_it_was_started_with(capsys):
+    train.main(["tiny.json", "--epochs", "1", "--seed", "7", "--out", "here"])
+    train.main(["tiny.json", "--out", "here", "--resume"])
+    assert settings_of("here")["seed"] == 7
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("tiny.json --out here", "here: already holds a training; go on with it by --resume, or name another folder"),
+        ("tiny.json --out here --resume --epochs 9", "--epochs is 9, and the training to resume has 1; leave it out"),
+        ("tiny.json --out here --resume --batch-size 9", "--batch-size is 9"),
+        ("mobilenet_v2 --out here --resume", "the training to resume is of another network (tiny net"),
+        ("tiny.json --out nowhere --resume", "nowhere: there is no training to resume here"),
+        ("nothing.json", "nothing.json: no such file"),
+        ("no_network", "unknown network 'no_network'"),
+        ("tiny.json --data nothing", "unknown data source 'nothing'; known: fashion-mnist-sample"),
+        ("tiny.json --recipe nothing", "unknown recipe 'nothing'; known: modern, paper, quick, torchvision"),
+        ("tiny.json --batch-size 1", "batch_size is 1; it must be a whole number of at least 2"),
+        ("tiny.json --out tiny.json/x", "this folder cannot be made"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    train.main(["tiny.json", "--epochs", "1", "--out", "here"])
+    with pytest.raises(NasError) as error:
+        train.main(arguments.split())
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("flag", ["--epochs", "--batch-size", "--resolution", "--seed"])
+@pytest.mark.parametrize("value", ["-1", "x", "1.5", "nan"])
+def test_numbers_that_are_none_are_refused(flag, value, capsys):
+    with pytest.raises(SystemExit) as error:
+        train.main(["tiny.json", f"{flag}={value}"])
+    assert error.value.code == 2
+    assert f"argument {flag}: " in capsys.readouterr().err
+
+
+def test_errors_are_one_line_and_status_2(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/nas/train.py", "nothing.json"])
+    with pytest.raises(SystemExit) as error:
+        run(train.main)
+    assert error.value.code == 2
+    assert capsys.readouterr().err == "nas.train: error: nothing.json: no such file\n"
+
+
+def test_help_is_quick():
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "nas.train", "--help"], check=True, capture_output=True)
+    seconds = time.perf_counter() - start
+    code = "import sys, nas.train; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout == "False\n"
+    assert seconds < 5  # under one where nothing else runs
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(capsys, monkeypatch):
+    def interrupt(progress, step):
+        if step.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    command = ["tiny.json", "--epochs", "3", "--out", "here"]
+    monkeypatch.setattr(sys, "argv", ["/somewhere/nas/train.py", *command])
+    with monkeypatch.context() as patch:
+        patch.setattr(train._Progress, "on_step", interrupt)
+        with pytest.raises(SystemExit) as error:
+            run(train.main)
+    assert error.value.code == 130
+    assert capsys.readouterr().err == "nas.train: interrupted; what was finished is kept\n"
+    assert settings_of("here")["epoch"] == 1
+    train.main([*command, "--resume"])
+    assert settings_of("here")["epoch"] == 3

@@ -1,0 +1,209 @@
+"""Weights of trimmed networks, held against the networks they come from."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.arch.published import published_spec
+from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, squeezed_channels
+from nas.models.mobilenet import MobileNet, build_model
+from nas.netadapt.inherited_weights import classes_of, inherited, kept_channels
+
+CHAIN = ArchSpec(
+    name="chain",
+    resolution=32,
+    stem=StemSpec(out=16),
+    blocks=(
+        BlockSpec(op="sepconv", kernel=3, expanded=16, out=16),
+        BlockSpec(kernel=3, expanded=48, out=24, stride=2, se=16),
+        BlockSpec(kernel=5, expanded=64, out=24, se=16, activation="hswish"),
+        BlockSpec(kernel=5, expanded=96, out=24),
+        BlockSpec(kernel=3, expanded=96, out=40, stride=2),
+    ),
+    head=HeadSpec(conv=64, hidden=32),
+)
+
+
+def parent(spec: ArchSpec = CHAIN, classes: int = 10) -> MobileNet:
+    """With statistics and shifts of batch norm that are not those of a new one."""
+    torch.manual_seed(0)
+    model = build_model(spec, classes)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low in ((module.running_mean, -1), (module.running_var, 0.5), (module.bias, -1)):
+                nn.init.uniform_(tensor, low, low + 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight)  # not as small as at first, or nothing would show in the outputs
+    return model.eval()
+
+
+def images() -> Tensor:
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def assert_same_outputs(one: MobileNet, other: MobileNet) -> None:
+    with torch.inference_mode():
+        torch.testing.assert_close(one(images()), other.eval()(images()), rtol=1e-3, atol=1e-3)
+
+
+def layers(block: nn.Module) -> list[nn.Module]:
+    """Convolutions of a block in order: expand, depthwise, SE's two, project."""
+    return [module for module in block.modules() if isinstance(module, nn.Conv2d)]
+
+
+DEAD = torch.tensor([1, 4, 5, 17, 22, 30, 41, 47])
+
+
+def dead_expanded(model: MobileNet, index: int, dead: Tensor) -> None:
+    """Expanded channels of a block that contribute nothing, batch norm's shift included."""
+    expand, depthwise, *squeeze, project = layers(model.features[1 + index])
+    with torch.no_grad():
+        expand.weight[dead] = 0
+        depthwise.weight[dead] = 0
+        project.weight[:, dead] = 0
+        if squeeze:
+            squeeze[0].weight[:, dead] = 0
+            squeeze[1].weight[dead] = 0
+
+
+def dead_squeezed(model: MobileNet, index: int, dead: Tensor) -> None:
+    _, _, reduce, excite, _ = layers(model.features[1 + index])
+    with torch.no_grad():
+        reduce.weight[dead] = 0
+        reduce.bias[dead] = 0
+        excite.weight[:, dead] = 0
+
+
+# What is cut was worth nothing ------------------------------------------------------------------------
+
+
+def test_an_expansion_less_its_dead_channels_computes_the_same() -> None:
+    model = parent()
+    dead_expanded(model, 1, DEAD)
+    dead_squeezed(model, 1, torch.tensor([0, 3, 7, 8, 15]))
+    smaller = CHAIN.with_block(1, expanded=40, se=11)
+    child = inherited(smaller, model)
+    assert child.spec == smaller
+    assert_same_outputs(model, child)
+    assert kept_channels(smaller, model)["block 1 expanded"].tolist() == sorted(set(range(48)) - set(DEAD.tolist()))
+
+
+def test_a_bottleneck_less_its_dead_channels_computes_the_same() -> None:
+    """The 24 channels that blocks 1 to 3 write and blocks 2 to 4 read."""
+    model = parent()
+    dead = torch.tensor([0, 2, 3, 9, 10, 16, 20, 23])
+    with torch.no_grad():
+        for index in (1, 2, 3):
+            block = model.features[1 + index]
+            layers(block)[-1].weight[dead] = 0
+            norm = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)][-1]
+            norm.bias[dead] = norm.running_mean[dead] * norm.weight[dead] / (norm.running_var[dead] + norm.eps) ** 0.5
+        for index in (2, 3, 4):
+            layers(model.features[1 + index])[0].weight[:, dead] = 0
+    smaller = CHAIN
+    for index in (1, 2, 3):
+        smaller = smaller.with_block(index, out=16)
+    assert_same_outputs(model, inherited(smaller, model))
+
+
+def test_a_head_less_its_dead_channels_computes_the_same() -> None:
+    model = parent()
+    with torch.no_grad():
+        model.features[-1][0].weight[:32] = 0
+        model.classifier[0].weight[:, :32] = 0
+        model.classifier[0].weight[24:] = 0
+        model.classifier[3].weight[:, 24:] = 0
+    child = inherited(CHAIN.replace(head=HeadSpec(conv=32, hidden=24)), model)
+    assert_same_outputs(model, child)
+
+
+def test_live_channels_are_missed() -> None:
+    """The test above can fail: cutting what counts changes what comes out."""
+    model = parent()
+    child = inherited(CHAIN.with_block(1, expanded=40, se=11), model)
+    with torch.inference_mode():
+        assert (model(images()) - child.eval()(images())).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v2@0.5", "mobilenet_v1@0.25", "mnasnet_a1@0.5"])
+def test_nothing_cut_is_the_network_itself(name: str) -> None:
+    spec = published_spec(name).replace(resolution=32)
+    model = parent(spec)
+    child = inherited(spec.replace(name="copy"), model, seed=5)
+    for (key, one), (other_key, other) in zip(model.state_dict().items(), child.state_dict().items(), strict=True):
+        assert key == other_key
+        assert torch.equal(one, other)
+
+
+# Which channels stay ----------------------------------------------------------------------------------
+
+
+def test_the_largest_norm_over_all_tied_layers_stays() -> None:
+    """Small in one layer, large in the others: kept. Large in one only: not."""
+    model = parent()
+    expand, depthwise, reduce, excite, project = layers(model.features[2])
+    with torch.no_grad():
+        for layer in (expand, depthwise, project, reduce, excite):
+            layer.weight.fill_(0.01)
+        for dimension, layer in ((1, project), (0, excite), (1, reduce), (0, depthwise)):
+            layer.weight.select(dimension, 7).fill_(1.0)
+        expand.weight[3] = 0.5
+    kept = kept_channels(CHAIN.with_block(1, expanded=8, se=16), model)["block 1 expanded"].tolist()
+    assert {3, 7} <= set(kept)
+    only = kept_channels(CHAIN.with_block(1, expanded=1, se=16), model)["block 1 expanded"].tolist()
+    assert only == [7]
+
+
+def test_blocks_that_are_not_cut_stay_bit_for_bit() -> None:
+    model = parent()
+    child = inherited(CHAIN.with_block(3, expanded=48), model)
+    for index in (0, 1, 2, 4, 5):  # stem, and blocks 0, 1, 3 and 4 but the one that is cut
+        if index != 4:
+            before, after = model.features[index].state_dict(), child.features[index].state_dict()
+            assert all(torch.equal(before[key], after[key]) for key in before)
+    assert torch.equal(model.classifier[3].weight, child.classifier[3].weight)
+    # What a block computes with is sliced as a whole: rows, statistics, columns.
+    kept = kept_channels(child.spec, model)["block 3 expanded"]
+    before, after = model.features[4], child.features[4]
+    assert torch.equal(layers(before)[0].weight[kept], layers(after)[0].weight)
+    assert torch.equal(layers(before)[2].weight[:, kept], layers(after)[2].weight)
+    norms = [[m for m in block.modules() if isinstance(m, nn.BatchNorm2d)] for block in (before, after)]
+    for one, other in zip(*norms, strict=True):
+        same = one.num_features == other.num_features
+        assert torch.equal(one.running_var if same else one.running_var[kept], other.running_var)
+
+
+def test_a_wider_layer_keeps_all_and_gets_new_channels() -> None:
+    model = parent()
+    wider = CHAIN.with_block(1, expanded=64, se=16)
+    child = inherited(wider, model, seed=1)
+    one, other = layers(model.features[2]), layers(child.features[2])
+    assert torch.equal(one[0].weight, other[0].weight[:48])
+    assert torch.equal(one[-1].weight, other[-1].weight[:, :48])
+    assert other[0].weight[48:].abs().min() > 0
+    again = inherited(wider, model, seed=1)
+    assert torch.equal(layers(again.features[2])[0].weight, other[0].weight)
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    inherited(wider, model)
+    assert torch.equal(torch.random.get_rng_state(), before), "the global generator is left alone"
+
+
+def test_se_can_go_and_kernels_can_shrink() -> None:
+    model = parent()
+    child = inherited(CHAIN.with_block(2, kernel=3, se=0), model)
+    one, other = layers(model.features[3]), layers(child.features[3])
+    assert torch.equal(one[1].weight[:, :, 1:4, 1:4], other[1].weight)
+    assert torch.equal(one[-1].weight, other[-1].weight)
+    larger = inherited(CHAIN.with_block(1, kernel=5), model, seed=3)
+    assert not torch.equal(layers(larger.features[2])[1].weight[:, :, 1:4, 1:4], layers(model.features[2])[1].weight)
+    assert squeezed_channels(64) == CHAIN.blocks[2].se
+
+
+def test_another_number_of_classes_gets_a_new_classifier() -> None:
+    model = parent(classes=1000)
+    child = inherited(CHAIN, model, num_classes=10)
+    assert (classes_of(model), classes_of(child)) == (1000, 10)
+    assert torch.equal(model.classifier[0].weight, child.classifier[0].weight)
+    assert child.classifier[3].weight.shape == (10, 32)

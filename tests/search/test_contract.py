@@ -1,0 +1,230 @@
+"""What every strategy keeps: the budget, no network twice, one row a network, one sequence a seed, also resumed."""
+
+import dataclasses
+import functools
+import itertools
+import random
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from support.problems import TINY, every_row, problem, real_space
+
+from nas.arch.space import SearchSpace
+from nas.errors import NasError
+from nas.names import resolve
+from nas.search.limits import Row
+from nas.search.loop import optimise
+from nas.search.parameters import distributions, params_of, row_of
+from nas.search.problem import Problem
+from nas.search.strategies import STRATEGIES, nsga2
+from nas.search.strategies.base import Strategy
+from nas.search.strategies.evolution import EVOLUTION
+from nas.search.strategies.exact import EXACT
+from nas.search.strategies.random_search import RANDOM
+
+TRIALS = 24
+ROWS = every_row(TINY)
+
+
+@pytest.fixture(params=STRATEGIES)
+def strategy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Strategy:
+    """With populations small enough that they evolve within the trials of a test."""
+    monkeypatch.setattr(nsga2, "POPULATION", 10)
+    found: Strategy = resolve("strategy", request.param, STRATEGIES)
+    return found
+
+
+def rows_of(case: Problem, strategy: Strategy, trials: int = TRIALS, seed: int = 0, **options: list[Row]) -> list[Row]:
+    return list(optimise(case, strategy, trials=trials, seed=seed, **options))
+
+
+CASES = {"half": 0.4, "tight": 0.1, "measured": 0.15, "free": 2.0, "real": 0.15}  # name -> share of the range
+
+
+@functools.cache
+def case_of(name: str) -> Problem:
+    noise = {"measured": 0.3, "real": 0.1}.get(name, 0.0)
+    return problem(real_space() if name == "real" else TINY, CASES[name], noise)
+
+
+@functools.cache
+def whole_search(strategy: Strategy) -> list[Row]:
+    return rows_of(case_of("measured"), strategy, seed=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_proposals_fit_are_new_and_are_canonical(strategy: Strategy, name: str) -> None:
+    case = case_of(name)
+    rows = rows_of(case, strategy, trials=6 if name == "real" else TRIALS)
+    assert len(rows) == (6 if name == "real" else TRIALS)
+    assert all(case.fits(row) for row in rows)
+    assert all(case.latency(np.array([row]))[0] <= case.budget_ms for row in rows)
+    specs = case.space.decode([np.array(row) for row in rows])
+    assert len({spec.id for spec in specs}) == len(rows)
+    assert [tuple(row) for row in case.space.encode(specs).tolist()] == rows
+    for row in rows:
+        assert row_of(case.space, params_of(case.space, row)) == row
+
+
+def test_one_sequence_a_seed(strategy: Strategy) -> None:
+    case = case_of("measured")
+    assert rows_of(case, strategy, trials=15) == whole_search(strategy)[:15]
+    if strategy is not EXACT:  # its first proposals are the optima, whatever the seed
+        assert rows_of(case, strategy, trials=15, seed=2) != whole_search(strategy)[:15]
+
+
+@pytest.mark.parametrize("finished", [1, 10, 11, TRIALS - 1, TRIALS])
+def test_a_resumed_search_goes_on_as_if_it_was_never_stopped(strategy: Strategy, finished: int) -> None:
+    case = case_of("measured")
+    whole = whole_search(strategy)
+    assert rows_of(case, strategy, finished=whole[:finished]) == whole[finished:]
+
+
+def test_a_small_space_is_searched_to_its_end(strategy: Strategy) -> None:
+    """Every network that fits comes once, and then no more."""
+    stages = tuple(dataclasses.replace(stage, kernels=(3,), expansions=(2,)) for stage in TINY.stages)
+    space = dataclasses.replace(TINY, stages=stages).at([(1.0, 32), (2.0, 32)])
+    case = problem(space, 0.3)
+    rows = every_row(space)
+    fitting = {spec.id for spec in space.decode(rows[case.latency(rows) <= case.budget_ms])}
+    assert 10 < len(fitting) < len(rows)
+    found = rows_of(case, strategy, trials=len(rows) + 10)
+    assert len(found) == len(fitting)
+    assert {spec.id for spec in space.decode([np.array(row) for row in found])} == fitting
+    assert rows_of(case, strategy, trials=len(rows) + 10, finished=found) == []
+
+
+def test_a_space_of_one_network(strategy: Strategy) -> None:
+    stages = tuple(
+        dataclasses.replace(stage, depths=stage.depths[:1], kernels=(3,), expansions=(2,), se=(False,))
+        for stage in TINY.stages
+    )
+    space = dataclasses.replace(TINY, stages=stages).at([(1.0, 32)])
+    assert rows_of(problem(space, 0.0), strategy) == [tuple(every_row(space)[0].tolist())]
+
+
+def test_none_is_worse_than_chance(strategy: Strategy) -> None:
+    """The best of some 40 networks; what is far below chance is broken."""
+    case = case_of("measured")
+    best = max(case.score(np.array(rows_of(case, strategy, trials=40))))
+    times, scores = case.latency(ROWS), case.score(ROWS)
+    fitting = np.sort(scores[times <= case.budget_ms])
+    share = np.searchsorted(fitting, best) / len(fitting)
+    assert share > 0.93
+    if strategy is EXACT:
+        assert best == pytest.approx(fitting[-1], abs=1e-6)
+
+
+# One by one -------------------------------------------------------------------------------------------
+
+
+def test_exact_begins_with_the_optimum_of_each_scale() -> None:
+    case = case_of("measured")
+    first = rows_of(case, EXACT, trials=len(case.fitting_variants))
+    times, scores = case.latency(ROWS), case.score(ROWS)
+    for row, variant in zip(first, case.fitting_variants, strict=True):
+        best = scores[(ROWS[:, 0] == variant) & (times <= case.budget_ms)].max()
+        assert case.score(np.array([row]))[0] == pytest.approx(best, abs=1e-6)
+
+
+def test_exact_then_follows_the_front_down() -> None:
+    case = problem(TINY.at([(1.0, 64)]), 0.8)
+    rows = np.array(rows_of(case, EXACT, trials=12))
+    times, scores = case.latency(rows), case.score(rows)
+    assert times.max() == times[0]
+    assert scores.max() == scores[0]
+    assert spearmanr(times, range(12)).statistic < -0.8
+
+
+def test_exact_needs_a_sum_over_blocks() -> None:
+    case = dataclasses.replace(case_of("half"), additive=None)
+    with pytest.raises(NasError, match="'exact' needs an estimator that is a sum over blocks"):
+        rows_of(case, EXACT)
+    assert len(rows_of(case, RANDOM)) == TRIALS
+
+
+def test_evolution_draws_at_random_until_there_is_a_population() -> None:
+    case = case_of("free")
+    rows = rows_of(case, EVOLUTION, trials=130)
+    assert rows[:TRIALS] == rows_of(case, RANDOM)
+    scores = case.score(np.array(rows))
+    assert scores[100:].mean() > scores[:100].mean() + scores[:100].std(), "the winners' children are no better"
+    assert rows_of(case, EVOLUTION, trials=130, finished=rows[:110]) == rows[110:]
+
+
+# Made to fit ------------------------------------------------------------------------------------------
+
+
+def test_a_budget_that_nothing_fits_is_refused_with_the_fastest() -> None:
+    case = problem(TINY, 0.0)
+    fastest = case.latency(ROWS).min()
+    assert case.budget_ms == fastest
+    with pytest.raises(NasError, match=rf"the fastest takes {fastest:.3g} ms") as error:
+        case.with_budget(fastest * (1 - 1e-12))
+    assert "tiny" in str(error.value)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.9])
+def test_the_fastest_network_is_reached_from_anywhere(noise: float) -> None:
+    """On rough prices single steps end in places from which only a step of several choices leads on."""
+    case = problem(TINY, 0.0, noise)
+    times = case.latency(ROWS)
+    assert case._fastest_ms.min() == pytest.approx(times.min())
+    fastest = {tuple(row) for row in ROWS[times <= case.budget_ms].tolist()}
+    for seed in range(100):
+        rng = random.Random(seed)
+        assert case.canonical(case.random_row(rng)) in {case.canonical(row) for row in fastest}
+
+
+def test_what_fits_is_left_alone() -> None:
+    case = problem(TINY, 0.5)
+    canonical = {tuple(row) for row in TINY.encode(TINY.decode(ROWS[::97])).tolist()}
+    kept = [row for row in canonical if case.fits(row)]
+    assert len(kept) > 20
+    assert all(case.fitted(row, random.Random(0)) == row for row in kept)
+
+
+def test_repair_reaches_all_of_a_small_space() -> None:
+    """What is made to fit is not always the same few networks."""
+    case = problem(TINY, 0.1)
+    times = case.latency(ROWS)
+    fitting = {case.canonical(tuple(row)) for row in ROWS[times <= case.budget_ms].tolist()}
+    rng = random.Random(0)
+    drawn = {case.random_row(rng) for _ in range(1_000)}
+    assert drawn <= fitting
+    assert len(drawn) > min(0.25 * len(fitting), 300)
+
+
+def test_canonical_rows_are_those_of_encode() -> None:
+    case = problem(TINY, 1.0)
+    rows = [tuple(row) for row in ROWS[::61].tolist()]
+    encoded = [tuple(row) for row in TINY.encode(TINY.decode([np.array(row) for row in rows])).tolist()]
+    assert [case.canonical(row) for row in rows] == encoded
+    assert sum(one != other for one, other in zip(rows, encoded, strict=True)) > 10
+    same = [(case.latency_ms(one), case.latency_ms(other)) for one, other in zip(rows, encoded, strict=True)]
+    assert all(one == other for one, other in same), "one network, two prices"
+
+
+def test_widths_that_round_to_the_same_network_count_once(strategy: Strategy) -> None:
+    space = dataclasses.replace(TINY, widths=(1.0, 1.02), resolutions=(32,), variants=())
+    specs = space.decode([np.array(row) for row in rows_of(problem(space, 0.5), strategy, trials=20)])
+    assert len({spec.id for spec in specs}) == 20
+
+
+# Parameters -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("space", [TINY, real_space()], ids=lambda space: space.name)
+def test_parameters_are_the_genes(space: SearchSpace) -> None:
+    rng = random.Random(0)
+    rows = [tuple(space.encode([space.sample(rng)])[0].tolist()) for _ in range(100)]
+    decisions = distributions(space)
+    assert list(decisions) == [decision.name for decision in space.decisions]
+    for row in rows:
+        params = params_of(space, row)
+        assert list(params) == list(decisions)
+        assert row_of(space, params) == row
+        assert all(decisions[name]._contains(decisions[name].to_internal_repr(value)) for name, value in params.items())
+    for one, other in itertools.combinations(rows[:30], 2):
+        assert (params_of(space, one) == params_of(space, other)) == (one == other)

@@ -1,0 +1,605 @@
+"""Whole searches on a machine that is known, in a space of few choices: a second each."""
+
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import synthetic
+from support.searching import BUDGET_MS, Told, co_runs, found, manifest, request, rows, whole_ms
+from support.synthetic import Machine, network_ms
+
+from nas.accuracy.imagenet_prior import ImageNetPrior
+from nas.arch.loading import load_space
+from nas.arch.parts import NetworkPart
+from nas.arch.published import published_spec
+from nas.arch.spec import ArchSpec, load_results
+from nas.console import Progress, Silent
+from nas.errors import NasError
+from nas.latency import measuring
+from nas.latency.fidelity import covered_variants
+from nas.latency.measuring import new_table
+from nas.latency.predictor import NOISE, LatencyPredictor, open_table
+from nas.latency.table import LatencyTable, space_parts
+from nas.report.writing import write_report
+from nas.runs.folder import RunFolder
+from nas.search import stages
+from nas.search.request import SMALL_SHARE, Request
+from nas.search.results import published_networks
+from nas.search.run import search
+from nas.search.stages import Search
+
+# What is left behind ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["exact", "random"])
+def test_a_run_is_whole_and_agrees_with_itself(machine: Machine, strategy: str) -> None:
+    out = Path("reports/run")
+    run = search(request(strategy=strategy), out)
+    assert run.path == out
+    names = {path.name for path in out.iterdir()}
+    assert names == {"run.json", "study.log", "large.json", "small.json", "trials.csv", "front.csv", "table_rows.csv"}
+    data = manifest(out)
+    assert data == json.loads(json.dumps(run.manifest))
+    assert data["finished"] >= data["created"]
+    assert set(data["roles"]) == {"large", "small"}
+    table = LatencyTable.load(data["table"]["file"])
+    assert data["table"]["rows"] == len(table.rows)
+    assert data["table"]["reference_ms"] == pytest.approx(network_ms(published_spec("mobilenet_v3_large")), rel=1e-4)
+    networks = {network["name"]: network for network in data["networks"]}
+    assert {"found large", "found small", "mobilenet_v3_large", "mobilenet_v3_small"} <= set(networks)
+    trials = rows(out / "trials.csv")
+    for role, budget_ms in (("large", BUDGET_MS), ("small", 0.5)):
+        spec, network, results = found(out)[role], networks[f"found {role}"], load_results(out / f"{role}.json")
+        assert ArchSpec.from_dict(network["spec"]) == spec
+        assert network["measured_ms"] == results["latency"]["measured_ms"]
+        assert network["measured_ms"] == pytest.approx(whole_ms(machine, spec), rel=1e-3)
+        assert network["predicted_ms"] == pytest.approx(network_ms(spec), rel=1e-3)
+        assert sum(ms for _, ms in network["breakdown"]) == pytest.approx(network["predicted_ms"], abs=1e-3)
+        assert network["top1"] == pytest.approx(ImageNetPrior().estimate([spec]).top1[0], abs=1e-3)
+        assert (network["top1_source"], results["accuracy"]["source"]) == ("estimated", "estimated")
+        assert network["measured_ms"] <= budget_ms == results["budget_ms"]
+        assert load_space("few.py").fine_view.contains(spec)
+        own = [row for row in trials if row["role"] == role]
+        assert spec.id in {row["spec_id"] for row in own}
+        assert [int(row["number"]) for row in own] == list(range(len(own)))
+        front = [row for row in rows(out / "front.csv") if row["role"] == role]
+        assert {row["spec_id"] for row in front} <= {row["spec_id"] for row in own}
+        best = max(own, key=lambda row: float(row["top1"]))
+        assert best["top1"] in {row["top1"] for row in front}
+        assert sum(row["stage"] == strategy for row in own) == 6
+    keys = {row["key"] for row in rows(out / "table_rows.csv")}
+    assert keys <= set(table.rows)
+    assert {row["op"] for row in rows(out / "table_rows.csv")} == {"stem", "sepconv", "mbconv", "head"}
+
+
+def test_published_networks_stand_beside_what_was_found(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.search.run.published_networks", published_networks)
+    search(request(only="large"), Path("run"))
+    networks = manifest(Path("run"))["networks"]
+    published = [network for network in networks if network["kind"] == "published"]
+    assert len(published) > 40
+    assert len({network["name"] for network in published}) == len(published)
+    by_name = {network["name"]: network for network in published}
+    large = by_name["mobilenet_v3_large"]
+    assert (large["top1"], large["top1_source"], large["top1_std"]) == (75.2, "published", None)
+    assert large["raw_ms"] is not None, "measured in the same rounds"
+    assert any(n["raw_ms"] is not None for n in published if n["name"].startswith("ofa_"))
+    for network in published:
+        spec = ArchSpec.from_dict(network["spec"])
+        assert network["measured_ms"] == pytest.approx(whole_ms(machine, spec), rel=1e-3)
+
+
+def test_exact_finds_more_than_chance_and_both_keep_the_budget(machine: Machine) -> None:
+    top1 = {}
+    for strategy in ("exact", "random"):
+        search(request(strategy=strategy, only="large"), Path(strategy))
+        spec = found(Path(strategy))["large"]
+        assert whole_ms(machine, spec) <= BUDGET_MS
+        top1[strategy] = ImageNetPrior().estimate([spec]).top1[0]
+    assert top1["exact"] >= top1["random"]
+
+
+@pytest.mark.parametrize("budget_ms", [0.4, 0.7])
+@pytest.mark.parametrize("bias", [0.93, 1.0, 1.08])
+def test_budgets_are_kept_and_used_whatever_the_table_is_off_by(
+    machine: Machine, budget_ms: float, bias: float
+) -> None:
+    spread, plain = machine.whole, {published_spec("mobilenet_v3_large").id, *co_runs()}
+    machine.whole = lambda spec: 1.0 if spec.id in plain else bias * spread(spec)
+    search(request(budget_ms=budget_ms, only="large", strategy="exact"), Path("run"))
+    spec = found(Path("run"))["large"]
+    assert 0.93 * budget_ms < whole_ms(machine, spec) <= budget_ms
+
+
+def test_noise_does_not_break_the_budget(machine: Machine) -> None:
+    machine.noise = 0.03
+    search(request(only="large", strategy="exact"), Path("run"))
+    spec = found(Path("run"))["large"]
+    assert 0.9 * BUDGET_MS < whole_ms(machine, spec) <= 1.015 * BUDGET_MS
+    assert manifest(Path("run"))["networks"][0]["measured_ms"] <= BUDGET_MS
+
+
+def test_a_second_search_measures_only_what_is_new(machine: Machine) -> None:
+    search(request(only="large"), Path("one"))
+    rows_before = set(LatencyTable.load(manifest(Path("one"))["table"]["file"]).rows)
+    machine.compiled.clear()
+    search(request(only="large", budget_ms=0.75), Path("two"))
+    measured = set(machine.compiled)
+    for key in (key for key in measured if not key.startswith("network")):
+        assert key not in rows_before
+    machine.compiled.clear()
+    search(request(only="large", budget_ms=0.75), Path("three"))
+    assert all(key.startswith("network") for key in machine.compiled), "nothing but what is to be proven again"
+    assert found(Path("three")) == found(Path("two"))
+
+
+# Budgets ----------------------------------------------------------------------------------------------
+
+
+def ends_ms(machine: Machine) -> tuple[float, float]:
+    space = load_space("few.py")
+    return (
+        min(whole_ms(machine, space.smallest(variant)) for variant in space.variants),
+        max(whole_ms(machine, space.largest(variant)) for variant in space.variants),
+    )
+
+
+def test_a_budget_below_the_range_names_the_smallest_feasible_one(machine: Machine) -> None:
+    low, _ = ends_ms(machine)
+    with pytest.raises(NasError, match=r"few is as fast as 0\.1 ms .*smallest feasible budget is --budget-ms") as error:
+        search(request(budget_ms=0.1), Path("run"))
+    named = float(str(error.value).partition("--budget-ms ")[2].split()[0])
+    assert low <= named < 1.1 * low
+    assert "\n" not in str(error.value)
+
+
+def test_the_smallest_feasible_budget_is_feasible(machine: Machine) -> None:
+    with pytest.raises(NasError) as error:
+        search(request(budget_ms=0.1, only="large"), Path("run"))
+    named = float(str(error.value).partition("--budget-ms ")[2].split()[0])
+    low, _ = ends_ms(machine)
+    assert named >= low / (1 - NOISE)
+    for number, budget_ms in enumerate((named, 1.0001 * low / (1 - NOISE))):
+        out = Path(f"run{number}")
+        search(request(budget_ms=budget_ms, only="large"), out)
+        assert whole_ms(machine, found(out)["large"]) <= budget_ms
+
+
+def test_smalls_budget_below_the_range_names_its_own_flag(machine: Machine) -> None:
+    with pytest.raises(NasError, match=r"--small-budget-ms \d.*--only large"):
+        search(request(small_budget_ms=0.1), Path("run"))
+    with pytest.raises(NasError, match=r"smallest feasible budget is --budget-ms"):
+        search(request(budget_ms=0.1, small_budget_ms=None, only="small"), Path("run2"))
+
+
+def test_after_a_budget_that_cannot_be_kept_the_folder_is_free(machine: Machine) -> None:
+    """So that the same command with the budget that was named works."""
+    with pytest.raises(NasError, match="smallest feasible"):
+        search(request(budget_ms=0.1, only="large"), Path("run"))
+    search(request(only="large"), Path("run"))
+
+
+def test_a_budget_above_the_range_gives_the_best_network_and_says_so(machine: Machine) -> None:
+    told = Told()
+    search(request(budget_ms=50.0, only="large", strategy="exact"), Path("run"), console=told)
+    assert any("does not bind" in line for line in told.lines)
+    data = manifest(Path("run"))
+    assert data["roles"]["large"]["binds"] is False
+    space, prior = load_space("few.py"), ImageNetPrior()
+    best = max(prior.estimate([space.sample(random.Random(seed)) for seed in range(300)]).top1)
+    assert prior.estimate([found(Path("run"))["large"]]).top1[0] >= best
+    assert not any(row["stage"] == "seed" for row in rows(Path("run/trials.csv")))
+
+
+def test_the_range_is_said_before_the_search(machine: Machine) -> None:
+    told = Told()
+    search(request(only="large"), Path("run"), console=told)
+    low, high = ends_ms(machine)
+    text = "\n".join(told.lines)
+    assert f"spans {low:.2f} to {high:.2f} ms" in text
+    assert f"published mobilenet_v3_large: {network_ms(published_spec('mobilenet_v3_large')):.2f} ms" in text
+    assert manifest(Path("run"))["roles"]["large"]["feasible_ms"] == pytest.approx([low, high], rel=1e-5)
+
+
+def test_smalls_budget_is_its_share_of_larges() -> None:
+    def budgets(**changes: Any) -> list[float]:
+        return list(Request(budget_ms=10.0, **changes).budgets.values())
+
+    assert budgets() == [10.0, pytest.approx(10 * 15.8 / 51)] == [10.0, 10 * SMALL_SHARE]
+    assert budgets(small_budget_ms=4.0) == [10.0, 4.0]
+    assert budgets(only="small") == [10.0]
+
+
+@pytest.mark.parametrize("role", ["large", "small"])
+def test_one_role_alone(machine: Machine, role: str) -> None:
+    search(request(only=role, small_budget_ms=None), Path("run"))
+    assert set(manifest(Path("run"))["roles"]) == {role}
+    assert sorted(path.name for path in Path("run").glob("[ls]*.json")) == [f"{role}.json"]
+    assert {row["role"] for row in rows(Path("run/trials.csv"))} == {role}
+
+
+def test_widths_and_resolutions_can_be_asked_for(machine: Machine) -> None:
+    search(request(only="large", budget_ms=0.5, width=(0.75,), resolution=(96, 128)), Path("run"))
+    assert {tuple(variant) for variant in manifest(Path("run"))["roles"]["large"]["variants"]} <= {
+        (0.75, 96),
+        (0.75, 128),
+    }
+    for changes, message in (
+        ({"width": (0.9,)}, r"no width 0\.9; it has 0\.75, 1"),
+        ({"resolution": (100,)}, "no resolution 100; it has 96, 128"),
+    ):
+        with pytest.raises(NasError, match=message):
+            search(request(**changes), Path("other"))
+    assert not Path("other").exists()
+
+
+@pytest.mark.parametrize("budget", [0.0, -1.0, float("nan"), float("inf")])
+def test_budgets_that_are_no_budgets(machine: Machine, budget: float) -> None:
+    for changes in ({"budget_ms": budget}, {"small_budget_ms": budget}):
+        with pytest.raises(NasError, match="budget"):
+            search(request(**changes), Path("run"))
+    assert not Path("run").exists()
+    assert not machine.ran
+
+
+def test_a_budget_that_only_the_fastest_network_keeps(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is predicted over the budget, and by a sum in another order a last bit over the limit that is set for it."""
+    monkeypatch.setattr(stages, "SEEDS", 0)  # or trimming makes another, as fast and better, of a network above it
+    plain = {published_spec("mobilenet_v3_large").id, *co_runs()}
+    machine.whole = lambda spec: 1.0 if spec.id in plain else 0.97
+    predict_ms = LatencyTable.predict_ms
+    monkeypatch.setattr(LatencyTable, "predict_ms", lambda table, specs: np.nextafter(predict_ms(table, specs), np.inf))
+    smallest = load_space("few.py").smallest((0.75, 96))
+    search(request(only="large", budget_ms=network_ms(smallest)), Path("run"))
+    assert found(Path("run"))["large"].id == smallest.id
+
+
+# Tables -----------------------------------------------------------------------------------------------
+
+
+def test_the_table_that_is_named_is_used_and_filled(machine: Machine) -> None:
+    search(request(only="large"), Path("one"))
+    Path("latency_tables").rename("tables")
+    (file,) = Path("tables").iterdir()
+    search(request(only="large", table=str(file)), Path("two"))
+    assert not Path("latency_tables").exists()
+    assert manifest(Path("two"))["table"]["file"] == str(file)
+    with pytest.raises(NasError, match="no such file"):
+        search(request(table="tables/none.json"), Path("three"))
+
+
+def test_other_tables_are_refused(machine: Machine) -> None:
+    search(request(only="large"), Path("one"))
+    (file,) = Path("latency_tables").iterdir()
+    table = LatencyTable.load(file)
+    replace(table, device=replace(table.device, cpu="Another CPU")).save("other.json")
+    with pytest.raises(NasError, match="of another device: Another CPU"):
+        search(request(table="other.json"), Path("two"))
+    with pytest.raises(NasError, match=r"of synthetic 1\.0, 1 thread, float32; ask for that with --runtime synthetic"):
+        open_table(str(file), "onnxruntime")
+    told = Told()
+    replace(table, runtime=replace(table.runtime, version="0.9")).save("old.json")
+    open_table("old.json", "synthetic", console=told)
+    assert "synthetic 0.9, here is 1.0" in told.lines[0]
+    assert not Path("two").exists()
+
+
+def test_a_table_of_other_classes_prices_their_networks(machine: Machine) -> None:
+    table = new_table(synthetic.made_runtime())
+    table.num_classes = 10
+    prices, space = LatencyPredictor(table, Silent(), file="ten.json"), load_space("few.py").at([(0.75, 96)])
+    prices.measure_space(space, "rows")
+    spec = space.sample(random.Random(0))
+    assert prices.predicted_ms([spec])[0] == pytest.approx(network_ms(spec, 10), rel=1e-3)
+    assert prices.whole_ms([spec], "whole")[0] == pytest.approx(network_ms(spec, 10) * machine.whole(spec), rel=1e-3)
+    rows = LatencyTable.load("ten.json").rows
+    assert not [key for key in rows if "n1000" in key]
+    assert len([key for key in rows if key.startswith("head")]) == 1
+
+
+# Tables of another device -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def others(machine: Machine) -> LatencyTable:
+    """What a search left on another device, whose runtime is not to be had here."""
+    search(request(only="large", strategy="exact"), Path("there"))
+    (file,) = Path("latency_tables").iterdir()
+    table = LatencyTable.load(file)
+    table = replace(table, device=replace(table.device, cpu="Another CPU"))
+    table.save("other.json")
+    _without_table()
+    machine.compiled.clear()
+    machine.ran.clear()
+    return table
+
+
+def elsewhere(**changes: Any) -> Request:
+    plain: dict[str, Any] = {"only": "large", "table": "other.json", "allow_other_device": True, "strategy": "exact"}
+    return request(**plain | changes)
+
+
+def test_a_table_of_another_device_is_searched_without_measuring(
+    machine: Machine, others: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthetic, "made_runtime", None)
+    before = Path("other.json").read_bytes()
+    told = Told()
+    out = search(elsewhere(), Path("here"), console=told).path
+    assert not machine.ran
+    assert not machine.compiled
+    assert Path("other.json").read_bytes() == before
+    note = "latencies are predicted, not measured: the table is of another device, Another CPU"
+    assert f"note: {note}" in told.lines
+    data, spec = manifest(out), found(out)["large"]
+    predicted = others.predict_ms([spec])[0]
+    assert 0.9 * BUDGET_MS < predicted <= BUDGET_MS
+    assert data["notes"] == [note]
+    assert data["table"]["other_device"] is True
+    assert data["machine"]["cpu"] != data["table"]["device"] == "Another CPU"
+    network = data["networks"][0]
+    assert (network["measured_ms"], network["raw_ms"], network["quartiles_ms"]) == (None, None, None)
+    assert network["predicted_ms"] == pytest.approx(predicted, abs=1e-4)
+    published = {n["name"]: n["measured_ms"] for n in data["networks"] if n["kind"] == "published"}
+    assert published["mobilenet_v3_large"] == pytest.approx(network_ms(published_spec("mobilenet_v3_large")), rel=1e-3)
+    results = load_results(out / "large.json")
+    assert results["notes"] == [note]
+    assert results["latency"]["measured_ms"] is None
+    assert results["latency"]["other_device"] is True
+    # As accurate as what was found there: the fine view's rows, which trimming needs, came with the table.
+    there = found(Path("there"))["large"]
+    assert ImageNetPrior().estimate([spec, there]).top1 @ [1, -1] > -0.3
+    page = write_report(out).read_text(encoding="utf-8")
+    assert "(predicted, not measured: the table is of another device)" in page
+    assert note in page
+
+
+def test_without_being_allowed_a_table_of_another_device_is_refused(others: LatencyTable) -> None:
+    with pytest.raises(NasError, match=r"of another device: Another CPU .*--allow-other-device"):
+        search(elsewhere(allow_other_device=False), Path("here"))
+    with pytest.raises(NasError, match="ask for that with --threads 1"):
+        search(elsewhere(threads=2), Path("here"))
+    assert not Path("here").exists()
+
+
+def test_only_what_another_devices_table_has_is_searched(others: LatencyTable) -> None:
+    space = load_space("few.py")
+    (one,) = covered_variants(others, space)
+    keys = {part.key for part in space_parts(space.at([one]))}
+    contexts = {key for key in others.rows if key.startswith("context")}
+    others.rows = {key: row for key, row in others.rows.items() if key in keys | contexts}
+    others.save("other.json")
+    told = Told()
+    low, high = others.predict_ms([space.smallest(one), space.largest(one)])
+    data = manifest(search(elsewhere(budget_ms=float(low + high) / 2), Path("here"), console=told).path)
+    assert data["roles"]["large"]["variants"] == [list(one)]
+    assert f"other.json has all rows of 1 of the {len(space.variants)} variants of few" in told.lines
+    assert [network["name"] for network in data["networks"]] == ["found large"], "no published one can be priced"
+    with pytest.raises(NasError, match=r"no network of few is as fast as 0\.1 ms on that device"):
+        search(elsewhere(budget_ms=0.1), Path("none"))
+    lost = next(key for key in keys if key.startswith("mbconv"))
+    del others.rows[lost]
+    others.save("other.json")
+    with pytest.raises(NasError, match=r"other.json has no row for '.*; .* on Another CPU"):
+        search(elsewhere(), Path("none"))
+    assert not Path("none").exists()
+
+
+def test_ones_own_table_is_measured_for_whatever_is_allowed(machine: Machine) -> None:
+    out = search(request(only="large", allow_other_device=True), Path("one")).path
+    data = manifest(out)
+    assert data["table"]["other_device"] is False
+    assert data["notes"] == []
+    assert data["networks"][0]["measured_ms"] is not None
+    with pytest.raises(NasError, match=r"begun with --allow-other-device, not without --allow-other-device"):
+        search(request(only="large"), out, resume=True)
+
+
+# Threads and precision --------------------------------------------------------------------------------
+
+
+def test_int8_is_said_wherever_a_figure_stands(machine: Machine) -> None:
+    told = Told()
+    out = search(request(only="large", precision="int8"), Path("one"), console=told).path
+    note = "latencies are those of int8; accuracies are still estimates for float32"
+    assert told.lines.count(f"note: {note}") == 1
+    assert manifest(out)["notes"] == load_results(out / "large.json")["notes"] == [note]
+    assert manifest(out)["table"]["precision"] == "int8"
+    (file,) = Path("latency_tables").iterdir()
+    assert file.name.endswith("-t1-int8.json")
+    page = write_report(out).read_text(encoding="utf-8")
+    assert note in page
+    assert "1 thread, int8" in page
+
+
+def test_threads_beyond_the_cores_are_warned_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.latency.predictor.allowed_cores", lambda: [0, 1])
+    for threads, warnings in ((2, 0), (3, 1)):
+        told = Told()
+        table = open_table(None, "synthetic", threads, told)
+        assert table.runtime.threads == threads
+        assert sum("warning: 3 threads" in line for line in told.lines) == len(told.lines) == warnings
+
+
+# Stopped and resumed ----------------------------------------------------------------------------------
+
+
+class Stopping(Silent):
+    """Ctrl-C at the n-th sign of life."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+        self.seen = 0
+
+    def _live(self) -> None:
+        self.seen += 1
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+    def say(self, text: str) -> None:
+        self._live()
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        yield lambda share, text: self._live()
+
+
+def outcome(folder: Path) -> tuple[dict[str, ArchSpec], list[str], dict[str, Any]]:
+    networks = manifest(folder)["networks"]
+    figures = {n["name"]: (n["measured_ms"], n["predicted_ms"], n["top1"]) for n in networks}
+    return found(folder), [row["spec_id"] for row in rows(folder / "trials.csv")], figures
+
+
+@pytest.mark.parametrize(
+    ("changes", "shares"),
+    [({}, [0.02, 0.35, 0.7, 0.95]), ({"strategy": "exact", "only": "large"}, [0.5, 0.75, 0.9])],
+    ids=["both roles", "exact"],
+)
+def test_a_run_that_was_stopped_ends_as_if_it_never_was(
+    machine: Machine, changes: dict[str, Any], shares: list[float]
+) -> None:
+    """Stopped at some moments, each in a run of its own that begins without a table; then in one run over and over."""
+    console = Stopping(-1)
+    search(request(**changes), Path("whole"), console=console)
+    wanted = outcome(Path("whole"))
+    for share in shares:
+        _without_table()
+        out = Path(f"stopped{share}")
+        with pytest.raises(KeyboardInterrupt):
+            search(request(**changes), out, console=Stopping(max(1, int(share * console.seen))))
+        search(request(**changes), out, resume=True)
+        assert outcome(out) == wanted, f"stopped at {share:.0%}"
+    _without_table()
+    stops, out = 0, Path("often")
+    while stops < 50:
+        try:
+            search(request(**changes), out, resume=stops > 0, console=Stopping(30 + 10 * stops))
+        except KeyboardInterrupt:
+            stops += 1
+        else:
+            break
+    assert stops > 2
+    assert outcome(out) == wanted
+
+
+def test_what_was_logged_after_an_attempt_is_no_candidate_of_it(machine: Machine) -> None:
+    """Or a resumed run would choose among more than the uninterrupted one did."""
+    run = RunFolder(Path("run"), {}, "python -m nas.search", resume=False)
+    table = new_table(synthetic.made_runtime())
+    found = Search(request(), LatencyPredictor(table, Silent()), ImageNetPrior(), run, Silent())
+    space = load_space("few.py")
+    stages = [*found.stages(0), *found.stages(1), "finalist"]
+    specs = [space.sample(random.Random(seed)) for seed in range(len(stages) + 1)]
+    for index, (stage, spec) in enumerate(zip([*stages, stages[0]], specs, strict=True)):
+        run.log("large", stage, spec, 1.0 if index < len(stages) else 9.0, 70.0 + index, 1.0)
+    run.log("small", stages[0], specs[0], 1.0, 99.0, 1.0)
+    for attempt in (0, 1):
+        wanted = specs[: 3 * (attempt + 1)][::-1]
+        assert [trial.spec for trial in found.candidates("large", 1.0, attempt)] == wanted
+    assert found.candidates("large", 0.9, 1) == []
+    assert found.candidates("large", 9.0, 0)[0].spec == specs[-1]
+
+
+def _without_table() -> None:
+    for file in Path("latency_tables").iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_process_that_dies_while_it_logs_loses_nothing(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    search(request(only="large"), Path("whole"))
+    wanted = outcome(Path("whole"))
+    original, calls = RunFolder.log, [0]
+
+    def dying(self: RunFolder, *values: Any) -> None:
+        calls[0] += 1
+        if before and calls[0] % 7 == 0:
+            raise KeyboardInterrupt
+        original(self, *values)
+        if calls[0] % 7 == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "log", dying)
+    resume = False
+    for _ in range(20):
+        try:
+            search(request(only="large"), Path("run"), resume=resume)
+        except KeyboardInterrupt:
+            resume = True
+        else:
+            break
+    assert resume
+    assert outcome(Path("run")) == wanted
+
+
+def test_a_finished_run_can_be_resumed_to_the_same_end(machine: Machine) -> None:
+    search(request(), Path("run"))
+    wanted = outcome(Path("run"))
+    search(request(), Path("run"), resume=True)
+    assert outcome(Path("run")) == wanted
+
+
+def test_a_run_is_not_overwritten(machine: Machine) -> None:
+    search(request(only="large"), Path("run"))
+    before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
+    with pytest.raises(NasError, match="already holds a run"):
+        search(request(only="large"), Path("run"))
+    with pytest.raises(NasError, match=r"begun with --budget-ms 0\.7, not with --budget-ms 0\.8"):
+        search(request(only="large", budget_ms=0.8), Path("run"), resume=True)
+    assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
+
+
+def test_what_was_measured_before_a_stop_is_kept(machine: Machine) -> None:
+    """The rows of a table cost minutes on a real device."""
+    with pytest.raises(KeyboardInterrupt):
+        search(request(only="large"), Path("run"), console=_StopsAt("latency table"))
+    machine.compiled.clear()
+    search(request(only="large"), Path("run"), resume=True)
+    ofa = {NetworkPart(r.spec).key for r in published_networks() if r.spec.name.startswith("ofa_")}
+    assert len(ofa & set(machine.compiled)) <= 1, "the published networks were measured again"
+
+
+def test_rows_of_a_table_that_was_stopped_halfway_are_kept(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "BATCH", 20)
+    with pytest.raises(KeyboardInterrupt):
+        search(request(only="large"), Path("run"), console=_StopsAt("latency table", 0.6))
+    (file,) = Path("latency_tables").iterdir()
+    kept = [key for key in LatencyTable.load(file).rows if key.startswith("mbconv")]
+    assert len(kept) >= 20
+    machine.compiled.clear()
+    search(request(only="large"), Path("run"), resume=True)
+    assert not set(kept) & set(machine.compiled)
+
+
+class _StopsAt(Silent):
+    def __init__(self, title: str, share: float = 0.0) -> None:
+        self._title = title
+        self._share = share
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        def report(share: float, text: str) -> None:
+            if title.startswith(self._title) and share >= self._share:
+                raise KeyboardInterrupt
+
+        yield report
+
+
+# Strategies -------------------------------------------------------------------------------------------
+
+
+def test_the_seed_decides_and_nothing_else(machine: Machine) -> None:
+    ids = []
+    for number, seed in enumerate((1, 1, 2)):
+        search(request(only="large", seed=seed), Path(f"run{number}"))
+        ids.append([row["spec_id"] for row in rows(Path(f"run{number}/trials.csv")) if row["stage"] == "random"])
+    assert ids[0] == ids[1] != ids[2]

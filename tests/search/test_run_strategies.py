@@ -1,0 +1,325 @@
+"""What a search does with its limits and strategies, on a machine that is known, in a space of few choices."""
+
+import itertools
+import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState, create_trial
+from support import synthetic
+from support.searching import found, request, rows, whole_ms
+from support.synthetic import Machine
+
+from nas.arch.cost import count_cost
+from nas.arch.loading import load_space
+from nas.arch.spec import ArchSpec, load_results
+from nas.console import Silent
+from nas.errors import NasError
+from nas.latency.measuring import new_table
+from nas.latency.predictor import LatencyPredictor
+from nas.latency.table import LatencyTable
+from nas.report.figures import diagram_figure
+from nas.report.writing import write_report
+from nas.runs.reading import load_run
+from nas.search.run import search
+from nas.search.workers import WORKER, open_study
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    synthetic.empty_folder(monkeypatch, tmp_path)
+    return synthetic.install(monkeypatch)
+
+
+def exact(**changes: Any) -> Any:
+    return request(**{"strategy": "exact", "only": "large"} | changes)
+
+
+# Limits -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [{"max_params": 1_300_000}, {"max_memory_mb": 5.4}], ids=["parameters", "memory"])
+def test_limits_are_kept_by_all_that_was_proposed_and_by_what_is_found(machine: Machine, limit: dict[str, Any]) -> None:
+    search(exact(), Path("free"))
+    search(exact(**limit), Path("limited"))
+    costs = {}
+    for folder in ("free", "limited"):
+        spec = found(Path(folder))["large"]
+        assert whole_ms(machine, spec) <= 0.7
+        costs[folder] = count_cost(spec)
+        kept = load_results(Path(folder) / "large.json")["cost"]
+        assert (kept["params"], kept["param_bytes"]) == (costs[folder].params, 4 * costs[folder].params)
+        assert kept["memory_bytes"] == kept["param_bytes"] + kept["peak_activation_bytes"]
+
+    def keeps(params: int, peak_bytes: int) -> bool:
+        return params <= limit.get("max_params", 1e9) and 4 * params + peak_bytes <= 1e6 * limit.get(
+            "max_memory_mb", 1e9
+        )
+
+    assert not keeps(costs["free"].params, costs["free"].peak_activation_bytes), "the limit does not bind"
+    assert keeps(costs["limited"].params, costs["limited"].peak_activation_bytes)
+    for row in rows(Path("limited/trials.csv")):
+        assert keeps(int(row["params"]), int(row["peak_activation_bytes"]))
+
+
+def test_a_limit_that_nothing_keeps_names_the_smallest_that_can_be_kept(machine: Machine) -> None:
+    space = load_space("few.py")
+    costs = [count_cost(space.smallest(variant)) for variant in space.variants]
+    least = min(cost.params for cost in costs)
+    with pytest.raises(NasError, match=f"few has at most 0.01M parameters; .* --max-params {least}") as error:
+        search(exact(max_params=10_000), Path("run"))
+    assert "\n" not in str(error.value)
+    assert not Path("run").exists()
+    assert machine.ran == [], "measured before it was refused"
+    with pytest.raises(NasError, match=r"few has at most 1 MB of memory; .* --max-memory-mb \d") as error:
+        search(exact(max_memory_mb=1), Path("run"))
+    named = float(str(error.value).partition("--max-memory-mb ")[2])
+    search(exact(max_memory_mb=named, budget_ms=5), Path("run"))
+    search(exact(max_params=least, budget_ms=5), Path("run2"))
+    assert count_cost(found(Path("run2"))["large"]).params == least
+
+
+def test_limits_and_costs_are_those_of_the_tables_classes(machine: Machine) -> None:
+    space = load_space("few.py")
+    table = new_table(synthetic.made_runtime())
+    table.num_classes = 10
+    LatencyPredictor(table, Silent(), file="ten.json").measure_space(space.at([(0.75, 96)]), "rows")
+    least = min(count_cost(space.smallest(variant), 10).params for variant in space.variants)
+    with pytest.raises(NasError, match=f"few has at most 0.01M parameters; .* --max-params {least}$"):
+        search(exact(max_params=10_000, table="ten.json"), Path("run"))
+    run = search(exact(max_params=least, table="ten.json", budget_ms=5), Path("run"))
+    spec, results = found(Path("run"))["large"], load_results(Path("run/large.json"))
+    cost = count_cost(spec, 10)
+    assert (results["cost"]["params"], results["cost"]["conv_macs"]) == (least, cost.conv_macs)
+    assert results["cost"]["memory_bytes"] == cost.memory_bytes
+    assert results["notes"] == ["latencies, parameters and memory are those of networks with 10 classes"]
+    for network in run.manifest["networks"]:
+        own = count_cost(ArchSpec.from_dict(network["spec"]), 10)
+        assert (network["macs"], network["params"]) == (own.macs, own.params)
+    for row in rows(Path("run/trials.csv")):
+        assert int(row["params"]) == least
+    boxes = diagram_figure(load_run(Path("run")), "large").boxes
+    assert boxes[-1].out == 10
+
+
+def test_limits_that_leave_nothing_within_the_budget_say_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.search.stages.fastest_ms", lambda prices, limits: 0.9)
+    with pytest.raises(NasError, match=r"few that keeps the other limits is as fast as 0\.\d+ ms, .* some 0\.9 ms"):
+        search(exact(max_params=1_300_000), Path("run"))
+
+
+def test_a_limit_that_leaves_only_fast_networks_is_not_searched_again(machine: Machine) -> None:
+    """No attempt finds a network as slow as the budget allows."""
+    space = load_space("few.py")
+    least = min(count_cost(space.smallest(variant)).params for variant in space.variants)
+    roles = search(exact(max_params=least, width=(0.75,)), Path("run")).manifest["roles"]
+    spec = found(Path("run"))["large"]
+    assert count_cost(spec).params == least
+    assert whole_ms(machine, spec) < 0.9 * 0.7 < 0.7 < roles["large"]["feasible_ms"][1]
+    assert len(roles["large"]["corrections"]) == 1
+
+
+# The proven optimum -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["exact", "random"])
+def test_the_proven_optimum_stands_beside_what_a_loop_found(machine: Machine, strategy: str) -> None:
+    run = search(exact(strategy=strategy), Path("run"))
+    told = run.manifest["roles"]["large"]["optimum"]
+    loop, proven = told["loop"], told["proven"]
+    assert loop["strategy"] == ("tpe" if strategy == "exact" else "random")
+    trials = rows(Path("run/trials.csv"))
+    stage = [row for row in trials if row["stage"] == loop["strategy"]]
+    if strategy == "random":
+        assert loop["trials"] == len(stage) == 6
+        assert loop["top1"] == pytest.approx(max(float(row["top1"]) for row in stage), abs=1e-3)
+    else:
+        first = next(row for row in trials if row["stage"] == "exact")
+        assert loop["trials"] > 100
+        assert proven["spec_id"] in {row["spec_id"] for row in trials if row["stage"] == "exact"}
+        assert proven["top1"] >= float(first["top1"]) - 1e-3
+    top1 = [proven["top1"], *(runner_up["top1"] for runner_up in told["runners_up"])]
+    assert top1 == sorted(top1, reverse=True)
+    assert len({entry["spec_id"] for entry in [proven, *told["runners_up"]]}) == 5
+    assert loop["top1"] <= proven["top1"] + 1e-4
+    assert all(entry["predicted_ms"] <= told["limit_ms"] + 1e-4 for entry in [proven, *told["runners_up"]])
+
+
+# Several budgets --------------------------------------------------------------------------------------
+
+
+def test_several_budgets_are_one_run(machine: Machine) -> None:
+    budgets = {"large_0.5ms": 0.5, "large_0.7ms": 0.7}
+    run = search(
+        request(several_ms=(0.5, 0.7), only="large", budget_ms=0.5, strategy="exact", small_budget_ms=None), Path("run")
+    )
+    assert set(run.manifest["roles"]) == set(budgets)
+    top1 = {}
+    for role, budget_ms in budgets.items():
+        spec = ArchSpec.load(Path("run") / f"{role}.json")
+        assert spec.name == role
+        assert 0.9 * budget_ms < whole_ms(machine, spec) <= budget_ms
+        top1[role] = load_results(Path("run") / f"{role}.json")["accuracy"]["top1"]
+        search(exact(budget_ms=budget_ms), Path(role))
+        assert found(Path(role))["large"].id == spec.id, "alone it is another"
+    assert top1["large_0.5ms"] < top1["large_0.7ms"]
+    trials, front = rows(Path("run/trials.csv")), rows(Path("run/front.csv"))
+    assert {row["role"] for row in trials} == set(budgets)
+    for one in front:
+        beaten = [r for r in trials if float(r["latency_ms"]) < float(one["latency_ms"]) and r["top1"] >= one["top1"]]
+        assert not beaten, "the front is not that of all budgets together"
+
+
+def test_smalls_budgets_are_their_share_of_larges(machine: Machine) -> None:
+    run = search(request(several_ms=(1.1, 1.5), small_budget_ms=None, trials=3), Path("run"))
+    wanted = {"large_1.1ms": 1.1, "large_1.5ms": 1.5, "small_0.341ms": 0.341, "small_0.465ms": 0.465}
+    assert {role: round(entry["budget_ms"], 3) for role, entry in run.manifest["roles"].items()} == wanted
+
+
+def test_a_front_covers_the_range_and_resumes(machine: Machine) -> None:
+    wanted = request(front=4, only="large", budget_ms=0.0, strategy="exact", trials=3, small_budget_ms=None)
+    run = search(wanted, Path("run"))
+    roles = run.manifest["roles"]
+    assert len(roles) == 4
+    low, high = next(iter(roles.values()))["feasible_ms"]
+    budgets = [entry["budget_ms"] for entry in roles.values()]
+    assert low < budgets[0] < 1.1 * low
+    assert budgets[-1] == pytest.approx(high, abs=1e-3)
+    ratios = [after / before for before, after in itertools.pairwise(budgets)]
+    assert max(ratios) == pytest.approx(min(ratios), rel=1e-2)
+    for role, entry in roles.items():
+        assert whole_ms(machine, ArchSpec.load(Path("run") / f"{role}.json")) <= entry["budget_ms"]
+    again = search(wanted, Path("run"), resume=True)
+    assert {n["name"]: n["spec"] for n in again.manifest["networks"]} == {
+        n["name"]: n["spec"] for n in run.manifest["networks"]
+    }
+
+
+def test_budgets_that_cannot_be_told_apart_are_refused(machine: Machine) -> None:
+    with pytest.raises(NasError, match=r"of the budgets 0\.7, 0\.7001 two are"):
+        search(request(several_ms=(0.7, 0.7001), small_budget_ms=None), Path("run"))
+    with pytest.raises(NasError, match="--small-budget-ms goes with one budget"):
+        search(request(several_ms=(0.7, 0.8)), Path("run"))
+    with pytest.raises(NasError, match=r"the budget is -1 ms"):
+        search(request(several_ms=(0.7, -1.0), small_budget_ms=None), Path("run"))
+
+
+def test_the_report_shows_all_budgets(machine: Machine) -> None:
+    wanted = request(several_ms=(1.1, 1.5, 1.9), small_budget_ms=None, trials=3, strategy="exact")
+    search(wanted, Path("run"))
+    page = write_report(Path("run")).read_text(encoding="utf-8")
+    for name in ("Large at 1.1 ms", "Large at 1.9 ms", "Small at 0.465 ms"):
+        assert f"<strong>Found {name}</strong>" in page
+        assert f"Found {name}, block by block" in page
+    assert {path.stem for path in Path("run/figures").glob("*.png")} >= {"front", "large_1.1ms", "small_0.341ms"}
+    assert page.count("run/small_0.341ms.json") >= 1
+
+
+# MnasNet's reward -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["exact", "random"])
+def test_a_reward_weighs_latency_instead_of_limiting_it(machine: Machine, strategy: str) -> None:
+    chosen, rewards = {}, {}
+    for w in (-0.02, -1.0):
+        out = Path(f"run{w}")
+        run = search(exact(strategy=strategy, objective="mnasnet", reward_w=w, trials=40), out)
+        spec = found(out)["large"]
+        (network,) = (n for n in run.manifest["networks"] if n["kind"] == "found")
+        chosen[w] = whole_ms(machine, spec)
+        assert network["measured_ms"] == pytest.approx(chosen[w], rel=1e-3)
+        for row in rows(out / "trials.csv"):
+            rewards[w] = max(rewards.get(w, 0), float(row["top1"]) * (float(row["latency_ms"]) / 0.7) ** w)
+        assert network["top1"] * (chosen[w] / 0.7) ** w == pytest.approx(rewards[w], rel=2e-3)
+    assert chosen[-0.02] > 0.7 > chosen[-1.0]
+    assert search(exact(strategy=strategy), Path("hard")).manifest["networks"][0]["measured_ms"] <= 0.7
+
+
+def test_objectives_that_make_no_sense_are_refused(machine: Machine) -> None:
+    with pytest.raises(NasError, match="unknown objective 'speed'; known: top1, mnasnet"):
+        search(exact(objective="speed"), Path("run"))
+    with pytest.raises(NasError, match=r"--reward-w is 0.07; it must be below 0"):
+        search(exact(objective="mnasnet", reward_w=0.07), Path("run"))
+
+
+# Workers ----------------------------------------------------------------------------------------------
+
+
+def test_workers_share_a_search(machine: Machine) -> None:
+    search(exact(strategy="random", workers=2, trials=8), Path("run"))
+    assert whole_ms(machine, found(Path("run"))["large"]) <= 0.7
+    own = [row for row in rows(Path("run/trials.csv")) if row["stage"] == "random"]
+    assert 8 <= len({row["spec_id"] for row in own}) == len(own) <= 9
+
+
+def test_what_a_killed_run_was_evaluating_is_done_by_the_resumed_one(machine: Machine) -> None:
+    wanted = exact(strategy="random", workers=2, trials=4)
+    search(wanted, Path("run"))
+    study = open_study(Path("run/workers.log"), "large/random")
+    before = len(study.trials)
+    lost = study.trials[0]
+    study.add_trial(
+        create_trial(
+            state=TrialState.RUNNING,
+            params=lost.params,
+            distributions=lost.distributions,
+            user_attrs={WORKER: "a process that is gone"},
+        )
+    )
+    signal.signal(signal.SIGALRM, _late)
+    signal.alarm(120)
+    search(wanted, Path("run"), resume=True)
+    signal.alarm(0)
+    states = Counter(trial.state for trial in study.get_trials()[before:])
+    assert states == {TrialState.FAIL: 1, TrialState.COMPLETE: 1}
+
+
+def _late(*_: object) -> None:
+    raise TimeoutError("it waits for a process that is gone")
+
+
+def test_a_storage_is_shared_by_name(machine: Machine) -> None:
+    shared = {"strategy": "random", "storage": "sqlite:///shared.db", "study": "common", "trials": 5}
+    search(exact(**shared), Path("one"))
+    search(exact(**shared), Path("two"))
+    of = {
+        name: [row["spec_id"] for row in rows(Path(name) / "trials.csv") if row["stage"] == "random"]
+        for name in ("one", "two")
+    }
+    assert of["one"] == of["two"], "the second evaluated what the first had"
+    with pytest.raises(NasError, match=r"the study common is of another search \(strategy\); name another --study"):
+        search(exact(**shared | {"strategy": "tpe"}), Path("three"))
+    with pytest.raises(NasError, match=r"the study common is of another search \(budget_ms\); name another --study"):
+        search(exact(**shared | {"budget_ms": 0.701}), Path("four"))
+    with pytest.raises(NasError, match="--storage and --study go together"):
+        search(exact(**shared | {"study": None}), Path("three"))
+
+
+def test_what_workers_elsewhere_predicted_is_measured_on_the_device(machine: Machine) -> None:
+    search(exact(), Path("first"))
+    (file,) = Path("latency_tables").iterdir()
+    table = LatencyTable.load(file)
+    replace(table, device=replace(table.device, cpu="Another CPU")).save("other.json")
+    shared = {"strategy": "random", "storage": "sqlite:///shared.db", "study": "s", "trials": 5}
+    search(exact(**shared, table="other.json", allow_other_device=True), Path("worker"))
+    run = search(exact(**shared), Path("device"))
+    searched = [
+        [r["spec_id"] for r in rows(Path(f) / "trials.csv") if r["stage"] == "random"] for f in ("worker", "device")
+    ]
+    assert len(searched[0]) == 5
+    assert searched[0] == searched[1]
+    assert run.manifest["networks"][0]["measured_ms"] == pytest.approx(
+        whole_ms(machine, found(run.path)["large"]), rel=1e-3
+    )
+
+
+def test_passwords_are_not_written_down(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+    monkeypatch.setattr("sys.argv", ["nas", "--storage", "postgresql://me:secret@host/db"])
+    run = search(exact(trials=2), Path("run"))
+    assert run.manifest["command"].endswith("--storage postgresql://me:***@host/db")
+    with pytest.raises(NasError) as error:
+        search(exact(storage="nosuch://me:secret@host/db", study="s"), Path("other"))
+    assert "secret" not in str(error.value)

@@ -1,0 +1,118 @@
+"""The integer program against every network of small spaces."""
+
+import ctypes
+import dataclasses
+import random
+import sys
+
+import numpy as np
+import pytest
+from support.problems import TINY, additive_model, every_row, latency, problem, score, within
+from support.synthetic import added_ms
+
+from nas.arch.additive import AdditiveModel
+from nas.arch.loading import load_space
+from nas.arch.parts import BlockPart
+from nas.arch.space import Stage
+from nas.search.limits import Row
+from nas.search.solver import solve
+
+ROWS = every_row(TINY)
+WITHIN = 1e-6  # of the solver, in points of the score
+
+
+def latency_ms(prices: AdditiveModel, row: Row) -> float:
+    return float(prices(np.array([row]))[0])
+
+
+def test_every_row_is_meant() -> None:
+    assert len(ROWS) == TINY.size
+    assert len(np.unique(ROWS, axis=0)) == len(ROWS)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.25, 0.5, 0.9, 1.5])
+def test_finds_what_trying_every_network_finds(noise: float, share: float) -> None:
+    case = problem(TINY, share, noise)
+    times, scores = case.latency(ROWS), case.score(ROWS)
+    for variant in range(len(TINY.variants)):
+        fits = (ROWS[:, 0] == variant) & (times <= case.budget_ms)
+        optimum = solve(score(TINY), case.limits, variant)
+        assert (optimum is not None) == fits.any() == (variant in case.fitting_variants)
+        if optimum is not None:
+            assert optimum.score == pytest.approx(scores[fits].max(), abs=WITHIN)
+            assert latency_ms(case.latency, optimum.row) <= case.budget_ms
+            assert optimum.row[0] == variant
+            assert optimum.row in set(map(tuple, ROWS.tolist()))
+
+
+@pytest.mark.parametrize("below", [0.0, 1e-12, 1e-9, 1e-7, 5e-7])
+def test_a_budget_is_hard_to_the_last_digit(below: float) -> None:
+    """A network a nanosecond over the budget is within the solver's tolerance, but not within the budget."""
+    prices, worth = latency(TINY), score(TINY)
+    times, scores = prices(ROWS), worth(ROWS)
+    for row in np.random.default_rng(0).choice(np.flatnonzero(ROWS[:, 0] == 1), 10):
+        best = solve(worth, within(prices, float(times[row]) + 0.01), 1)
+        assert best is not None
+        budget_ms = latency_ms(prices, best.row) - below
+        optimum = solve(worth, within(prices, budget_ms), 1)
+        assert optimum is not None
+        assert latency_ms(prices, optimum.row) <= budget_ms
+        fits = (ROWS[:, 0] == 1) & (times <= budget_ms)
+        assert optimum.score == pytest.approx(scores[fits].max(), abs=WITHIN)
+
+
+def test_a_scale_that_is_too_slow_has_no_answer() -> None:
+    case = problem(TINY, 0.0)
+    answers = [solve(score(TINY), case.limits, variant) for variant in range(3)]
+    assert [answer is not None for answer in answers] == [True, False, False]
+    assert solve(score(TINY), within(case.latency, 0.0), 0) is None
+
+
+def test_of_two_widths_the_faster_multiple_of_16_wins() -> None:
+    """184 channels cost more than 192, and are worth less: no interpolation can see that."""
+    stage = Stage(
+        out=8, stride=1, depths=(1,), kernels=(5,), expansions=(22, 23, 24), se=(False,), activations=("relu",)
+    )
+    space = dataclasses.replace(TINY, stages=(stage,)).at([(1.0, 64)])
+    prices = latency(space)
+    worth = additive_model(space, lambda placed: placed.block.expanded, [0.0])
+    codes = every_row(space)
+    channels = np.array([spec.blocks[1].expanded for spec in space.decode(codes)])
+    assert channels.tolist() == [176, 184, 192]
+    times = dict(zip(channels.tolist(), prices(codes), strict=True))
+    assert times[176] < times[192] < times[184]
+    optimum = solve(worth, within(prices, times[184]), 0)
+    assert optimum is not None
+    assert space.decode([np.array(optimum.row)])[0].blocks[1].expanded == 192
+    optimum = solve(worth, within(prices, (times[192] + times[176]) / 2), 0)
+    assert optimum is not None
+    assert space.decode([np.array(optimum.row)])[0].blocks[1].expanded == 176
+
+
+def test_a_real_space_is_solved_whole() -> None:
+    """20 blocks of 36 choices: some 10^38 networks."""
+    space = load_space("mobilenet_v3_large").at([(1.0, 224)])
+    case = problem(space, 0.3)
+    optimum = solve(score(space), case.limits, 0)
+    assert optimum is not None
+    assert 0.99 * case.budget_ms < latency_ms(case.latency, optimum.row) <= case.budget_ms
+    (spec,) = space.decode([np.array(optimum.row)])
+    assert sum(added_ms(BlockPart(*placed)) for placed in spec.walk()) < latency_ms(case.latency, optimum.row)
+    # No single change that still fits makes it better.
+    rng = random.Random(0)
+    changed = np.array([space.redraw(np.array(optimum.row), rng, 0.02) for _ in range(2_000)])
+    fits = case.latency(changed) <= case.budget_ms
+    assert fits.sum() > 100
+    assert case.score(changed)[fits].max() <= optimum.score + WITHIN
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """HiGHS leaves lines of its own on standard output in one of some twenty solves, among a command's own."""
+    prices, worth = latency(TINY), score(TINY)
+    times = prices(ROWS[ROWS[:, 0] == 1])
+    for budget_ms in np.sort(times)[:: len(times) // 40]:
+        solve(worth, within(prices, budget_ms), 1)
+    ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None).fflush(None)
+    print("and what Python prints comes through")
+    assert capfd.readouterr().out == "and what Python prints comes through\n"

@@ -1,0 +1,108 @@
+"""The surrogate on truths that are known: additive ones, ones the known terms are wrong about, and noise."""
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+sys.path.insert(0, str(Path(__file__).parent / "strategies"))
+from support.problems import TINY, every_row, latency, score
+
+from nas.arch.additive import AdditiveModel
+from nas.search.loop import optimise
+from nas.search.problem import Problem
+from nas.search.strategies.surrogate import FITTED
+from nas.search.surrogate import Surrogate
+
+ROWS = every_row(TINY)[::7]
+
+
+def truth() -> AdditiveModel:
+    """Unlike the known terms in what a kernel is worth."""
+    generator, known = np.random.default_rng(0), score(TINY)
+    options = [values + 0.3 * generator.normal(size=values.shape[1]) for values in known.options]
+    return AdditiveModel(TINY, known.constants, options)
+
+
+def evaluated(number: int, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    codes = ROWS[random.Random(0).sample(range(len(ROWS)), number)]
+    return codes, truth()(codes) + noise * np.random.default_rng(1).normal(size=number)
+
+
+def test_without_data_it_is_the_known_terms() -> None:
+    known = score(TINY)
+    assert spearmanr(Surrogate(known).terms(ROWS), known(ROWS)).statistic == pytest.approx(1.0)
+
+
+def test_terms_and_predictions_are_the_same_numbers() -> None:
+    surrogate = Surrogate(score(TINY))
+    surrogate.fit(*evaluated(40))
+    mean, std = surrogate.predict(ROWS)
+    np.testing.assert_allclose(surrogate.terms(ROWS), mean, atol=1e-9)
+    assert (std > 0).all()
+
+
+def test_it_learns_what_the_known_terms_are_wrong_about() -> None:
+    known, true = score(TINY), truth()(ROWS)
+    before = spearmanr(known(ROWS), true).statistic
+    errors = []
+    for number in (20, 60, 200):
+        surrogate = Surrogate(known)
+        surrogate.fit(*evaluated(number))
+        mean, _ = surrogate.predict(ROWS)
+        errors.append(float(np.sqrt(np.mean((mean - true) ** 2))))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.25 * true.std()
+    assert spearmanr(mean, true).statistic > max(0.95, before)
+
+
+def test_with_few_noisy_evaluations_the_known_terms_count_for_much() -> None:
+    known, true = score(TINY), truth()(ROWS)
+    surrogate = Surrogate(known)
+    surrogate.fit(*evaluated(8, noise=0.3))
+    assert spearmanr(surrogate.terms(ROWS), true).statistic > 0.7
+
+
+def test_its_uncertainty_is_honest() -> None:
+    surrogate = Surrogate(score(TINY))
+    surrogate.fit(*evaluated(60, noise=0.1))
+    mean, std = surrogate.predict(ROWS)
+    within = np.abs(mean - truth()(ROWS)) <= 2 * std
+    assert within.mean() > 0.85
+    far = Surrogate(score(TINY))
+    far.fit(*evaluated(5))
+    assert far.predict(ROWS)[1].mean() > std.mean()
+
+
+def test_draws_scatter_around_the_mean_by_the_uncertainty() -> None:
+    surrogate = Surrogate(score(TINY))
+    surrogate.fit(*evaluated(30))
+    mean, std = surrogate.predict(ROWS[:50])
+    generator = np.random.default_rng(0)
+    drawn = np.array([surrogate.drawn(generator)(ROWS[:50]) for _ in range(200)])
+    assert np.abs((drawn.mean(axis=0) - mean) / std).max() < 0.4
+    assert drawn.std(axis=0) == pytest.approx(std, rel=0.3)
+    again = [surrogate.drawn(np.random.default_rng(5))(ROWS[:5]).tolist() for _ in range(2)]
+    assert again[0] == again[1]
+
+
+def test_evaluations_that_are_all_alike_do_no_harm() -> None:
+    surrogate = Surrogate(score(TINY))
+    codes, _ = evaluated(5)
+    surrogate.fit(codes, np.full(5, 70.0))
+    assert np.isfinite(surrogate.terms(ROWS)).all()
+
+
+def test_the_loop_finds_what_the_known_terms_cannot() -> None:
+    """Its proposals come near the best network of a truth that the known terms are wrong about."""
+    true, prices = truth(), latency(TINY)
+    times, values = prices(ROWS), true(ROWS)
+    case = Problem(TINY, prices, true, float(np.quantile(times, 0.5)), score(TINY))
+    within = np.sort(values[times <= case.budget_ms])
+    by_terms = case.score(np.array([next(iter(case.best())).row]))[0]
+    found = case.score(np.array(list(optimise(case, FITTED, trials=25, seed=0)))).max()
+    assert found > by_terms
+    assert found >= within[int(0.999 * len(within)) - 1]

@@ -1,0 +1,287 @@
+"""Workers that come, go and are killed, on a journal file and on a real PostgreSQL."""
+
+import multiprocessing
+import os
+import pwd
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+from support.problems import TINY, problem
+
+from nas.errors import NasError
+from nas.search import workers
+from nas.search.loop import next_row, optimise
+from nas.search.parameters import distributions, params_of
+from nas.search.problem import Problem, Row
+from nas.search.strategies.base import Strategy
+from nas.search.strategies.exact import EXACT
+from nas.search.strategies.random_search import RANDOM
+from nas.search.strategies.tpe import TPE
+from nas.search.workers import finished, first_said, open_study, retry_trials_of, work
+
+SPAWN = multiprocessing.get_context("spawn")
+TRIALS = 16
+
+
+def case() -> Problem:
+    return problem(TINY, 0.3)
+
+
+def worker(storage: str | Path, name: str, pause: float) -> None:
+    """What a worker process does; each trial takes `pause` seconds."""
+    made = case()
+    study = open_study(storage, "s", heartbeat=1)
+
+    def evaluate(row: Row) -> tuple[float, float]:
+        time.sleep(pause)
+        return float(made.score(np.array([row]))[0]), made.latency_ms(row)
+
+    work(study, made, RANDOM, trials=TRIALS, seed=0, worker=name, evaluate=evaluate)
+
+
+def start(storage: str | Path, number: int, pause: float = 0.1) -> list[multiprocessing.process.BaseProcess]:
+    children = [SPAWN.Process(target=worker, args=(storage, f"w{i}", pause)) for i in range(number)]
+    for child in children:
+        child.start()
+    return children
+
+
+def wait_for(storage: str | Path, finished: int, seconds: float = 240) -> None:
+    until = time.monotonic() + seconds
+    study = open_study(storage, "s", heartbeat=1)
+    while time.monotonic() < until:
+        if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) >= finished:
+            return
+        time.sleep(0.5)
+    pytest.fail("the workers did nothing")
+
+
+def check(storage: str | Path) -> Counter[TrialState]:
+    made, study = case(), open_study(storage, "s", heartbeat=1)
+    known = study.get_trials(deepcopy=False)
+    states = Counter(trial.state for trial in known)
+    assert states[TrialState.COMPLETE] >= TRIALS
+    assert states[TrialState.RUNNING] == states[TrialState.WAITING] == 0
+    rows = finished(study, made)[0]
+    assert len(rows) >= TRIALS
+    assert len(rows) >= states[TrialState.COMPLETE] - 1, "more than a racing duplicate"
+    assert all(made.fits(row) for row in rows)
+    for trial in known:
+        if trial.state == TrialState.FAIL:
+            assert any(other.params == trial.params for other in known if other.state == TrialState.COMPLETE)
+    return states
+
+
+def test_one_worker_does_what_a_search_without_workers_does(tmp_path: Path) -> None:
+    made, study = case(), open_study(tmp_path / "log", "s")
+    work(study, made, TPE, trials=20, seed=3, worker="me")
+    assert finished(study, made)[0] == list(optimise(made, TPE, trials=20, seed=3))
+    work(study, made, TPE, trials=22, seed=3, worker="me")
+    assert finished(study, made)[0] == list(optimise(made, TPE, trials=22, seed=3))
+
+
+def test_a_small_space_ends(tmp_path: Path) -> None:
+    made, study = problem(TINY.at([(1.0, 32)]), 0.0), open_study(tmp_path / "log", "s")
+    work(study, made, RANDOM, trials=500, seed=0, worker="me")
+    assert 0 < len(finished(study, made)[0]) < 10
+
+
+def test_a_row_that_was_evaluated_takes_the_stored_value(tmp_path: Path) -> None:
+    made, study = case(), open_study(tmp_path / "log", "s")
+    work(study, made, RANDOM, trials=1, seed=0, worker="me")
+    (first,) = study.trials
+    study.enqueue_trial(first.params)
+    work(study, made, RANDOM, trials=2, seed=0, worker="me", evaluate=lambda row: (1e9, 1e9))
+    assert study.trials[1].values == first.values
+
+
+@pytest.mark.parametrize("strategy", [RANDOM, EXACT], ids=["random", "exact"])
+def test_who_thinks_of_the_same_network_at_the_same_moment_takes_another(
+    tmp_path: Path, strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four workers as threads: each looks at the study before any has proposed."""
+    together, met = threading.Barrier(4), threading.local()
+    monkeypatch.setattr(workers, "next_row", lambda *arguments: _meet(together, met, next_row(*arguments)))
+
+    def one(name: str) -> None:
+        work(open_study(tmp_path / "log", "s"), problem(TINY, 0.3), strategy, trials=4, seed=0, worker=name)
+
+    threads = [threading.Thread(target=one, args=(f"w{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    study = open_study(tmp_path / "log", "s")
+    rows = finished(study, case())[0]
+    assert len(rows) == len(study.get_trials(states=(TrialState.COMPLETE,))) >= 4
+
+
+def _meet(together: threading.Barrier, met: threading.local, row: Row) -> Row:
+    """Waits, the first time, until all have thought of a row."""
+    if not hasattr(met, "once"):
+        met.once = True
+        together.wait(60)
+    return row
+
+
+def test_who_finds_that_another_took_what_was_waiting_evaluates_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optuna would draw a network of its own, that need not fit."""
+    made, study = case(), open_study(tmp_path / "log", "s")
+    optimize, late = optuna.Study.optimize, open_study(tmp_path / "log", "s")
+
+    def too_late(self: optuna.Study, *arguments: Any, **options: Any) -> None:
+        if not late.get_trials(states=(TrialState.COMPLETE,)):
+            late.tell(late.ask(), (0.0, 0.0))  # the one that was waiting
+        optimize(self, *arguments, **options)
+
+    monkeypatch.setattr(optuna.Study, "optimize", too_late)
+    work(study, made, RANDOM, trials=4, seed=0, worker="me")
+    states = Counter(trial.state for trial in study.trials)
+    assert states == {TrialState.COMPLETE: 4, TrialState.PRUNED: 1}
+    assert all(made.fits(row) for row in finished(study, made)[0])
+
+
+def test_who_was_taken_for_dead_goes_on(tmp_path: Path) -> None:
+    made, study, lost = case(), open_study(tmp_path / "log", "s"), []
+
+    def evaluate(row: Row) -> tuple[float, float]:
+        if not lost:
+            lost.append(row)
+            assert retry_trials_of(study, "me") == 1
+        return float(made.score(np.array([row]))[0]), made.latency_ms(row)
+
+    work(study, made, RANDOM, trials=4, seed=0, worker="me", evaluate=evaluate)
+    assert Counter(trial.state for trial in study.trials) == {TrialState.FAIL: 1, TrialState.COMPLETE: 4}
+    assert lost[0] in finished(study, made)[0]
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), NasError("cannot be read")])
+def test_what_goes_wrong_in_an_evaluation_ends_the_worker(tmp_path: Path, error: Exception) -> None:
+    def evaluate(row: Row) -> tuple[float, float]:
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        work(open_study(tmp_path / "log", "s"), case(), RANDOM, trials=2, seed=0, worker="me", evaluate=evaluate)
+
+
+def test_what_the_first_said_is_what_all_hear(tmp_path: Path) -> None:
+    heard: list[dict[str, Any]] = []
+    together = threading.Barrier(4)
+
+    def come(number: int) -> None:
+        together.wait(60)
+        heard.append(first_said(tmp_path / "log", "s", {"limit_ms": float(number)}))
+
+    threads = [threading.Thread(target=come, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    heard.append(first_said(tmp_path / "log", "s", {"limit_ms": 9.0}))
+    assert len(heard) == 5
+    assert all(said == heard[0] for said in heard)
+    assert heard[0]["limit_ms"] < 4
+
+
+def test_a_killed_childs_trial_is_done_again(tmp_path: Path) -> None:
+    children = start(tmp_path / "log", 2, pause=0.3)
+    wait_for(tmp_path / "log", 3)
+    os.kill(children[0].pid or 0, signal.SIGKILL)
+    children[0].join()
+    study = open_study(tmp_path / "log", "s")
+    retried = retry_trials_of(study, "w0")
+    children[1].join(300)
+    assert children[1].exitcode == 0
+    assert check(tmp_path / "log")[TrialState.FAIL] == retried
+
+
+# PostgreSQL -------------------------------------------------------------------------------------------
+
+
+def _binaries() -> Path | None:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if found:
+        return found[-1].parent
+    initdb = shutil.which("initdb")
+    return Path(initdb).parent if initdb else None
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    """The URL of a server of its own."""
+    pytest.importorskip("psycopg", reason="the extra `distributed` is not installed")
+    binaries = _binaries()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    folder = Path(tempfile.mkdtemp(prefix="nas-postgresql-"))  # pytest's own is for its user alone
+    user: str | None = None
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        users = {entry.pw_name for entry in pwd.getpwall()}
+        user = "postgres" if "postgres" in users else "nobody"
+        shutil.chown(folder, user)
+
+    def run(program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(binaries / program), *arguments], check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL
+        )
+
+    data, socket = folder / "data", folder / "socket"
+    run("initdb", "-D", str(data), "-A", "trust", "-U", "nas", "--no-sync")
+    socket.mkdir()
+    if user:
+        shutil.chown(socket, user)
+    options = f"-c listen_addresses='' -c fsync=off -c unix_socket_directories={socket}"
+    run("pg_ctl", "-D", str(data), "-w", "-o", options, "-l", str(folder / "server.log"), "start")
+    try:
+        yield f"postgresql://nas@/postgres?host={socket}"
+    finally:
+        run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
+        shutil.rmtree(folder)
+
+
+def test_workers_killed_on_postgresql_lose_nothing(postgresql: str) -> None:
+    children = start(postgresql, 2, pause=0.3)
+    wait_for(postgresql, 3)
+    os.kill(children[0].pid or 0, signal.SIGKILL)
+    late = start(postgresql, 1)  # one that joins
+    for child in (*children[1:], *late):
+        child.join(300)
+        assert child.exitcode == 0
+    check(postgresql)
+
+
+def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_done_again(postgresql: str) -> None:
+    made, study = case(), open_study(postgresql, "silent", heartbeat=1)
+    row = made.random_row(random.Random(0))
+    params, decisions = params_of(made.space, row), distributions(made.space)
+    study.add_trial(optuna.create_trial(state=TrialState.WAITING, params=params, distributions=decisions))
+    with pytest.warns(UserWarning, match="Heartbeat"):
+        study.ask()  # and no more
+    work(study, made, RANDOM, trials=3, seed=0, worker="me")
+    states = Counter(trial.state for trial in study.get_trials())
+    assert states == {TrialState.FAIL: 1, TrialState.COMPLETE: 3}
+    assert row in finished(study, made)[0]
+
+
+def test_a_storage_that_is_not_there_is_an_error_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg", reason="the extra `distributed` is not installed")
+    with pytest.raises(NasError, match="cannot be used") as error:
+        open_study(f"postgresql://nas@/postgres?host={tmp_path}", "s")
+    assert "\n" not in str(error.value)
+    with pytest.raises(NasError, match="cannot be used"):
+        open_study("no-such-scheme://", "s")

@@ -1,0 +1,105 @@
+"""Problems small enough to know every answer, and one of real size; priced part by part, like a table."""
+
+import functools
+import itertools
+import random
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from nas.arch.additive import AdditiveModel
+from nas.arch.loading import load_space
+from nas.arch.parts import BlockPart, parts_of
+from nas.arch.space import SearchSpace, Slot, Stage
+from nas.arch.spec import BlockSpec, HeadSpec, PlacedBlock, StemSpec
+from nas.search.limits import Limit, Row
+from nas.search.problem import Problem
+from support.synthetic import added_ms
+
+RELU = ("relu",)
+# Two stages that run together at width 1 (24 channels, no stride), and one whose depths leave out 2.
+TINY = SearchSpace(
+    name="tiny",
+    stem=StemSpec(out=8),
+    first=BlockSpec(op="sepconv", kernel=3, expanded=8, out=8),
+    stages=(
+        Stage(out=16, stride=2, depths=(1, 3), kernels=(3, 5), expansions=(2, 3), se=(False,), activations=RELU),
+        Stage(out=24, stride=2, depths=(1, 2), kernels=(3, 5), expansions=(3,), se=(False, True), activations=RELU),
+        Stage(out=24, stride=1, depths=(1, 2), kernels=(3,), expansions=(3,), se=(False, True), activations=RELU),
+    ),
+    head=HeadSpec(conv=144, hidden=64),
+    widths=(1.0, 2.0),
+    resolutions=(32, 64),
+).at([(1.0, 32), (1.0, 64), (2.0, 32)])
+
+
+def additive_model(space: SearchSpace, price: Callable[[PlacedBlock], float], constants: list[float]) -> AdditiveModel:
+    options = [
+        np.array([[price(placed) for placed in space.options(variant, slot)] for variant in space.variants])
+        for slot in space.slots
+    ]
+    return AdditiveModel(space, np.array(constants), options)
+
+
+def latency(space: SearchSpace, noise: float = 0.0) -> AdditiveModel:
+    """Milliseconds of the synthetic machine, each part's off by its own share of up to `noise`: then
+    options that are dearer in every choice can be cheaper, as in a table that was measured."""
+
+    def price(part: object) -> float:
+        return added_ms(part) * (1 + noise * random.Random(part.key).uniform(-1, 1))
+
+    def fixed(variant: tuple[float, int]) -> float:
+        parts = list(parts_of(space.smallest(variant)))
+        return sum(map(price, (*parts[:2], parts[-1])))
+
+    return additive_model(
+        space, lambda placed: price(BlockPart(*placed)), [fixed(variant) for variant in space.variants]
+    )
+
+
+def score(space: SearchSpace) -> AdditiveModel:
+    """More for more work, but unlike the latency: each block is worth something of its own."""
+
+    def worth(placed: PlacedBlock) -> float:
+        macs = sum(layer.macs for layer in BlockPart(*placed).layers())
+        return macs**0.3 * random.Random(BlockPart(*placed).key).uniform(0.5, 1.5) / 100
+
+    return additive_model(space, worth, [variant.resolution**0.5 for variant in space.variants])
+
+
+def within(prices: AdditiveModel, budget_ms: float) -> list[Limit]:
+    return [Limit("latency", budget_ms, prices)]
+
+
+def problem(space: SearchSpace, share: float, noise: float = 0.0) -> Problem:
+    """With a budget so far on the way from the fastest to the slowest network."""
+    prices, worth = latency(space, noise), score(space)
+    slowest = (prices.constants + sum(values.max(axis=1) for values in prices.options)).max()
+    free = Problem(space, prices, worth, float(slowest), worth)
+    return free.with_budget(float(free._fastest_ms.min() + share * (slowest - free._fastest_ms.min())))
+
+
+@functools.cache
+def real_space() -> SearchSpace:
+    return load_space("mobilenet_v3_small").at([(0.35, 96), (1.0, 128)])
+
+
+def every_row(space: SearchSpace) -> np.ndarray:
+    """Every row of codes of a small space: shape (n, decisions)."""
+
+    def stage_rows(index: int) -> Iterator[Row]:
+        stage = space.stages[index]
+        column = space.slot_column(Slot(index, 0))
+        choices = [range(len(decision.choices)) for decision in space.decisions[column : column + 4]]
+        for code, depth in enumerate(stage.depths):
+            for blocks in itertools.product(itertools.product(*choices), repeat=depth):
+                yield (code, *itertools.chain(*blocks), *[-1] * 4 * (max(stage.depths) - depth))
+
+    stages = [list(stage_rows(index)) for index in range(len(space.stages))]
+    return np.array(
+        [
+            (variant, *itertools.chain(*rows))
+            for variant in range(len(space.variants))
+            for rows in itertools.product(*stages)
+        ]
+    )  # fmt: skip
