@@ -26,8 +26,10 @@ from torch.nn.functional import cross_entropy
 from nas.arch.loading import load_spec
 from nas.files import write_text
 from nas.models.mobilenet import build_model
-from nas.training.data import EMBEDDED, Data, load_data
-from nas.training.loop import Training, evaluate
+from nas.training.data import EMBEDDED, load_data
+from nas.training.evaluation import evaluate_model
+from nas.training.images import Data
+from nas.training.loop import Training
 from nas.training.recipes import load_recipe
 
 RESULTS = Path(__file__).parent / "results" / "batchnorm.json"
@@ -64,8 +66,8 @@ def plain_loop(network: str, data: Data, momentum: float) -> Iterator[Row]:
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        val_loss, top1 = evaluate(model, data.val.batches(500, RESOLUTION))
-        yield Row(sum(losses) / len(losses), val_loss, top1)
+        evaluation = evaluate_model(model, data.val.batches(500, RESOLUTION))
+        yield Row(sum(losses) / len(losses), evaluation.cross_entropy, evaluation.top1)
 
 
 def our_loop(network: str, data: Data) -> Iterator[Row]:

@@ -1,13 +1,13 @@
-"""Does NetAdapt do better than the same width multiplier everywhere, random trimming, or a search?
+"""Compare NetAdapt with uniform width multipliers, random trimming and a search.
 
     python benchmarks/netadapt_vs_width.py --work build/netadapt
 
-Two halves, one by one with --half. "prior": MobileNetV3-Large at 224 px down to 80, 60, 40 and 25 % of its latency,
-judged by the ImageNet prior. "images": MobileNetV3-Small with 10 classes at 32 px down to 80, 60 and 40 %, by training
-on the embedded images; every network that comes of it is trained anew, 15 epochs of `quick`, three seeds. All networks
-of a half are measured whole in the same rounds. Two hours on one core, of which most is training; what is finished lies
-in --work, and the same command goes on from it. Writes benchmarks/results/netadapt_vs_width.json and the picture of
-docs/netadapt.md.
+There are two halves, and --half runs one alone. "prior" takes MobileNetV3-Large at 224 px down to 80, 60, 40 and 25 %
+of its latency, and evaluates it by the ImageNet prior. "images" takes MobileNetV3-Small with 10 classes at 32 px down
+to 80, 60 and 40 % by training on the embedded images. Every network that comes of it is trained from scratch, for 15
+epochs of the recipe `quick` with three seeds. All networks of a half are measured whole in the same rounds. It takes
+two hours on one core, most of it for training. Finished parts are in --work, and the same command continues from them.
+Writes benchmarks/results/netadapt_vs_width.json and the picture of docs/netadapt.md.
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ import numpy as np
 import torch
 
 from nas.accuracy import load_estimator
+from nas.arch.cost import NUM_CLASSES
 from nas.arch.loading import load_space, load_spec
-from nas.arch.parts import parts_of
 from nas.arch.spec import ArchSpec
-from nas.cli import netadapt as command
 from nas.console import Silent
 from nas.errors import NasError
 from nas.files import replacing, write_text
@@ -44,10 +43,13 @@ from nas.latency.networks import measure_latency
 from nas.latency.predictor import LatencyPredictor, open_table
 from nas.latency.table import LatencyTable, space_parts
 from nas.models.mobilenet import build_model
-from nas.netadapt.algorithm import PATIENCE, Price, Rules, netadapt, proposals
+from nas.netadapt import __main__ as command
+from nas.netadapt.algorithm import HALVINGS, netadapt
+from nas.netadapt.proposals import Predict, Rules, make_proposals
 from nas.runs.folder import versions
+from nas.runs.target import Target
 from nas.search.limits import Limit
-from nas.search.request import Request
+from nas.search.request import SearchRequest
 from nas.search.run import search
 from nas.search.solver import ranking
 from nas.training.checkpoint import save_checkpoint
@@ -61,11 +63,12 @@ PICTURE = ROOT.parent / "docs" / "images" / "netadapt_vs_width.png"
 SHARES = {"prior": (0.8, 0.6, 0.4, 0.25), "images": (0.8, 0.6, 0.4)}
 SEEDS = (0, 1, 2)
 CLASSES, PIXELS, EPOCHS = 10, 32, 15
-# On images: larger steps than the paper's, so that the way down takes a quarter of an hour; the head, which is a
-# third of the network at 32 px and which width multipliers shrink too, may be cut.
-RULES = {"prior": Rules(), "images": Rules(share=0.04, allow=("head",), one_each=True)}
+# On images steps are larger than the paper's, so that trimming takes a quarter of an hour. The head, which is a third
+# of the network at 32 px and which width multipliers shrink too, may be cut.
+RULES = {"prior": Rules(), "images": Rules(step_share=0.04, allow=("head",), one_per_place=True)}
 PROPOSAL_STEPS = 10
-# Of the least share, by the table: trimmed networks take a tenth more than it says, the more the smaller they are.
+# Share of the smallest target to which networks are trimmed by prediction: they take a tenth longer than predicted, and
+# the more the smaller they are.
 FURTHER = {"prior": 0.75, "images": 0.9}
 NETADAPT, WIDTH, WIDTH_HEAD, RANDOM, SEARCH = "NetAdapt", "width", "width, head too", "random trimming", "search"
 ORDER = (NETADAPT, WIDTH, SEARCH, RANDOM)
@@ -74,7 +77,7 @@ COLOURS = {NETADAPT: "C0", WIDTH: "C1", WIDTH_HEAD: "C3", RANDOM: "0.6", SEARCH:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that a method offers; which share of the latency it keeps, the measurement tells."""
+    """A network that a method offers. Its measurement decides for which share of the latency it counts."""
 
     method: str
     run: int  # random trimming has several
@@ -88,30 +91,25 @@ def seed_of(half: str) -> ArchSpec:
     return load_spec("mobilenet_v3_large") if half == "prior" else load_spec("mobilenet_v3_small", resolution=PIXELS)
 
 
-def prices_of(half: str, work: Path) -> LatencyPredictor:
-    """The table of a half, in its own file."""
+def predictor_of(half: str, work: Path) -> LatencyPredictor:
+    """Return the predictor of a half, whose table is in a file of its own."""
     file = work / f"table-{half}.json"
     if file.exists():
         table = LatencyTable.load(file)
         table.check_device()
     else:
-        table = new_table(open_table(None, "onnxruntime").runtime_here())
-        table.num_classes = CLASSES if half == "images" else table.num_classes
-    return LatencyPredictor(table, Silent(), file=str(file))
-
-
-def price_of(prices: LatencyPredictor) -> Price:
-    def price(specs: Sequence[ArchSpec]) -> np.ndarray:
-        prices.measure([part for spec in specs for part in parts_of(spec, prices.table.num_classes)], "rows")
-        return prices.table.predict_ms(specs)
-
-    return price
+        runtime = open_table(None, "onnxruntime").runtime_here()
+        table = new_table(runtime, CLASSES if half == "images" else NUM_CLASSES, file)
+    return LatencyPredictor(table, Silent())
 
 
 def widths(half: str) -> Iterator[Candidate]:
-    """Every multiple of 0.01 (0.02 at 224 px). At 32 px the head is scaled too: left whole it would be half of all."""
-    kinds = ((WIDTH, False), (WIDTH_HEAD, True)) if half == "prior" else ((WIDTH, True),)
-    for method, scale_head in kinds:
+    """Yield the widths that are multiples of 0.01 (0.02 at 224 px).
+
+    At 32 px the head is scaled too: left whole it would be half of the network.
+    """
+    methods = ((WIDTH, False), (WIDTH_HEAD, True)) if half == "prior" else ((WIDTH, True),)
+    for method, scale_head in methods:
         seen = set()
         for hundredths in range(98, 5, -2 if half == "prior" else -1):
             name = seed_of(half).name
@@ -121,83 +119,84 @@ def widths(half: str) -> Iterator[Candidate]:
                 yield Candidate(method, 0, spec)
 
 
-def random_trims(half: str, price: Price) -> Iterator[Candidate]:
-    """As NetAdapt, but that chance chooses among the proposals."""
+def random_trims(half: str, predict_ms: Predict) -> Iterator[Candidate]:
+    """Trim as NetAdapt does, but keep a random proposal."""
     for run in SEEDS:
         rng, spec = random.Random(run), seed_of(half)
-        seed_ms = latency_ms = float(price([spec])[0])
-        while latency_ms > FURTHER[half] * min(SHARES[half]) * seed_ms:
-            least_ms = [RULES[half].share * seed_ms / 2**n for n in range(1 + PATIENCE)]
-            found = next(filter(None, (proposals(spec, ms, price, RULES[half]) for ms in least_ms)), [])
+        seed_ms = now_ms = float(predict_ms([spec])[0])
+        while now_ms > FURTHER[half] * min(SHARES[half]) * seed_ms:
+            least_ms = [RULES[half].step_share * seed_ms / 2**n for n in range(1 + HALVINGS)]
+            found = next(filter(None, (make_proposals(spec, ms, predict_ms, RULES[half]) for ms in least_ms)), [])
             if not found:
                 break
-            _, spec, latency_ms = rng.choice(found)
+            _, spec, now_ms = rng.choice(found)
             yield Candidate(RANDOM, run, spec)
 
 
-def netadapt_by_prior(price: Price) -> Iterator[Candidate]:
+def netadapt_by_prior(predict_ms: Predict) -> Iterator[Candidate]:
     estimator, seed = load_estimator("imagenet-prior"), seed_of("prior")
-    budget_ms = FURTHER["prior"] * SHARES["prior"][-1] * float(price([seed])[0])
-    for step in netadapt(seed, budget_ms, price=price, estimate=lambda specs: estimator.estimate(specs).top1):
+    budget_ms = FURTHER["prior"] * SHARES["prior"][-1] * float(predict_ms([seed])[0])
+    for step in netadapt(seed, budget_ms, predict_ms=predict_ms, estimate=lambda specs: estimator.estimate(specs).top1):
         if step.cut:
             yield Candidate(NETADAPT, 0, step.spec)
 
 
-def netadapt_on_images(work: Path, prices: LatencyPredictor) -> Iterator[Candidate]:
-    """By the command, from a seed that was trained on the same images."""
+def netadapt_on_images(work: Path, predictor: LatencyPredictor) -> Iterator[Candidate]:
+    """Trim with the command, from a seed that was trained on the same images."""
     checkpoint, out = work / "seed.pt", work / "netadapt"
     if not checkpoint.exists():
         train(seed_of("images"), 0, checkpoint)
-    price_of(prices)([seed_of("images")])  # the table's file is there then
-    budget_ms = FURTHER["images"] * SHARES["images"][-1] * float(prices.table.predict_ms([seed_of("images")])[0])
+    seed_ms = float(predictor.predict_ms([seed_of("images")])[0])  # this also writes the file of the table
+    budget_ms = FURTHER["images"] * SHARES["images"][-1] * seed_ms
     rules = RULES["images"]
-    arguments = ["--data", EMBEDDED, "--step", str(rules.share), "--allow", *rules.allow]
+    arguments = ["--data", EMBEDDED, "--step", str(rules.step_share), "--allow", *rules.allow]
     arguments += ["--proposal-steps", str(PROPOSAL_STEPS), "--budget-ms", str(budget_ms)]
-    arguments += ["--table", str(prices.table.path), "--out", str(out), *(["--resume"] if out.exists() else [])]
-    with suppress(NasError):  # where the last share cannot be reached
+    arguments += ["--table", str(predictor.table.path), "--out", str(out), *(["--resume"] if out.exists() else [])]
+    with suppress(NasError):  # raised where the last share cannot be reached
         command.main([str(checkpoint), *arguments])
-    prices.table = LatencyTable.load(prices.table.path or "")
+    predictor.table = LatencyTable.load(predictor.table.path)
     for network in json.loads((out / "trajectory.json").read_text())["networks"][1:]:
         yield Candidate(NETADAPT, 0, ArchSpec.from_dict(network["spec"]))
 
 
-def searched_by_prior(prices: LatencyPredictor, seed_ms: float, work: Path) -> Iterator[Candidate]:
-    """What `nas.search` finds for the same milliseconds by the same table, at whatever width and resolution."""
+def searched_by_prior(predictor: LatencyPredictor, seed_ms: float, work: Path) -> Iterator[Candidate]:
+    """Yield what `nas.search` finds for the same milliseconds by the same table, at any width and resolution."""
     for share in SHARES["prior"]:
         out = work / f"search-{share:g}"
         if not (out / "large.json").exists():
-            table = str(prices.table.path)
-            request = Request(budget_ms=share * seed_ms, only="large", table=table)
+            table = str(predictor.table.path)
+            request = SearchRequest(targets=(Target("large", share * seed_ms),), table=table)
             search(request, out, resume=(out / "run.json").exists())
         yield Candidate(SEARCH, 0, ArchSpec.load(out / "large.json"))
-    prices.table = LatencyTable.load(prices.table.path or "")
+    predictor.table = LatencyTable.load(predictor.table.path)
 
 
-def searched_at_32_pixels(prices: LatencyPredictor, seed_ms: float) -> Iterator[Candidate]:
-    """The proven optimum of Small's space at 32 px by table and prior, for latencies around each share."""
+def searched_at_32_pixels(predictor: LatencyPredictor, seed_ms: float) -> Iterator[Candidate]:
+    """Yield the proven optimum of Small's space at 32 px by table and prior, for latencies around each share."""
     space = replace(load_space("mobilenet_v3_small"), resolutions=(PIXELS,), widths=(0.35, 0.5, 0.75, 1.0), variants=())
-    prices.measure(list(space_parts(space, CLASSES)), "rows of the space")
-    latency, score = prices.table.compile(space), load_estimator("imagenet-prior").additive_model(space)
+    predictor.fill(list(space_parts(space, CLASSES)), "rows of the space")
+    latency, score = predictor.table.compile(space), load_estimator("imagenet-prior").additive_model(space)
+    assert score is not None
     for share in SHARES["images"]:
         for around in (0.94, 1.0, 1.06):
             found = next(ranking(score, [Limit("latency", around * share * seed_ms, latency)], range(4)), None)
             if found is not None:
-                (spec,) = space.decode([np.array(found.row)])
+                (spec,) = space.decode([np.array(found.encoding)])
                 yield Candidate(SEARCH, 0, spec)
 
 
 def candidates(half: str, work: Path) -> list[Candidate]:
-    """All of a half, remembered in --work method by method."""
-    prices = prices_of(half, work)
-    price = price_of(prices)
+    """Return all candidates of a half. The folder --work remembers those of each method."""
+    predictor = predictor_of(half, work)
+    predict_ms = predictor.predict_ms
     makers: dict[str, Callable[[], Iterator[Candidate]]] = {
         WIDTH: lambda: widths(half),
-        NETADAPT: lambda: netadapt_by_prior(price) if half == "prior" else netadapt_on_images(work, prices),
-        RANDOM: lambda: random_trims(half, price),
+        NETADAPT: lambda: netadapt_by_prior(predict_ms) if half == "prior" else netadapt_on_images(work, predictor),
+        RANDOM: lambda: random_trims(half, predict_ms),
         SEARCH: lambda: (
-            searched_by_prior(prices, float(price([seed_of(half)])[0]), work)
+            searched_by_prior(predictor, float(predict_ms([seed_of(half)])[0]), work)
             if half == "prior"
-            else searched_at_32_pixels(prices, float(price([seed_of(half)])[0]))
+            else searched_at_32_pixels(predictor, float(predict_ms([seed_of(half)])[0]))
         ),
     }
     found = []
@@ -211,19 +210,20 @@ def candidates(half: str, work: Path) -> list[Candidate]:
     return found
 
 
-# Measured, and the one of each method for each share ----------------------------------------------------
+# Measurements, and the candidate of each method for each share -------------------------------------------
 
 
 def measured(half: str, work: Path, found: Sequence[Candidate]) -> dict[str, float]:
-    """Normalised milliseconds by spec id, the seed included: two sessions, the second of those near a share.
+    """Return normalised milliseconds by spec id, the seed included.
 
-    What is in the file of an earlier call is not measured again.
+    There are two sessions, the second of the networks near a share. Networks in the file of an earlier call are not
+    measured again.
     """
     file = work / f"measured-{half}.json"
     times: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
     new = {candidate.spec.id: candidate.spec for candidate in found if candidate.spec.id not in times}
     if new:
-        table, seed = prices_of(half, work).table, seed_of(half)
+        table, seed = predictor_of(half, work).table, seed_of(half)
         first = _measured(table, {seed.id: seed} | new)
         shares = {key: ms / first[seed.id] for key, ms in first.items()}
         near = {key: spec for key, spec in new.items() if min(abs(shares[key] / s - 1) for s in SHARES[half]) < 0.08}
@@ -242,7 +242,7 @@ def _measured(table: LatencyTable, specs: dict[str, ArchSpec], rng: random.Rando
 
 
 def chosen(half: str, found: Sequence[Candidate], times: dict[str, float]) -> dict[tuple[str, int, float], Candidate]:
-    """By method, run and share: the slowest network that keeps the share. All methods are matched alike."""
+    """Return the slowest network that keeps a share, by method, run and share. All methods are treated alike."""
     seed_ms = times[seed_of(half).id]
     best: dict[tuple[str, int, float], Candidate] = {}
     for share in SHARES[half]:
@@ -257,7 +257,7 @@ def chosen(half: str, found: Sequence[Candidate], times: dict[str, float]) -> di
 
 
 def train(spec: ArchSpec, seed: int, checkpoint: Path | None = None) -> float:
-    """Top-1 (percent) on the validation images after the last epoch."""
+    """Train a network and return its top-1 (percent) on the validation images after the last epoch."""
     data, recipe = load_data(EMBEDDED), load_recipe("quick").replace(epochs=EPOCHS)
     torch.manual_seed(seed)
     model = build_model(spec, CLASSES, recipe.dropout)
@@ -270,16 +270,20 @@ def train(spec: ArchSpec, seed: int, checkpoint: Path | None = None) -> float:
 
 
 def seeds_of(half: str, candidate: Candidate) -> tuple[int, ...]:
-    """With which seeds a network is trained: random ones with their own, so that their spread is of both."""
+    """Return the seeds with which a network is trained.
+
+    Those of random trimming have one each, so that their spread is that of trimming and training.
+    """
     if half == "prior":
         return (0,)
     return (candidate.run,) if candidate.method == RANDOM else SEEDS
 
 
 def trained(work: Path, wanted: Sequence[tuple[ArchSpec, int]]) -> dict[str, dict[int, float]]:
-    """Top-1 by spec id and seed, in the order wanted; finished trainings are in a file that only grows.
+    """Return top-1 (percent) by spec id and seed, after training in the order of `wanted`.
 
-    Ctrl-C ends it: the report is then of what is trained, and says of how many seeds.
+    Finished trainings are in a file that only grows. Ctrl-C ends the training; the report then says of how many seeds
+    each figure is.
     """
     file = work / "trainings.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -299,14 +303,14 @@ def trained(work: Path, wanted: Sequence[tuple[ArchSpec, int]]) -> dict[str, dic
 
 
 def half_report(half: str, work: Path) -> dict[str, Any]:
-    """For each share and method: measured latency, mean accuracy, and the difference to width with its error."""
+    """Return measured latency, mean accuracy, and the difference to width with its error, by share and method."""
     found = candidates(half, work)
     times = measured(half, work, found)
     picked, seed = chosen(half, found, times), seed_of(half)
     specs = list({spec.id: spec for spec in [seed, *(candidate.spec for candidate in picked.values())]}.values())
     if half == "images":
         wanted = [(c, number) for c in picked.values() for number in seeds_of(half, c)]
-        # The comparison that is asked for first, a whole one of each seed; then what stands beside it.
+        # First a whole comparison with width for each seed, then the other methods.
         wanted.sort(key=lambda pair: (ORDER.index(pair[0].method) // 2, pair[1]))
         top1 = trained(work, [*((c.spec, number) for c, number in wanted), *((seed, number) for number in SEEDS)])
     else:
@@ -345,7 +349,7 @@ def half_report(half: str, work: Path) -> dict[str, Any]:
 
 
 def _error(values: Sequence[float]) -> float:
-    """Standard error of the mean; 0 for a single, deterministic value."""
+    """Return the standard error of the mean; 0 for a single value, which is deterministic."""
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
@@ -383,11 +387,11 @@ def draw(report: dict[str, Any]) -> None:
                 )  # fmt: skip
         if own["seed_runs"]:
             axes.plot([100], [statistics.fmean(own["seed_runs"])], "k*", markersize=9, label="seed")
-        what = "estimated ImageNet top-1" if half == "prior" else "top-1, Fashion-MNIST sample"
+        accuracy = "estimated ImageNet top-1" if half == "prior" else "top-1, Fashion-MNIST sample"
         axes.set(
             title=f"{own['network']}, {own['resolution']} px",
             xlabel="measured latency, % of the seed",
-            ylabel=f"{what} (%)",
+            ylabel=f"{accuracy} (%)",
         )
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
@@ -398,7 +402,7 @@ def draw(report: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True, help="folder of what is finished")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the parts that are finished")
     parser.add_argument("--half", choices=tuple(SHARES), nargs="+", default=list(SHARES))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""How far can the ImageNet prior be trusted? Every published figure estimated by a model that has not seen it.
+"""Estimate every published figure by an ImageNet prior that was fitted without it.
 
     python benchmarks/prior_fidelity.py
 
-takes a minute on one core, prints the figures, and writes them to benchmarks/results/prior_fidelity.json
-and the picture of docs/accuracy.md.
+takes a minute on one core and prints the errors. It writes them to benchmarks/results/prior_fidelity.json and draws
+the picture of docs/accuracy.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from nas.accuracy import fit_imagenet_prior as fitting
-from nas.accuracy.imagenet_prior import DATA, ImageNetPrior, level_of
+from nas.accuracy.imagenet_prior import DATA, ImageNetPrior, recipe_level_of
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space
 from nas.arch.published import PublishedResult, published_results
@@ -34,8 +34,8 @@ ROOT = Path(__file__).parent
 RESULTS = ROOT / "results" / "prior_fidelity.json"
 PICTURE = ROOT.parent / "docs" / "images" / "prior_fidelity.png"
 
-# Shown apart from the rest, in this order; the first that fits a row has it.
-KINDRED = "kindred networks (swish, two last convolutions)"
+# Groups of rows, shown apart. A row is in the first group that it fits.
+RELATED = "related networks (swish, two last convolutions)"
 HARDCORE = "HardCoRe-NAS (distilled)"
 ABLATIONS = "ablations of SE and h-swish"
 PLAIN = "MobileNetV1 (no MBConv)"
@@ -43,11 +43,12 @@ LOW = "below 128 px"
 MAIN = "all others"
 
 
-def group_of(result: PublishedResult, kindred: bool) -> str:
+def group_of(result: PublishedResult, related: bool) -> str:
+    """Return the group of a row."""
     name = result.spec.name
-    if kindred:
-        return KINDRED
-    if level_of(result) == "hardcore-nas":
+    if related:
+        return RELATED
+    if recipe_level_of(result) == "hardcore-nas":
         return HARDCORE
     if "minimal" in name or "h-swish" in name:
         return ABLATIONS
@@ -73,7 +74,7 @@ FAMILIES = {
 
 
 def family_of(result: PublishedResult) -> str:
-    """What siblings of other widths, sizes and recipes have in common."""
+    """Return the family that a network shares with those of other widths, sizes and recipes."""
     name = result.spec.name.removeprefix("tf_")
     return next((family for word, family in FAMILIES.items() if name.startswith(word)), "MnasNet and its like")
 
@@ -81,7 +82,7 @@ def family_of(result: PublishedResult) -> str:
 def leave_out(
     regression: fitting.Regression, groups: Sequence[Sequence[int]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each group of rows estimated from all others: top-1 (percent), its std, and errors in units of std."""
+    """Estimate each group of rows from all others. Return top-1 (percent), its std, and errors in units of std."""
     rows = len(regression.rows)
     score, std = np.empty(rows), np.empty(rows)
     for group in groups:
@@ -97,6 +98,7 @@ def leave_out(
 
 
 def summary(errors: np.ndarray, sigmas: np.ndarray | None = None) -> dict[str, Any]:
+    """Return figures of errors (percentage points) and of errors in units of their std."""
     figures: dict[str, Any] = {
         "rows": len(errors),
         "rmse": round(float(np.sqrt(np.mean(errors**2))), 3),
@@ -110,13 +112,13 @@ def summary(errors: np.ndarray, sigmas: np.ndarray | None = None) -> dict[str, A
 
 
 def published_figures(results: Sequence[PublishedResult], groups: np.ndarray, samples: fitting.Samples) -> Any:
-    """Leave-one-out and leave-family-out errors by group; the estimates and their std for the picture."""
+    """Return errors by group, left out alone and with the family, and the estimates and their std for the picture."""
     regression = fitting.Regression(results, samples)
     top1 = np.array([result.top1 for result in results])
-    # A network that was published twice at one level leaves as a whole.
+    # The rows of a network that was published twice at one recipe level are left out together.
     twins: dict[Any, list[int]] = {}
     for row, result in enumerate(results):
-        twins.setdefault((result.spec.id, level_of(result)), []).append(row)
+        twins.setdefault((result.spec.id, recipe_level_of(result)), []).append(row)
     estimate, std, sigmas = leave_out(regression, list(twins.values()))
     errors = estimate - top1
     families = np.array([family_of(result) for result in results])
@@ -124,7 +126,7 @@ def published_figures(results: Sequence[PublishedResult], groups: np.ndarray, sa
         regression, [np.flatnonzero(families == family).tolist() for family in np.unique(families)]
     )
     family_errors = without_family - top1
-    supernet = np.array([level_of(result).startswith("once-for-all") for result in results])
+    supernet = np.array([recipe_level_of(result).startswith("once-for-all") for result in results])
     once_v3 = supernet & np.array([result.spec.head.hidden > 0 for result in results])
     main = groups == MAIN
     figures: dict[str, Any] = {
@@ -135,8 +137,8 @@ def published_figures(results: Sequence[PublishedResult], groups: np.ndarray, sa
         },
         "leave_one_out_by_level": {
             level: summary(errors[rows], sigmas[rows])
-            for level in dict.fromkeys(map(level_of, results))
-            if (rows := main & np.array([level_of(result) == level for result in results])).any()
+            for level in dict.fromkeys(map(recipe_level_of, results))
+            if (rows := main & np.array([recipe_level_of(result) == level for result in results])).any()
         },
         "leave_family_out": {
             family: summary(family_errors[rows], family_sigmas[rows])
@@ -147,7 +149,7 @@ def published_figures(results: Sequence[PublishedResult], groups: np.ndarray, sa
     v3 = {
         result.spec.name: row
         for row, result in enumerate(results)
-        if level_of(result) == "mobilenet-v3" and groups[row] == MAIN
+        if recipe_level_of(result) == "mobilenet-v3" and groups[row] == MAIN
     }
     fitted = fitting.LIMIT - np.exp(-regression.rows @ regression.solve(np.ones(len(results), bool)))
     figures["mobilenet_v3_by_width"] = {
@@ -165,7 +167,7 @@ def published_figures(results: Sequence[PublishedResult], groups: np.ndarray, sa
             if (
                 rows := np.array(
                     [
-                        level_of(r) == level and r.spec.resolution == resolution and "@1.3" not in r.spec.name
+                        recipe_level_of(r) == level and r.spec.resolution == resolution and "@1.3" not in r.spec.name
                         for r in results
                     ]
                 )
@@ -174,7 +176,7 @@ def published_figures(results: Sequence[PublishedResult], groups: np.ndarray, sa
         for level in ("mobilenet-v2", "mnasnet")
     }
     figures["ablations_and_hardcore"] = {
-        f"{result.spec.name}, {level_of(result)}": {"published": result.top1, "left_out": round(float(value), 2)}
+        f"{result.spec.name}, {recipe_level_of(result)}": {"published": result.top1, "left_out": round(float(value), 2)}
         for result, value, group in zip(results, estimate, groups, strict=True)
         if group in (ABLATIONS, HARDCORE)
     }
@@ -182,19 +184,19 @@ def published_figures(results: Sequence[PublishedResult], groups: np.ndarray, sa
 
 
 def predictor_figures(results: Sequence[PublishedResult], samples: fitting.Samples) -> dict[str, Any]:
-    """The held-out half of the predictor's samples: rank correlation, and errors where a search would pick."""
+    """Return rank correlation, and errors where a search would pick, on the held-out half of the samples."""
     half = np.arange(len(samples.top1)) % 2 == 0
     regression = fitting.Regression(results, fitting.Samples(*(column[half] for column in samples)))
     coefficients = regression.solve(np.ones(len(results), bool))
     held = fitting.Samples(*(column[~half] for column in samples))
-    columns = fitting.sample_terms(held)
+    columns = fitting.sample_features(held)
     score = sum(
         columns[name] * value for name, value in zip(regression.names, coefficients, strict=True) if name in columns
     )
     estimate = fitting.PREDICTOR_LIMIT - np.exp(-score)
     errors = estimate - held.top1
     top = np.argsort(-estimate)[: len(estimate) // 100]
-    # What an exact solver returns: the best of each budget. Budgets here are tenths by MACs.
+    # An exact solver returns the best of each budget. Here the budgets are tenths of the samples by MACs.
     macs = np.array(
         [
             count_cost(fitting.sample_spec(kernels, expansions, resolution)).macs
@@ -203,7 +205,7 @@ def predictor_figures(results: Sequence[PublishedResult], samples: fitting.Sampl
     )
     tenths = np.array_split(np.argsort(macs), 10)
     best = [tenth[np.argsort(-estimate[tenth])[: len(tenth) // 50]] for tenth in tenths]
-    # No sum over blocks can do better than the one fitted to the held-out half itself.
+    # No sum over blocks can be better than the one fitted to the held-out half itself.
     indicators = [held.resolutions == resolution for resolution in np.unique(held.resolutions)]
     for slot in range(held.kernels.shape[1]):
         indicators += [held.kernels[:, slot] == kernel for kernel in (3, 5, 7)]
@@ -222,25 +224,28 @@ def predictor_figures(results: Sequence[PublishedResult], samples: fitting.Sampl
 
 
 def speed() -> dict[str, Any]:
-    """Encoded networks priced a second, and the greatest difference from `estimate`."""
+    """Time the estimates of encodings, and return the greatest difference from `estimate`."""
     prior, space = ImageNetPrior(), load_space("mobilenet_v3_large")
     rng = np.random.default_rng(0)
-    few = np.stack([space.draw(lambda decision: int(rng.integers(len(decision.choices)))) for _ in range(500)])
-    codes = np.tile(few, (2_000, 1))
+    few = np.stack(
+        [space.build_encoding(lambda decision: int(rng.integers(len(decision.choices)))) for _ in range(500)]
+    )
+    encodings = np.tile(few, (2_000, 1))
     compiled = prior.compile(space)
     start = time.perf_counter()
-    compiled(codes)
+    compiled(encodings)
     seconds = time.perf_counter() - start
     difference = float(np.abs(compiled(few) - prior.estimate(space.decode(few)).top1).max())
-    return {"networks": len(codes), "seconds": round(seconds, 2), "greatest_difference_from_estimate": difference}
+    return {"networks": len(encodings), "seconds": round(seconds, 2), "greatest_difference_from_estimate": difference}
 
 
 def draw_picture(results: Sequence[PublishedResult], groups: np.ndarray, estimate: np.ndarray, std: np.ndarray) -> None:
+    """Draw estimated against published top-1, and the errors with the model's standard deviations."""
     top1 = np.array([result.top1 for result in results])
     families = np.array([family_of(result) for result in results])
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), width_ratios=(1, 1.15))
     left.plot([40, 83], [40, 83], color="0.7", linewidth=1, zorder=0)
-    apart = np.isin(groups, (ABLATIONS, HARDCORE, KINDRED, LOW))
+    apart = np.isin(groups, (ABLATIONS, HARDCORE, RELATED, LOW))
     for color, family in enumerate(sorted(set(families))):
         for hollow in (False, True):
             rows = (families == family) & (apart == hollow)
@@ -272,11 +277,11 @@ def draw_picture(results: Sequence[PublishedResult], groups: np.ndarray, estimat
 
 def main() -> None:
     start = time.perf_counter()
-    samples, kindred = fitting.load_samples(), fitting.kindred_results()
-    results = [*published_results(), *kindred]
-    groups = np.array([group_of(result, row >= len(results) - len(kindred)) for row, result in enumerate(results)])
+    samples, related = fitting.load_samples(), fitting.related_results()
+    results = [*published_results(), *related]
+    groups = np.array([group_of(result, row >= len(results) - len(related)) for row, result in enumerate(results)])
     figures, estimate, std = published_figures(results, groups, samples)
-    refitted = fitting.model_json(fitting.fit(results, samples))
+    refitted = fitting.fit_json(fitting.fit(results, samples))
     report = {
         "date": datetime.date.today().isoformat(),
         "machine": {

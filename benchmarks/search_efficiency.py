@@ -1,12 +1,12 @@
-"""How many evaluations strategies need to come near the proven optimum of the model, and what a proposal takes.
+"""Count the evaluations that strategies need to come near the proven optimum, and time their proposals.
 
     uv run python benchmarks/search_efficiency.py                # all parts; an hour on one core
     uv run python benchmarks/search_efficiency.py gap --seeds 3  # one of: gap, speed, proof
 
-Accuracy is the ImageNet prior, latency the committed table. `exact` and `fitted` are given the prior's terms; in
-`from-sizes` accuracy is a black box, and `fitted` starts from numbers of parameters instead. `plain-tpe` and
-`plain-nsga2` are Optuna's samplers as a user writes them: every decision a categorical parameter, the budget told by
-`Trial.set_constraint`.
+Accuracy is the ImageNet prior, latency the committed table. `exact` and `surrogate` are given the prior's additive
+model. In `from-sizes` accuracy is a black box, and `surrogate` starts from numbers of parameters instead. `plain-tpe`
+and `plain-nsga2` are Optuna's samplers as a user writes them: every decision is a categorical parameter, and
+`Trial.set_constraint` sets the limit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import platform
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,13 +36,15 @@ from nas.arch.space import SearchSpace
 from nas.latency.fidelity import covered_variants
 from nas.latency.table import LatencyTable
 from nas.names import resolve
-from nas.runs.folder import RunFolder, versions
+from nas.runs.folder import RunFolder, new_record, versions
+from nas.runs.parameters import distributions, encoding_of, params_of
+from nas.runs.record import Trial
+from nas.search.extremes import fastest_ms
 from nas.search.history import History
 from nas.search.limits import Limit, cost_limits
-from nas.search.loop import next_row, optimise
-from nas.search.parameters import distributions, params_of, row_of
-from nas.search.problem import Problem, fastest_ms
-from nas.search.solver import solve
+from nas.search.loop import next_encoding, run_trials
+from nas.search.problem import Problem
+from nas.search.solver import ranking, solve
 from nas.search.strategies import STRATEGIES
 from nas.search.variants import Anchors, anchor_networks, anchor_variants, coarse_latency_model
 
@@ -54,7 +56,7 @@ EVALUATIONS = (25, 50, 100, 200, 500, 1000)
 TRIALS = (100, 1_000, 10_000)  # at which a proposal's time is taken
 BUDGET_SHARE = 0.35  # of the way from the fastest to the slowest network of the space, in logarithms
 FROM_SIZES = "from-sizes"
-COSTLY = {"fitted": 100, FROM_SIZES: 200, "plain-tpe": 200}  # evaluations of strategies that think long
+COSTLY = {"surrogate": 100, FROM_SIZES: 200, "plain-tpe": 200}  # evaluations of strategies that think long
 SLOW_SEEDS = 3  # of strategies that take minutes a seed, at most
 PLAIN = {
     "plain-tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
@@ -91,36 +93,36 @@ def main() -> None:
 
 
 def problem_of(table: LatencyTable, space: SearchSpace) -> Problem:
-    """The search of a space at the variants that the table has, for a budget in the middle of its range."""
+    """Return the search of a space at the variants that the table has, for a budget in the middle of its range."""
     at = space.at(covered_variants(table, space))
-    prices, prior = table.compile(at), load_estimator("imagenet-prior")
-    ends = fastest_ms(prices), max(float(table.predict_ms([at.largest(variant)])[0]) for variant in at.variants)
-    budget_ms = float(np.exp(np.interp(BUDGET_SHARE, [0, 1], np.log(ends))))
-    return Problem(at, prices, prior.compile(at), budget_ms, prior.additive_model(at))
+    latency, prior = table.compile(at), load_estimator("imagenet-prior")
+    ends = fastest_ms(latency), max(float(table.predict_ms([at.largest(variant)])[0]) for variant in at.variants)
+    limit_ms = float(np.exp(np.interp(BUDGET_SHARE, [0, 1], np.log(ends))))
+    return Problem(at, latency, prior.estimate, limit_ms, prior.additive_model(at))
 
 
 # Gap to the optimum -----------------------------------------------------------------------------------
 
 
 def gaps(table: LatencyTable, seeds: int) -> dict[str, Any]:
-    """Points of top-1 below the proven optimum after so many evaluations: median and worst of the seeds."""
+    """Return points of top-1 below the proven optimum by number of evaluations: median and worst of the seeds."""
     found: dict[str, Any] = {}
     for name in SPACES:
         if not covered_variants(table, load_space(name)):
             continue
         problem = problem_of(table, load_space(name))
-        best = next(iter(problem.best()))
-        optimum = float(problem.score(np.array([best.row]))[0])
-        print(f"\n{name} within {problem.budget_ms:.2f} ms: proven optimum {optimum:.3f}")
+        best = next(ranking(problem.needed_additive, problem.limits, problem.feasible_variants))
+        optimum = problem.evaluate(best.encoding).score
+        print(f"\n{name} within {problem.limit_ms:.2f} ms: proven optimum {optimum:.3f}")
         print(f"{'':14}" + "".join(f"{n:>16,}" for n in EVALUATIONS) + "   median / worst gap")
         found[name] = {
-            "budget_ms": round(problem.budget_ms, 3),
+            "budget_ms": round(problem.limit_ms, 3),
             "variants": [str(variant) for variant in problem.space.variants],
             "optimum": round(optimum, 4),
             "strategies": {},
         }
         for strategy in [*STRATEGIES, FROM_SIZES, *PLAIN]:
-            number = min(seeds, SLOW_SEEDS) if strategy in ("fitted", *PLAIN) else seeds
+            number = min(seeds, SLOW_SEEDS) if strategy in ("surrogate", *PLAIN) else seeds
             runs = np.array([best_so_far(problem, strategy, seed) for seed in range(number)])
             counts = [n for n in EVALUATIONS if n <= runs.shape[1]]
             gap = optimum - runs[:, [n - 1 for n in counts]]
@@ -136,54 +138,54 @@ def gaps(table: LatencyTable, seeds: int) -> dict[str, Any]:
 
 
 def best_so_far(problem: Problem, name: str, seed: int) -> np.ndarray:
-    """The highest top-1 of a network within the budget after each evaluation; -inf before there is one."""
+    """Return the highest top-1 of a network within the limit after each evaluation; -inf before there is one."""
     number = min(max(EVALUATIONS), COSTLY.get(name, max(EVALUATIONS)))
     if name in PLAIN:
         return np.maximum.accumulate(plain_scores(problem, PLAIN[name](seed), number))
     if name == FROM_SIZES:
         sizes = cost_limits(problem.space, max_params=1e9)[0].sums
-        name, problem = "fitted", replace(problem, additive=None, start=sizes)
-    rows = list(optimise(problem, resolve("strategy", name, STRATEGIES), trials=number, seed=seed))
+        name, problem = "surrogate", replace(problem, additive=None, proxy=sizes)
+    trials = list(run_trials(problem, resolve("strategy", name, STRATEGIES), trials=number, seed=seed))
     scores = np.full(number, -np.inf)
-    scores[: len(rows)] = problem.score(np.array(rows))
+    scores[: len(trials)] = [trial.score for trial in trials]
     return np.maximum.accumulate(scores)
 
 
 def plain_scores(problem: Problem, sampler: optuna.samplers.BaseSampler, number: int) -> np.ndarray:
-    """What Optuna finds by itself; a network over the budget counts as nothing."""
+    """Return the scores that Optuna finds by itself; a network over the limit counts as nothing."""
     study = optuna.create_study(direction="maximize", sampler=sampler)
     space, decisions = problem.space, distributions(problem.space)
 
+    scores = []
+
     def objective(trial: optuna.Trial) -> float:
         params = {name: trial.suggest_categorical(name, decision.choices) for name, decision in decisions.items()}  # type: ignore[attr-defined]
-        row = row_of(space, params)
-        trial.set_constraint("latency", problem.latency_ms(row) - problem.budget_ms)
-        return float(problem.score(np.array([row]))[0])
+        evaluated = problem.evaluate(encoding_of(space, params))
+        trial.set_constraint("latency", evaluated.latency_ms - problem.limit_ms)
+        scores.append(evaluated.score if evaluated.latency_ms <= problem.limit_ms else -np.inf)
+        return evaluated.score
 
     study.optimize(objective, n_trials=number)
-    rows = [row_of(space, trial.params) for trial in study.trials]
-    scores = problem.score(np.array(rows))
-    scores[problem.latency(np.array(rows)) > problem.budget_ms] = -np.inf
-    return scores
+    return np.array(scores)
 
 
 # Milliseconds a trial ---------------------------------------------------------------------------------
 
 
 def speeds(table: LatencyTable, largest: int) -> dict[str, Any]:
-    """Milliseconds of processor time a trial (proposal, both estimates, log) once there are so many trials."""
+    """Return milliseconds of processor time a trial (proposal and estimates, log) by the number of trials before."""
     problem = problem_of(table, load_space(SPACES[0]))
     decisions = len(problem.space.decisions)
-    print(f"\nms a trial, {decisions} decisions: proposal + estimates and log" + "".join(f"{n:>12,}" for n in TRIALS))
+    print(f"\nms a trial, {decisions} decisions: proposal and estimates" + "".join(f"{n:>12,}" for n in TRIALS))
     counts = [n for n in TRIALS if n <= largest]
-    filling = list(itertools.islice(_random_rows(problem), max(counts)))
+    filling = list(itertools.islice(_random_trials(problem), max(counts)))
     found: dict[str, Any] = {"decisions": decisions, "strategies": {}}
     for name in STRATEGIES:
         rows = {str(n): round(proposal_ms(problem, name, filling[:n]), 2) for n in counts}
         found["strategies"][name] = rows
         print(f"{name:46}" + "".join(f"{ms:>12.2f}" for ms in rows.values()), flush=True)
-    found["log"] = {str(n): round(log_ms(table, problem, filling[:n]), 2) for n in counts}
-    print(f"{'estimates and log':46}" + "".join(f"{ms:>12.2f}" for ms in found["log"].values()))
+    found["log"] = {str(n): round(log_ms(problem, filling[:n]), 2) for n in counts}
+    print(f"{'log':46}" + "".join(f"{ms:>12.2f}" for ms in found["log"].values()))
     found["optuna"] = {}
     for name, make in PLAIN.items():  # to a thousand trials: more would take hours
         cells = {str(n): round(plain_ms(problem, make, filling[:n]), 2) for n in counts if n <= 1000}
@@ -192,55 +194,51 @@ def speeds(table: LatencyTable, largest: int) -> dict[str, Any]:
     return found
 
 
-def _random_rows(problem: Problem) -> Any:
+def _random_trials(problem: Problem) -> Iterator[Trial]:
     rng, seen = random.Random(0), set()
     while True:
-        row = problem.random_row(rng)
-        if row not in seen:
-            seen.add(row)
-            yield row
+        encoding = problem.sampler.sample(rng)
+        if encoding not in seen:
+            seen.add(encoding)
+            yield problem.evaluate(encoding)
 
 
-def proposal_ms(problem: Problem, name: str, filling: list[Any], number: int = 20) -> float:
+def proposal_ms(problem: Problem, name: str, filling: list[Trial], number: int = 20) -> float:
+    """Return milliseconds of processor time that a proposal and its evaluation take."""
     history = History(problem)
-    history.price(filling)
+    for trial in filling:
+        history.add(trial)
     propose = resolve("strategy", name, STRATEGIES).proposer(problem)
-    history.price([next_row(history, propose, 0)])  # what is remembered of the trials before is made once
+    history.add(problem.evaluate(next_encoding(history, propose, 0)))  # a strategy digests the trials before once
     begun = time.process_time()
     for _ in range(number):
-        history.price([next_row(history, propose, 0)])
+        history.add(problem.evaluate(next_encoding(history, propose, 0)))
     return 1000 * (time.process_time() - begun) / number
 
 
-def log_ms(table: LatencyTable, problem: Problem, filling: list[Any], number: int = 50) -> float:
-    """What the pipeline does with a proposal; the log holds the trials before."""
-    space, prior, decisions = problem.space, load_estimator("imagenet-prior"), distributions(problem.space)
+def log_ms(problem: Problem, filling: list[Trial], number: int = 50) -> float:
+    """Return milliseconds of processor time that logging a trial takes; the log holds the trials before."""
     with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder(Path(folder) / "run", {}, "benchmarks/search_efficiency.py", resume=False)
-        for count, row in enumerate(filling):
+        run = RunFolder.begin(Path(folder) / "run", new_record("benchmarks/search_efficiency.py", {}))
+        for count, trial in enumerate(filling):
             if count == len(filling) - number:
                 begun = time.process_time()
-            spec = space.decode([np.array(row)])[0]
-            estimate = prior.estimate([spec])
-            values = float(table.predict_ms([spec])[0]), float(estimate.top1[0]), float(estimate.std[0])
-            run.log("large", "x", spec, *values, params_of(space, row), decisions)
-        run.flush()
+            run.log("large", "x", trial, problem.space)
+        run.close()
         return 1000 * (time.process_time() - begun) / number
 
 
 def plain_ms(
-    problem: Problem, make: Callable[[int], optuna.samplers.BaseSampler], filling: list[Any], number: int = 10
+    problem: Problem, make: Callable[[int], optuna.samplers.BaseSampler], filling: list[Trial], number: int = 10
 ) -> float:
     space, decisions = problem.space, distributions(problem.space)
     study = optuna.create_study(direction="maximize", sampler=make(0))
-    for row, score in zip(filling, problem.score(np.array(filling)), strict=True):
-        study.add_trial(
-            optuna.trial.create_trial(params=params_of(space, row), distributions=decisions, value=float(score))
-        )
+    for trial in filling:
+        params = params_of(space, trial.encoding)
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=decisions, value=trial.score))
     begun = time.process_time()
     for _ in range(number):
-        trial = study.ask(decisions)
-        study.tell(trial, 70.0)
+        study.tell(study.ask(decisions), 70.0)
     return 1000 * (time.process_time() - begun) / number
 
 
@@ -248,7 +246,7 @@ def plain_ms(
 
 
 def proofs(table: LatencyTable) -> dict[str, Any]:
-    """Seconds of processor time to prove the optimum over all variants of a space.
+    """Return seconds of processor time to prove the optimum over all variants of a space.
 
     Where the table lacks variants, the latency model is the coarse one that chooses a search's variants.
     """
@@ -256,27 +254,26 @@ def proofs(table: LatencyTable) -> dict[str, Any]:
     for name in SPACES:
         space, prior = load_space(name), load_estimator("imagenet-prior")
         measured = len(covered_variants(table, space)) == len(space.variants)
-        prices = table.compile(space) if measured else anchored_prices(table, space)
-        if prices is None:
+        latency = table.compile(space) if measured else coarse_latency(table, space)
+        if latency is None:
             print(f"{name}: the table has neither all rows nor the anchors")
             continue
-        limit = Limit("latency", 1.0, prices)
-        ends = np.log([fastest_ms(prices), float(limit.largest().max())])
-        problem = Problem(
-            space, prices, prior.compile(space), float(np.exp(ends @ (0.65, 0.35))), prior.additive_model(space)
-        )
+        limit = Limit("latency", 1.0, latency)
+        ends = np.log([fastest_ms(latency), float(limit.largest().max())])
+        limit_ms = float(np.exp(ends @ (0.65, 0.35)))
+        problem = Problem(space, latency, prior.estimate, limit_ms, prior.additive_model(space))
         seconds = []
-        for variant in problem.fitting_variants:
+        for variant in problem.feasible_variants:
             begun = time.process_time()
             solve(problem.needed_additive, problem.limits, variant)
             seconds.append(time.process_time() - begun)
         found[name] = {
-            "prices": "rows" if measured else "from anchors",
-            "budget_ms": round(problem.budget_ms, 3),
+            "latency": "rows" if measured else "coarse model",
+            "budget_ms": round(problem.limit_ms, 3),
             "variants": len(space.variants),
-            "fitting": len(seconds),
+            "feasible": len(seconds),
             "seconds": round(sum(seconds), 2),
-            "slowest_scale": round(max(seconds), 2),
+            "slowest_variant": round(max(seconds), 2),
         }
         print(
             f"{name}: optimum over {len(seconds)} variants proven in {sum(seconds):.2f} s, slowest {max(seconds):.2f}"
@@ -284,7 +281,8 @@ def proofs(table: LatencyTable) -> dict[str, Any]:
     return found
 
 
-def anchored_prices(table: LatencyTable, space: SearchSpace) -> AdditiveModel | None:
+def coarse_latency(table: LatencyTable, space: SearchSpace) -> AdditiveModel | None:
+    """Return the coarse latency model by the anchor networks of the table; None if it lacks some."""
     variants = anchor_variants(space)
     parts = [NetworkPart(spec) for spec in anchor_networks(space, variants)]
     if table.missing(parts):

@@ -28,9 +28,11 @@ from nas.arch.loading import load_spec
 from nas.files import write_text
 from nas.latency.device import Device, allowed_cores
 from nas.models.mobilenet import build_model
-from nas.training.data import EMBEDDED, Data, TensorImages, load_data
+from nas.training.data import EMBEDDED, load_data
+from nas.training.images import Data
 from nas.training.loop import Machine, Training
 from nas.training.recipes import load_recipe
+from nas.training.tensor_images import TensorImages
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 FIGURE = Path(__file__).parent.parent / "docs" / "images" / "training.png"

@@ -1,8 +1,8 @@
-"""Eight workers on PostgreSQL, two of them killed midway: what is lost, and what eight are worth against one.
+"""Kill two of eight workers on PostgreSQL midway: count the lost trials, and compare eight workers with one.
 
     uv run --extra distributed python benchmarks/workers.py      # two minutes
 
-Each evaluation waits for four seconds, as for a training on a machine of its own: so the figures are those of
+Each evaluation waits for four seconds, as for a training on a machine of its own. So the figures are those of
 proposing, of the data base and of starting again, on whatever cores there are.
 """
 
@@ -26,18 +26,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from optuna.study import Study
 from optuna.trial import TrialState
 from search_efficiency import SPACES, TABLE, problem_of
 
 from nas.arch.loading import load_space
+from nas.arch.space import Encoding
 from nas.latency.table import LatencyTable
 from nas.names import resolve
 from nas.runs.folder import versions
-from nas.search.problem import Problem, Row
+from nas.runs.record import Trial
+from nas.search.problem import Problem
 from nas.search.strategies import STRATEGIES
-from nas.search.workers import finished, open_study, work
+from nas.search.workers import finished_trials, open_study, work
 
 RESULTS = Path(__file__).parent / "results" / "workers.json"
 WORKERS, KILLED = 8, 2
@@ -117,7 +118,7 @@ def counts(study: Study, problem: Problem) -> dict[str, int]:
     failed = [trial.params for trial in known if trial.state == TrialState.FAIL]
     return {
         "done": len(complete),
-        "networks": len(finished(study, problem)[0]),
+        "networks": len(finished_trials(study, problem)),
         "retried": sum(params in complete for params in failed),
         "lost": sum(params not in complete for params in failed),
         "running": states[TrialState.RUNNING],
@@ -137,9 +138,9 @@ def worker(url: str, name: str, table: Path, trials: int, own: str, ready: Any, 
     """What a worker process does."""
     problem, study = problem_for(table), open_study(url, name, HEARTBEAT)
 
-    def evaluate(row: Row) -> tuple[float, float]:
+    def evaluate(encoding: Encoding) -> Trial:
         time.sleep(EVALUATION)
-        return float(problem.score(np.array([row]))[0]), problem.latency_ms(row)
+        return problem.evaluate(encoding)
 
     ready.release()
     go.wait()

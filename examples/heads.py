@@ -1,9 +1,9 @@
-"""The same backbone for segmentation and detection, trained for a few steps on shapes drawn here.
+"""Train one backbone for segmentation and for detection, for a few steps on shapes drawn here.
 
     python examples/heads.py                      # MobileNetV3-Small; a minute on one core
     python examples/heads.py reports/20ms/small.json
 
-Prints the losses, which fall: the heads of nas.models.heads are torchvision's, and train as torchvision's do.
+It prints the losses, which fall. The heads of nas.models.heads are torchvision's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STEPS, BATCH = 8, 4
 
 
 def draw(rng: random.Random) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A picture with one to three shapes: image (3, h, w), mask (h, w), boxes (n, 4), labels (n,)."""
+    """Draw one to three shapes: return image (3, h, w), mask (h, w), boxes (n, 4), labels (n,)."""
     image = Image.new("RGB", (SIZE, SIZE), tuple(rng.randrange(60) for _ in range(3)))
     mask = Image.new("L", (SIZE, SIZE), 0)
     boxes, labels = [], []
@@ -45,7 +45,7 @@ def draw(rng: random.Random) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def train_segmentation(spec: ArchSpec, rng: random.Random) -> list[float]:
-    """The mean cross-entropy of a pixel (nats), step by step."""
+    """Train LR-ASPP, and return the mean cross-entropy of a pixel (nats) at each step."""
     model = segmentation_model(spec, len(CLASSES)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
@@ -60,7 +60,7 @@ def train_segmentation(spec: ArchSpec, rng: random.Random) -> list[float]:
 
 
 def train_detection(spec: ArchSpec, rng: random.Random) -> list[float]:
-    """The sum of SSD's two losses (classes and boxes), step by step."""
+    """Train SSDLite, and return the sum of its two losses (classes and boxes) at each step."""
     model = detection_model(spec, len(CLASSES)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     losses = []

@@ -27,6 +27,7 @@ _PUBLIC = {
     "load_model": "nas.training.checkpoint",
     "LatencyTable": "nas.latency.table",
     "measure_latency": "nas.latency.networks",
+    "load_run": "nas.runs.reading",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -1,4 +1,4 @@
-"""Where a pipeline tells how far it is."""
+"""The console that a pipeline reports to, and its one form of progress."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-Progress = Callable[[float, str], None]
+Progress = Callable[[float, str], None]  # the share done, from 0 to 1, and a note such as "12 rows"
 
 
 class Console(Protocol):
-    """What is told, line by line, and shares of what is under way."""
+    """A place for messages and progress."""
 
-    def say(self, text: str) -> None: ...
+    def say(self, text: str) -> None:
+        """Print a line."""
 
-    def progress(self, title: str) -> AbstractContextManager[Progress]: ...
+    def progress(self, title: str) -> AbstractContextManager[Progress]:
+        """Show progress while a `with` block runs."""
 
 
 class Silent:
-    """Says nothing."""
+    """A console that prints nothing."""
 
     def say(self, text: str) -> None:
-        pass
+        """Print nothing."""
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
-        yield lambda share, text: None
+        """Show nothing."""
+        yield lambda share, note: None

@@ -1,7 +1,172 @@
-"""Run the command `python -m nas.export`; it stands in `nas.cli.export`."""
+"""Export a trained network: ONNX in float32 and int8, a table of both, and a model card.
 
-from nas.cli import run
-from nas.cli.export import main
+    python -m nas.export reports/20ms/small.json                       # the training beside that spec
+    python -m nas.export reports/mobilenet_v3_small-fashion-mnist-sample --torch-export
+
+It writes model.onnx, model.int8.onnx and model.md into the folder of the training. On the embedded data it takes a
+minute.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.cli.arguments import Parser
+from nas.cli.console import RichConsole
+from nas.cli.entry import run
+from nas.cli.flags import add_data_dir_flag
+from nas.errors import NasError
+from nas.files import write_text
+
+if TYPE_CHECKING:  # torch takes seconds to load
+    from rich.table import Table
+
+    from nas.arch.spec import ArchSpec
+    from nas.deploy.card import File
+    from nas.deploy.trained import Trained
+    from nas.training.images import Data
+
+NAMED_CLASSES = 5  # in an error
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = _parser().parse_args(argv)
+    console = RichConsole()
+    training, spec = _find_training(arguments.training)
+    path: Path = arguments.onnx or (training if training.is_dir() else training.parent) / "model.onnx"
+    if path.suffix != ".onnx":
+        raise NasError(f"--onnx is {path}; name a file that ends in .onnx, for the other files are named after it")
+
+    from nas.deploy.card import model_card
+    from nas.deploy.export import TOLERANCE, export_onnx, export_program
+    from nas.deploy.trained import load_trained
+    from nas.latency.device import Device
+    from nas.training.data import load_data
+
+    trained = load_trained(training)
+    settings = trained.settings
+    if spec is not None and spec.id != settings.spec.id:
+        raise NasError(
+            f"{trained.path}: is of another network ({settings.spec.name}, id {settings.spec.id}) than "
+            f"{arguments.training} (id {spec.id}); train that, or name the folder of the training that is wanted"
+        )
+    difference = export_onnx(trained, path)
+    console.say(
+        f"{path}: its logits differ from torch's by at most {difference:.1e} ({TOLERANCE:g} is allowed), for any batch"
+    )
+    if arguments.torch_export:
+        export_program(trained, path.with_suffix(".pt2"))
+        console.say(f"{path.with_suffix('.pt2')}: a program of torch.export")
+    data = load_data(settings.source, arguments.data_dir)
+    if data.classes != trained.about.classes:
+        raise NasError(
+            f"{settings.source} has the classes {_listed(data.classes)} now, and {trained.path} was trained on "
+            f"{_listed(trained.about.classes)}; put the old ones back, or train again"
+        )
+    files = _quantise_and_compare(path, data)
+    console.print(_table(files))
+    console.say(
+        f"in {path.parent}; top-1 on the {len(data.val)} validation images of {settings.source}; "
+        "ms on this device at batch 1, 1 thread"
+    )
+    card = path.with_suffix(".md")
+    write_text(card, model_card(trained, files, f"{Device.this().cpu} (onnxruntime)", _predicted_ms(trained)))
+    console.say(f"model card: {card}")
+    console.say(f"predict:    python -m nas.predict {path} IMAGE …")
+
+
+def _find_training(name: str) -> tuple[Path, ArchSpec | None]:
+    """Return the path of a training, and the spec if `name` is one.
+
+    A checkpoint and a folder are returned as they are. A spec's trainings lie beside it or in reports/. Raises NasError
+    if it has none or several.
+    """
+    path = Path(name)
+    if path.is_dir() or path.suffix == ".pt":
+        return path, None
+    from nas.arch.loading import load_spec
+    from nas.training.run import trainings_of
+
+    spec = load_spec(name)
+    found = trainings_of(name, spec)
+    if not found:
+        raise NasError(f"{name}: is not trained yet; run `python -m nas.train {name}` first")
+    if len(found) > 1:
+        raise NasError(f"{name}: is trained more than once ({', '.join(map(str, found))}); name one of these folders")
+    return found[0], spec
+
+
+def _quantise_and_compare(path: Path, data: Data) -> list[File]:
+    """Write the int8 file beside the float32 file `path`, and return both with their accuracy and latency."""
+    from nas.deploy.card import File
+    from nas.deploy.export import accuracy, export_int8
+    from nas.deploy.onnx_file import OnnxNetwork, time_networks
+
+    int8 = path.with_suffix(".int8.onnx")
+    export_int8(path, data.train, int8)
+    networks = {"float32": OnnxNetwork.load(path), "int8": OnnxNetwork.load(int8)}
+    times = time_networks(list(networks.values()), random.Random(0))
+    return [
+        File(path=file, precision=precision, top1=accuracy(network, data.val), latency_ms=latency_ms)
+        for file, (precision, network), latency_ms in zip((path, int8), networks.items(), times, strict=True)
+    ]
+
+
+def _predicted_ms(trained: Trained) -> list[tuple[str, float]]:
+    """Return the latency (ms) that each table predicts which has all rows of the network at its training's resolution.
+
+    The text before it names the table's device and runtime, and its number of classes if the network has another one.
+    """
+    from nas.arch.parts import parts_of
+    from nas.latency.table import TABLES, LatencyTable
+
+    spec = trained.settings.spec.replace(resolution=trained.settings.resolution)
+    predicted = []
+    for path in sorted(TABLES.glob("*.json")):
+        try:
+            table = LatencyTable.load(path)
+        except NasError:  # damaged, or of another version
+            continue
+        if not table.missing(parts_of(spec, table.num_classes)):
+            other = table.num_classes != len(trained.about.classes)
+            classes = f", with {table.num_classes:,} classes" if other else ""
+            predicted.append((f"{table.device.cpu}, {table.runtime}{classes}", float(table.predict_ms([spec])[0])))
+    return predicted
+
+
+def _listed(classes: tuple[str, ...]) -> str:
+    """Return the first few classes, so that an error stays one line."""
+    return ", ".join(classes[:NAMED_CLASSES]) + (f", … ({len(classes)})" if len(classes) > NAMED_CLASSES else "")
+
+
+def _table(files: list[File]) -> Table:
+    """Return the files as a table with size, accuracy and latency."""
+    from rich.table import Table
+
+    table = Table("file", "precision", "MB", "top-1 %", "ms", box=None, padding=(0, 2, 0, 0))
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for file in files:
+        table.add_row(
+            file.path.name, file.precision, f"{file.size_mb:.2f}", f"{file.top1:.2f}", f"{file.latency_ms:.2f}"
+        )
+    return table
+
+
+def _parser() -> Parser:
+    parser = Parser("export", __doc__)
+    parser.add_argument(
+        "training", metavar="DIR_OR_SPEC", help="the folder of a training, a checkpoint, or a spec that was trained"
+    )
+    parser.add_argument(
+        "--onnx", metavar="FILE", type=Path, help="the float32 file (default: model.onnx in the folder of the training)"
+    )
+    parser.add_argument("--torch-export", action="store_true", help="write a .pt2 file of torch.export too")
+    add_data_dir_flag(parser)
+    return parser
+
 
 if __name__ == "__main__":
-    run(main)
+    run("export", main)

@@ -1,4 +1,4 @@
-"""Files that are read whole, and written to the side and renamed, so that none is ever half-written."""
+"""Read files whole, and write them beside their path and rename them, so that none is ever half-written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nas.errors import NasError
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a file, without the mark that some Windows editors put in front. Raises NasError."""
+    """Return the text of a file, without a byte order mark. Raises NasError for a file that cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -24,16 +24,16 @@ def read_text(path: str | Path) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes the file whole or not at all. Raises NasError."""
+    """Write a file whole or not at all. Raises NasError for a path that cannot be written."""
     with replacing(path) as side:
         side.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to; renamed to `path` at the end, removed if anything fails.
+    """Yield a path beside `path` to write to. It is renamed to `path` at the end, or removed if anything fails.
 
-    Raises NasError, before anything is written, if `path` is a folder or cannot be written to.
+    Raises NasError, before anything is written, if `path` is a folder or cannot be written.
     """
     path = Path(path)
     if path.is_dir():
@@ -41,7 +41,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     make_folder(path.parent)
     side = path.parent / f".{path.name}.{secrets.token_hex(4)}{path.suffix}"
     try:
-        side.touch(exist_ok=False)  # unlike tempfile's, as readable as any other file of the user
+        side.touch(exist_ok=False)  # with the permissions of the user's other files, unlike tempfile
     except OSError as error:
         raise NasError(f"{path}: cannot be written ({error.strerror})") from None
     try:
@@ -54,7 +54,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Makes the folder and its parents. Raises NasError where that is impossible."""
+    """Make a folder and its parents. Raises NasError for a folder that cannot be made or written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Resolve a name to the thing that a registry lists under it.
+"""Resolve a name to the attribute that a registry lists under it.
 
-A registry is a plain dict from a name to `"module:attribute"`. Nothing is imported before it is asked for, so that
-listing names loads neither torch nor a runtime.
+A registry is a plain dict from a name to `"module:attribute"`. The module is imported when its name is resolved, so
+that listing names loads neither torch nor a runtime.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from nas.errors import unknown_name
 
 
-def resolve(kind: str, name: str, registry: Mapping[str, str]) -> Any:
+def resolve(category: str, name: str, registry: Mapping[str, str]) -> Any:
     """Return the attribute that `registry` lists under `name`, importing its module.
 
-    Raises NasError for an unknown name; it lists the known ones. `kind` says in that message what the name is of.
+    Raises NasError for an unknown name, with the known ones and `category`, such as "runtime".
     """
     if name not in registry:
-        raise unknown_name(kind, name, sorted(registry))
+        raise unknown_name(category, name, sorted(registry))
     module, _, attribute = registry[name].partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -1,7 +1,42 @@
-"""Run the command `python -m nas.predict`; it stands in `nas.cli.predict`."""
+"""Classify images with a trained network.
 
-from nas.cli import run
-from nas.cli.predict import main
+    python -m nas.predict reports/20ms/small-fashion-mnist-sample/model.onnx shoe.png bag.jpg
+
+MODEL is an ONNX file that nas.export wrote (it needs no torch), a checkpoint, or the folder of a training.
+"""
+
+from __future__ import annotations
+
+from nas.cli.arguments import Parser, positive_int
+from nas.cli.entry import run
+from nas.errors import NasError
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = _parser().parse_args(argv)
+    from nas.deploy.prediction import load_predictor
+
+    predictor = load_predictor(arguments.model)
+    failures = []
+    for image in arguments.images:
+        try:
+            guesses = predictor.guesses(image, arguments.top)
+        except NasError as error:
+            failures.append(str(error))
+        else:
+            print(f"{image}: " + ", ".join(f"{guess.name} {guess.probability:.1%}" for guess in guesses))
+    if failures:
+        more = f"; and {len(failures) - 1} more" if len(failures) > 1 else ""
+        raise NasError(f"{failures[0]}{more}")
+
+
+def _parser() -> Parser:
+    parser = Parser("predict", __doc__)
+    parser.add_argument("model", metavar="MODEL", help="an ONNX file, a checkpoint, or the folder of a training")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    parser.add_argument("--top", metavar="N", type=positive_int, default=3, help="classes shown per image (default: 3)")
+    return parser
+
 
 if __name__ == "__main__":
-    run(main)
+    run("predict", main)

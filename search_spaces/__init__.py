@@ -1,1 +1,1 @@
-"""Search spaces, one file a skeleton: a table of choices and nothing else. Each file names its `SPACE`."""
+"""Search spaces, one file a skeleton. Each file sets `SPACE`, a table of choices and nothing else."""

@@ -1,4 +1,4 @@
-"""Around MobileNetV3-Large (arXiv 1905.02244, table 1): each block chooses kernel, expansion, SE and activation."""
+"""MobileNetV3-Large's skeleton (arXiv 1905.02244, table 1). Each block chooses kernel, expansion, SE, activation."""
 
 from nas.arch.space import SearchSpace, Stage
 from nas.arch.spec import BlockSpec, HeadSpec, StemSpec

@@ -1,4 +1,4 @@
-"""Around MobileNetV3-Small (arXiv 1905.02244, table 2): each block chooses kernel, expansion, SE and activation."""
+"""MobileNetV3-Small's skeleton (arXiv 1905.02244, table 2). Each block chooses kernel, expansion, SE, activation."""
 
 from nas.arch.space import SearchSpace, Stage
 from nas.arch.spec import BlockSpec, HeadSpec, StemSpec

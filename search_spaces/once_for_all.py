@@ -1,4 +1,4 @@
-"""Once-for-All's MobileNetV3 space (arXiv 1908.09791): SE and activation fixed by stage, head scaled with width."""
+"""Once-for-All's MobileNetV3 space (arXiv 1908.09791). A stage fixes SE and activation. The width scales the head."""
 
 from nas.arch.space import SearchSpace, Stage
 from nas.arch.spec import BlockSpec, HeadSpec, StemSpec

@@ -1,4 +1,4 @@
-"""Settings of the whole suite: property tests that repeat themselves, one thread a worker, floats as they should be."""
+"""Set up the whole suite: property tests give the same result every time, a worker has one thread."""
 
 import ctypes
 import os
@@ -13,6 +13,6 @@ settings.load_profile("suite")
 
 
 def pytest_runtest_setup() -> None:
-    """The first session of onnxruntime lets its thread flush denormals to zero, and hypothesis draws no floats then."""
+    """Undo that the first session of onnxruntime flushes denormals to zero: hypothesis makes no floats then."""
     if sys.platform == "linux":
         ctypes.CDLL(None).fesetenv(ctypes.c_void_p(-1))  # FE_DFL_ENV

@@ -1,4 +1,4 @@
-"""The examples run, and show what they say."""
+"""The examples run, and their losses fall."""
 
 import random
 import runpy

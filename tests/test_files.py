@@ -18,7 +18,7 @@ NOBODY = 65_534  # a user without rights, on every Unix
 
 @pytest.fixture
 def locked() -> Iterator[Path]:
-    """A folder, with a file in it, that the running process may neither read nor write."""
+    """Yield a folder with a file that the running process may neither read nor write."""
     if os.name != "posix":
         pytest.skip("permissions of other systems are another matter")
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others on their way down
@@ -26,7 +26,7 @@ def locked() -> Iterator[Path]:
         (folder / "a.json").write_text("{}")
         (folder / "a.json").chmod(0)
         folder.chmod(0o555)
-        root = os.geteuid() == 0  # who may do everything, so become somebody else
+        root = os.geteuid() == 0  # root may do everything, so the test becomes another user
         if root:
             os.seteuid(NOBODY)
         yield folder
@@ -76,7 +76,7 @@ def test_a_spec_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere an open file cannot be replaced")
-def test_who_reads_meanwhile_reads_the_whole_old_file(tmp_path: Path) -> None:
+def test_a_reader_meanwhile_reads_the_whole_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
     with path.open() as reader:

@@ -1,8 +1,8 @@
-"""Accuracy estimators: predict what a network would score without training it in full."""
+"""Estimate the accuracy of networks without training them in full."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from nas.accuracy.estimator import Estimator
 from nas.names import resolve
@@ -16,10 +16,9 @@ ESTIMATORS = {
 
 
 def load_estimator(name: str, recipe_level: str | None = None) -> Estimator:
-    """Return an accuracy estimator by name, for a recipe level (by default the estimator's own).
+    """Return an accuracy estimator by name, for a recipe level or for the estimator's own by default.
 
-    Raises NasError listing the known names or levels.
+    Raises NasError for an unknown name or recipe level, with the known ones.
     """
-    make: type[Any] = resolve("estimator", name, ESTIMATORS)
-    estimator: Estimator = make() if recipe_level is None else make(recipe_level)
-    return estimator
+    make: Callable[..., Estimator] = resolve("estimator", name, ESTIMATORS)
+    return make() if recipe_level is None else make(recipe_level)

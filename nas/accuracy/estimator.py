@@ -1,9 +1,9 @@
-"""Define what an accuracy estimator is."""
+"""Define the contract of accuracy estimators."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from nas.arch.spec import ArchSpec
 
 
 class Estimates(NamedTuple):
-    """Estimated accuracies of n networks, arrays of shape (n,)."""
+    """The estimated accuracies of n networks, arrays of shape (n,)."""
 
-    top1: np.ndarray  # percent
+    top1: np.ndarray  # percent; 0 where the training diverged
     std: np.ndarray  # standard deviation of `top1`, percentage points
-    extrapolated: np.ndarray  # bool: outside what the estimator was fitted to
+    extrapolated: np.ndarray  # bool: the estimator was fitted to no such network
+    diverged: np.ndarray  # bool: the training diverged, so that `top1` says nothing of the architecture
 
 
 class Estimator(Protocol):
@@ -38,3 +39,11 @@ class Estimator(Protocol):
 
     def additive_model(self, space: SearchSpace) -> AdditiveModel | None:
         """Return a score that is a sum over blocks and orders networks as top-1 does; None if there is none."""
+
+
+@runtime_checkable
+class SharedEstimator(Estimator, Protocol):
+    """An estimator that trains networks, so that processes share its estimates."""
+
+    def add_estimates(self, specs: Sequence[ArchSpec], top1: Sequence[float]) -> None:
+        """Add the estimates (percent) of other processes, so that these networks are not trained again."""

@@ -1,10 +1,9 @@
-"""The terms of the ImageNet prior: what it sees of a network, as a linear sum.
+"""Describe a network by the features of the ImageNet prior.
 
-A network's score is `coefficients @ features`. Every feature belongs to one block (given its role) or to the
-variant, so that the score is a sum over blocks. A *segment* is a run of blocks that share output channels and
-stride; its *role* is its output stride, with a and b for the two segments that MobileNets have at stride 16
-and 32; a block's *position* counts within the segment. Sizes are relative to MobileNetV3-Large's, which is
-1.0 everywhere.
+The score of a network is `coefficients @ features`. Every feature belongs to one block in its place or to the variant,
+so that the score is a sum over blocks. A *segment* is a run of blocks that share output channels and stride. It is
+named by its output stride, with a and b for the two segments that MobileNets have at strides 16 and 32. A block's
+*position* counts from 0 within its segment. Sizes are relative to those of MobileNetV3-Large.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from typing import NamedTuple
 
 from nas.arch.spec import ArchSpec, PlacedBlock
 
-# Output channels of each role in MobileNetV3-Large; stride 32 ends with MobileNetV2's 320-channel block.
+# Channels of each segment in MobileNetV3-Large. Stride 32 ends with MobileNetV2's block of 320 channels.
 REFERENCE_OUT = {"s2": 16, "s4": 24, "s8": 40, "s16a": 80, "s16b": 112, "s32a": 160, "s32b": 320}
 REFERENCE_IN = {"s2": 16, "s4": 16, "s8": 24, "s16a": 40, "s16b": 80, "s32a": 112, "s32b": 160}
 REFERENCE_HEAD = 1280
-POSITIONS = 4  # of the segments with coefficients of their own; deeper blocks have the last one's, shrunk
-DEEPER = 0.6
-POOLED = "s16"  # the only segment at stride 16, where a network has one instead of two
-# Which of the two a block belongs to is then open, and so is its position: all count alike, as deep ones, and what
-# the other three are worth more, at a small expansion, counts for the network as a whole. So chosen that stages
-# that come to be equal mostly lose a little: a search must not gain by that.
-POOLED_EXPANSION = 2
+POSITIONS = 4  # of a segment with coefficients of their own; deeper blocks share the last one's, shrunk
+DEEPER_WEIGHT = 0.6  # of each position beyond the last
+MERGED = "s16"  # the segment at stride 16 of a network that has one instead of two
+# A block of a merged segment could be of either of the two, at any position. All but the first count alike, as deep
+# blocks. The greater value of the three others in `_MAIN`, at a small expansion, counts for the network as a whole.
+# The expansion is chosen so that stages that come to be equal mostly lose a little: a search must not gain by that.
+MERGED_EXPANSION = 2
 _MAIN = (("s16a", 1), ("s16b", 0), ("s16b", 1))
 _DEEP = (("s16a", 2), ("s16a", 3), ("s16b", 2), ("s16b", 3))
 
@@ -35,19 +34,19 @@ RESOLUTION_POWER = 0.75
 EXPANSION_HALF = 2.5
 SE_BY_POSITION = (1.0, 0.75, 0.55, 0.4)
 
-Terms = list[tuple[str, float]]
+Features = list[tuple[str, float]]  # name and value; the values of one name add up
 
 
-class Role(NamedTuple):
-    """Where a block stands: the role of its segment and its position within it."""
+class SegmentPlace(NamedTuple):
+    """The place of a block in a network: its segment and its position within it."""
 
     segment: str
     position: int
     small: bool = False  # MobileNetV3-Small's skeleton, which has no blocks at stride 2
 
 
-def roles(spec: ArchSpec) -> list[Role]:
-    """The role of each block."""
+def segment_places(spec: ArchSpec) -> list[SegmentPlace]:
+    """Return the place of each block."""
     segments: list[tuple[int, int]] = []  # output stride, blocks
     stride = 2
     for index, placed in enumerate(spec.walk()):
@@ -57,113 +56,115 @@ def roles(spec: ArchSpec) -> list[Role]:
         segments[-1] = (stride, segments[-1][1] + 1)
     names = segment_names([stride for stride, _ in segments])
     small = segments[0][0] > 2
-    return [Role(name, p, small) for name, (_, blocks) in zip(names, segments, strict=True) for p in range(blocks)]
+    return [
+        SegmentPlace(name, p, small) for name, (_, blocks) in zip(names, segments, strict=True) for p in range(blocks)
+    ]
 
 
 def segment_names(strides: list[int]) -> list[str]:
-    """Roles of segments from their output strides; strides over 32 count as 32."""
+    """Return the names of segments with these output strides. Strides over 32 count as 32."""
     strides = [min(stride, 32) for stride in strides]
     names = []
     for index, stride in enumerate(strides):
         second = index > 0 and strides[index - 1] == stride
         if stride == 16 and strides.count(16) == 1:
-            names.append(POOLED)
+            names.append(MERGED)
         else:
             names.append(f"s{stride}" + ("" if stride < 16 else "b" if second else "a"))
     return names
 
 
 def width_curve(ratio: float) -> float:
-    """Worth of a stage's channels: 0 at the reference, concave, steeper when narrow."""
+    """Return the value of a stage's channels: 0 at the reference, concave, steeper for narrow stages."""
     return (1 - ratio**-WIDTH_POWER) / WIDTH_POWER
 
 
 def resolution_curve(resolution: int) -> float:
-    """Worth of the resolution: 0 at 224 px, concave."""
+    """Return the value of the resolution (pixels): 0 at 224, concave."""
     return (1 - (resolution / 224) ** -RESOLUTION_POWER) / RESOLUTION_POWER
 
 
 def expansion_curve(ratio: float) -> float:
-    """Worth of `ratio` times the reference's input channels: 0 at 0, saturating."""
+    """Return the value of `ratio` times the reference's input channels: 0 at 0, saturating."""
     return ratio / (ratio + EXPANSION_HALF)
 
 
-def _spread(role: Role) -> list[tuple[str, int, float]]:
-    """(segment, position, weight) of the coefficients that speak for a role."""
-    if role.segment == POOLED:
-        if role.position == 0:
+def _shares(place: SegmentPlace) -> list[tuple[str, int, float]]:
+    """Return segment, position and weight of each coefficient that counts for a place."""
+    if place.segment == MERGED:
+        if place.position == 0:
             return [("s16a", 0, 1.0)]
-        return [(*slot, 0.25) for slot in _DEEP]
-    if role.segment in ("s2", "s32b"):
-        return [(role.segment, 0, 1.0)]
+        return [(*deep, 0.25) for deep in _DEEP]
+    if place.segment in ("s2", "s32b"):
+        return [(place.segment, 0, 1.0)]
     last = POSITIONS - 1
-    return [(role.segment, min(role.position, last), DEEPER ** max(0, role.position - last))]
+    return [(place.segment, min(place.position, last), DEEPER_WEIGHT ** max(0, place.position - last))]
 
 
-def block_terms(placed: PlacedBlock, role: Role) -> Terms:
-    """Features of one block, without its segment's width."""
-    block, terms = placed.block, []
-    for segment, position, weight in _spread(role):
-        reference = REFERENCE_IN[segment] if role.position == 0 else REFERENCE_OUT[segment]
+def block_features(placed: PlacedBlock, place: SegmentPlace) -> Features:
+    """Return the features of one block, without its segment's width."""
+    block, features = placed.block, []
+    for segment, position, weight in _shares(place):
+        reference = REFERENCE_IN[segment] if place.position == 0 else REFERENCE_OUT[segment]
         name = f"{segment}.{position}"
-        # The very first block is in every network: what it is worth is in the level.
-        if not (segment == "s2" and role.position == 0):
-            terms.append((f"expansion {name}", weight * expansion_curve(block.expanded / reference)))
+        # The first block is in every network, so that its value is a part of the intercept.
+        if not (segment == "s2" and place.position == 0):
+            features.append((f"expansion {name}", weight * expansion_curve(block.expanded / reference)))
         if block.kernel != 3:
             steps = (block.kernel - 3) / 2
-            terms.append((f"kernel5 {name}", weight * min(1.0, steps)))
+            features.append((f"kernel5 {name}", weight * min(1.0, steps)))
             if steps > 1:
-                terms.append((f"kernel7 {name}", weight))
+                features.append((f"kernel7 {name}", weight))
             if block.kernel not in (3, 5, 7):
-                terms.append((f"kernel {block.kernel}", 1.0))  # no fitted network has it
+                features.append((f"kernel {block.kernel}", 1.0))  # no fitted network has it
         share = weight * SE_BY_POSITION[min(position, len(SE_BY_POSITION) - 1)]
         if block.se:
-            # Stages in which no hand-made network has SE speak for themselves; in Small's skeleton, where its
-            # published place is further back, it is worth more there.
-            early = "s4" if role.small and segment == "s8" else segment
-            terms.append((f"se {early}" if early in ("s2", "s4", "s16a") else "se", share))
-            if role.small and segment not in ("s4", "s8"):
-                terms.append(("se small", share))
+            # Stages in which no hand-made network has SE have coefficients of their own. In Small's skeleton the
+            # published networks have it later, so that stride 8 counts as early there.
+            early = "s4" if place.small and segment == "s8" else segment
+            features.append((f"se {early}" if early in ("s2", "s4", "s16a") else "se", share))
+            if place.small and segment not in ("s4", "s8"):
+                features.append(("se small", share))
         if block.activation == "hswish":
-            terms.append((f"hswish {segment}", weight))
-    return terms
+            features.append((f"hswish {segment}", weight))
+    return features
 
 
-def skeleton_terms(spec: ArchSpec) -> Terms:
-    """Features of everything but the blocks: level, resolution, stem, head, width of each segment."""
-    placed_roles = list(zip(spec.walk(), roles(spec), strict=True))
-    firsts = {role.segment: placed.block.out for placed, role in placed_roles if role.position == 0}
+def skeleton_features(spec: ArchSpec) -> Features:
+    """Return the features of all but the blocks: intercept, resolution, stem, head, width of each segment."""
+    placed_blocks = zip(spec.walk(), segment_places(spec), strict=True)
+    firsts = {place.segment: placed.block.out for placed, place in placed_blocks if place.position == 0}
     head = spec.head.hidden or spec.head.conv or spec.blocks[-1].out
-    terms = [
-        ("level", 1.0),
+    features = [
+        ("level", 1.0),  # the intercept
         ("resolution", resolution_curve(spec.resolution)),
         ("stem", width_curve(spec.stem.out / 16)),
         ("head", math.log(head / REFERENCE_HEAD)),
     ]
     for segment, out in firsts.items():
-        for name in ("s16a", "s16b") if segment == POOLED else (segment,):
-            terms.append((f"width {name}", width_curve(out / REFERENCE_OUT[name])))
+        for name in ("s16a", "s16b") if segment == MERGED else (segment,):
+            features.append((f"width {name}", width_curve(out / REFERENCE_OUT[name])))
     if any(block.activate_output for block in spec.blocks):
-        # MobileNetV1: no bottlenecks and no residuals, so that its widths mean something else.
-        terms += [("plain", 1.0), ("plain width", math.log(spec.blocks[-1].out / 1024))]
-    if POOLED in firsts:
-        worth = expansion_curve(POOLED_EXPANSION)
-        terms += [(f"expansion {segment}.{position}", worth) for segment, position in _MAIN]
-        terms += [(f"expansion {segment}.{position}", -0.75 * worth) for segment, position in _DEEP]
-    # MobileNetV3-Small has no blocks at stride 2; no fitted network lacks those of a later stride.
+        # MobileNetV1 has no bottlenecks and no residuals, so that its widths mean something else.
+        features += [("plain", 1.0), ("plain width", math.log(spec.blocks[-1].out / 1024))]
+    if MERGED in firsts:
+        value = expansion_curve(MERGED_EXPANSION)
+        features += [(f"expansion {segment}.{position}", value) for segment, position in _MAIN]
+        features += [(f"expansion {segment}.{position}", -0.75 * value) for segment, position in _DEEP]
+    # MobileNetV3-Small has no blocks at stride 2. No fitted network lacks those of a later stride.
     strides = {segment.strip("sab") for segment in firsts}
-    terms += [(f"no stride {stride}", 1.0) for stride in ("2", "4", "8", "16", "32") if stride not in strides]
+    features += [(f"no stride {stride}", 1.0) for stride in ("2", "4", "8", "16", "32") if stride not in strides]
     if spec.head.hidden:
-        terms.append(("hidden layer", 1.0))
-        terms.append(("head conv", math.log(max(1, spec.head.conv) / 960)))
+        features.append(("hidden layer", 1.0))
+        features.append(("head conv", math.log(max(1, spec.head.conv) / 960)))
     for part, activation in (("stem", spec.stem.activation), ("head", spec.head.activation)):
         if activation == "hswish":
-            terms.append((f"hswish {part}", 1.0))
-    return terms
+            features.append((f"hswish {part}", 1.0))
+    return features
 
 
-def network_terms(spec: ArchSpec) -> Iterator[tuple[str, float]]:
-    """All features of a network; a name may come more than once, its values add."""
-    yield from skeleton_terms(spec)
-    for placed, role in zip(spec.walk(), roles(spec), strict=True):
-        yield from block_terms(placed, role)
+def network_features(spec: ArchSpec) -> Iterator[tuple[str, float]]:
+    """Yield all features of a network. The values of a name that comes more than once add up."""
+    yield from skeleton_features(spec)
+    for placed, place in zip(spec.walk(), segment_places(spec), strict=True):
+        yield from block_features(placed, place)

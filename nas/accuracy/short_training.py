@@ -1,21 +1,18 @@
-"""Accuracy on one's own images: every network is trained for a few epochs at a low resolution.
+"""Estimate accuracy on images by training every network for a few epochs at a low resolution.
 
     estimator = ShortTraining("fashion-mnist-sample", log=Path("estimates.jsonl"))
-    top1, std, extrapolated = estimator.estimate([spec])
+    estimates = estimator.estimate([spec])
 
-Networks that fall behind are stopped early (Hyperband, arXiv 1603.06560, as Optuna prunes). What was trained is
-kept in the log by `spec.id`: nothing is trained twice, by a resumed run or by another process on the same log.
+Networks that fall behind are stopped early (Hyperband, arXiv 1603.06560, as Optuna prunes). The log keeps results by
+`spec.id`, so that neither a resumed run nor another process on the same log trains a network again.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -25,39 +22,28 @@ from optuna.trial import TrialState
 
 from nas.accuracy.estimator import Estimates, Estimator
 from nas.accuracy.imagenet_prior import ImageNetPrior
+from nas.accuracy.training_log import ShortTrainingResult, TrainingLog
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
-from nas.errors import NasError
 from nas.models.mobilenet import build_model
-from nas.training.data import EMBEDDED, EMBEDDED_RESOLUTION, Data, TensorImages, load_data
+from nas.quiet import quiet_optuna
+from nas.training.data import EMBEDDED, EMBEDDED_RESOLUTION, load_data
+from nas.training.images import Data
 from nas.training.loop import DivergedError, Machine, Training
 from nas.training.recipes import load_recipe
+from nas.training.tensor_images import TensorImages
 
 EPOCHS, RECIPE = 4, "quick"
-HALVING = 2  # Hyperband's reduction factor: half of those at a rung go on
-MOST_RESOLUTION = 64  # pixels; ranks of networks survive a lower resolution (EcoNAS, arXiv 2001.01233)
-
-
-class Trained(NamedTuple):
-    """Validation top-1 (percent) after each epoch; fewer than all epochs where it was stopped, none where taken over.
-
-    `top1` is what counts for the network: the last epoch's, what is expected there of one that was stopped, or 0 of
-    one that diverged.
-    """
-
-    curve: tuple[float, ...]
-    top1: float
-    std: float
-    diverged: bool = False
+REDUCTION_FACTOR = 2  # of Hyperband: half of the networks at a rung go on
+MAX_RESOLUTION = 64  # pixels; the ranks of networks survive a lower resolution (EcoNAS, arXiv 2001.01233)
 
 
 class ShortTraining:
-    """Validation top-1 on a source's images after `epochs` of the recipe `quick` at `resolution` px.
+    """Estimate validation top-1 on a source's images after `epochs` of the recipe `quick` at `resolution` pixels.
 
-    All networks are trained at that resolution, so that it says nothing of the one they are made for. Where only a
-    rough order is needed (which variants to search, what to trim, what a surrogate starts from), `proxy` answers.
-    `threads` of the processor are used, by default all; `say` is told of trainings that diverge. Raises NasError for
-    data that cannot be had.
+    All networks are trained at that resolution, so that an estimate does not depend on the resolution of the spec.
+    `proxy` answers where a rough order is enough. `threads` processor threads are used, by default all. `say` gets a
+    line for each training that diverges. Raises NasError for data that cannot be loaded.
     """
 
     name = "short-training"
@@ -76,62 +62,65 @@ class ShortTraining:
     ) -> None:
         self.proxy: Estimator = ImageNetPrior()
         self.data = load_data(source, data_dir)
-        self.resolution = resolution or _proxy_resolution(self.data)
+        self.resolution = resolution or _training_resolution(self.data)
         self._seed, self._threads, self._say = seed, threads, say
         self._recipe = load_recipe(RECIPE).replace(epochs=epochs)
-        self._log = log
-        self._known: dict[str, Trained] = {}
-        self._read = self._lines = 0  # bytes and lines of the log
-        self._study = _study(epochs)
-        self._shown = 0  # of what is known, in the study
+        self._log = TrainingLog(log, (self.data.source, self.resolution, epochs, seed)) if log else None
+        self._results: dict[str, ShortTrainingResult] = {}  # by the id of the spec
+        self._study = _pruning_study(epochs)
+        self._shown = 0  # results that the study has
         self.training_recipe = (
-            f"{source}, validation accuracy after {epochs} epochs of recipe {RECIPE} at {self.resolution} px; those of "
-            "networks stopped earlier are what others gained from there"
+            f"{source}, validation accuracy after {epochs} epochs of recipe {RECIPE} at {self.resolution} px; "
+            "for networks stopped earlier, with the gain of other networks from there"
         )
 
     def estimate(self, specs: Sequence[ArchSpec]) -> Estimates:
-        """Top-1 in percent, one per spec; trains what is not known yet.
+        """Return top-1 (percent), one per spec. Trains the networks that have no result yet.
 
-        `std` is that of the finite number of validation images (and of the gain that is expected of networks that
-        were stopped); another seed makes a difference beside that. A network whose training diverges has 0.
+        `std` is that of the finite number of validation images, and of the expected gain of a stopped network. It does
+        not cover another seed. A network whose training diverged has top-1 0 and is marked in `diverged`.
         """
-        found = [self._trained(spec) for spec in specs]
+        results = [self._result_of(spec) for spec in specs]
         return Estimates(
-            np.array([trained.top1 for trained in found]),
-            np.array([trained.std for trained in found]),
-            np.zeros(len(found), bool),
+            np.array([result.top1 for result in results]),
+            np.array([result.std for result in results]),
+            np.zeros(len(results), bool),
+            np.array([result.diverged for result in results], bool),
         )
 
     def compile(self, space: SearchSpace) -> Callable[[np.ndarray], np.ndarray]:
-        """A function from codes, shape (n, decisions), to top-1 in percent, shape (n,); equal to `estimate`."""
-        return lambda codes: self.estimate(space.decode(list(np.asarray(codes)))).top1
+        """Return a function from encodings, shape (n, decisions), to the top-1 of `estimate` (percent), shape (n,)."""
+        return lambda encodings: self.estimate(space.decode(np.asarray(encodings))).top1
 
     def additive_model(self, space: SearchSpace) -> None:
-        """Return None: what a training reaches is no sum over blocks."""
+        """Return None: the accuracy after a training is no sum over blocks."""
 
-    def take(self, specs: Sequence[ArchSpec], top1: Sequence[float]) -> None:
-        """Takes over what other machines have estimated."""
+    def add_estimates(self, specs: Sequence[ArchSpec], top1: Sequence[float]) -> None:
+        """Add the estimates (percent) of other machines, so that these networks are not trained here.
+
+        An estimate of 0 counts as diverged, because only a diverged training has it.
+        """
         self._read_log()
         for spec, value in zip(specs, top1, strict=True):
-            if spec.id not in self._known:
-                self._keep(spec, Trained((), float(value), self._noise(value)))
+            if spec.id not in self._results:
+                self._add(spec.id, ShortTrainingResult((), float(value), self._std(value), diverged=value == 0))
 
     # Training ----------------------------------------------------------------------------------------
 
-    def _trained(self, spec: ArchSpec) -> Trained:
-        if spec.id not in self._known:
+    def _result_of(self, spec: ArchSpec) -> ShortTrainingResult:
+        if spec.id not in self._results:
             self._read_log()
-        if spec.id not in self._known:
-            self._keep(spec, self._train(spec))
-        return self._known[spec.id]
+        if spec.id not in self._results:
+            self._add(spec.id, self._train(spec))
+        return self._results[spec.id]
 
-    def _train(self, spec: ArchSpec) -> Trained:
-        """Up to the epoch at which Hyperband stops it."""
+    def _train(self, spec: ArchSpec) -> ShortTrainingResult:
+        """Train a network to the end, or to the epoch at which Hyperband stops it."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._replay()
+        self._show_new_results()
         trial = self._study.ask()
         curve: list[float] = []
-        with torch.random.fork_rng(), _threads(self._threads):
+        with torch.random.fork_rng(), _torch_threads(self._threads):
             torch.manual_seed(self._seed)
             model = build_model(spec, len(self.data.classes), self._recipe.dropout)
             training = Training(
@@ -148,123 +137,80 @@ class ShortTraining:
                     trial.report(metrics.top1, metrics.epoch)
                     if metrics.epoch < self._recipe.epochs and trial.should_prune():
                         break
-                trained = self._result(tuple(curve))
+                result = self._result_from(tuple(curve))
             except DivergedError:
-                trained = Trained(tuple(curve), 0.0, self._noise(0.0), diverged=True)
-        self._show(trial, trained)
-        return trained
+                result = ShortTrainingResult(tuple(curve), 0.0, self._std(0.0), diverged=True)
+        self._finish(trial, result)
+        return result
 
-    def _replay(self) -> None:
-        """Shows the pruner what was trained since, by others or before a run was resumed, epoch by epoch."""
-        for trained in list(self._known.values())[self._shown :]:
+    def _show_new_results(self) -> None:
+        """Show the pruner, epoch by epoch, the results of other processes and of the run that was interrupted."""
+        for result in list(self._results.values())[self._shown :]:
             trial = self._study.ask()
-            for epoch, top1 in enumerate(trained.curve, start=1):
+            for epoch, top1 in enumerate(result.curve, start=1):
                 trial.report(top1, epoch)
-                trial.should_prune()  # notes at which rungs the trial was
-            self._show(trial, trained)
+                trial.should_prune()  # records the rungs that the trial reached
+            self._finish(trial, result)
 
-    def _show(self, trial: optuna.Trial, trained: Trained) -> None:
-        stopped = 0 < len(trained.curve) < self._recipe.epochs
-        if stopped:
+    def _finish(self, trial: optuna.Trial, result: ShortTrainingResult) -> None:
+        if 0 < len(result.curve) < self._recipe.epochs:
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
-            self._study.tell(trial, trained.top1)
+            self._study.tell(trial, result.top1)
         self._shown += 1
 
-    def _result(self, curve: tuple[float, ...]) -> Trained:
-        top1, std = curve[-1], self._noise(curve[-1])
+    def _result_from(self, curve: tuple[float, ...]) -> ShortTrainingResult:
+        top1, std = curve[-1], self._std(curve[-1])
         if len(curve) < self._recipe.epochs:
-            whole = (known.curve for known in self._known.values() if len(known.curve) == self._recipe.epochs)
-            gains = [other[-1] - other[len(curve) - 1] for other in whole]
-            # Who fell behind does not overtake by a guess: the least that others gained is taken for granted.
+            complete = [other.curve for other in self._results.values() if len(other.curve) == self._recipe.epochs]
+            gains = [other[-1] - other[len(curve) - 1] for other in complete]
+            # The least gain of the others: a guess must not let a stopped network overtake them.
             top1 += max(0.0, min(gains, default=0.0))
             std = math.hypot(std, float(np.std(gains)) if gains else 0.0)
-        return Trained(curve, top1, std)
+        return ShortTrainingResult(curve, top1, std)
 
-    def _noise(self, top1: float) -> float:
+    def _std(self, top1: float) -> float:
+        """Return the standard deviation (percentage points) of a top-1 over the validation images."""
         share = min(max(top1 / 100, 0.5 / len(self.data.val)), 1 - 0.5 / len(self.data.val))
         return 100 * math.sqrt(share * (1 - share) / len(self.data.val))
 
-    # Log: a line of JSON each -------------------------------------------------------------------------
+    # Results ------------------------------------------------------------------------------------------
 
-    def _settings(self) -> list[Any]:
-        return [self.data.source, self.resolution, self._recipe.epochs, self._seed]
+    def _add(self, spec_id: str, result: ShortTrainingResult) -> None:
+        self._remember(spec_id, result)
+        if self._log is not None:
+            self._log.append(spec_id, result)
 
-    def _know(self, spec_id: str, trained: Trained) -> None:
-        self._known[spec_id] = trained
-        if trained.diverged:
+    def _remember(self, spec_id: str, result: ShortTrainingResult) -> None:
+        self._results[spec_id] = result
+        if result.diverged:
             self._say(f"warning: the training of network {spec_id} diverged; it counts as 0 %")
 
-    def _keep(self, spec: ArchSpec, trained: Trained) -> None:
-        self._know(spec.id, trained)
-        if self._log is None:
-            return
-        entry = {"spec_id": spec.id, "settings": self._settings(), **trained._asdict()}
-        try:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            with self._log.open("ab+") as file:
-                # Behind the half line that a killed process may have left. One write, for others append as well.
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
-                begin = b"" if file.read(1) in (b"", b"\n") else b"\n"
-                file.write(begin + json.dumps(entry).encode() + b"\n")
-        except OSError as error:
-            raise NasError(f"{self._log}: cannot be written ({error.strerror})") from None
-
     def _read_log(self) -> None:
-        """What was added to the log since it was last read, in order. Raises NasError for a line of another kind."""
-        if self._log is None or not self._log.exists():
-            return
-        try:
-            with self._log.open("rb") as file:
-                file.seek(self._read)
-                text = file.read()
-        except OSError as error:
-            raise NasError(f"{self._log}: cannot be read ({error.strerror})") from None
-        whole = text.rfind(b"\n") + 1
-        self._read += whole
-        for line in text[:whole].splitlines():
-            self._lines += 1
-            try:
-                entry = json.loads(line)
-            except ValueError:  # the half line of a process that was killed
-                continue
-            try:
-                spec_id, settings, trained = _parsed(entry)
-            except (KeyError, TypeError, ValueError):
-                raise NasError(
-                    f"{self._log}: line {self._lines} is no training of this program's; take it out of the file, and "
-                    "that network is trained again"
-                ) from None
-            if settings == self._settings() and spec_id not in self._known:
-                self._know(spec_id, trained)
+        if self._log is not None:
+            for spec_id, result in self._log.read_new():
+                if spec_id not in self._results:
+                    self._remember(spec_id, result)
 
 
-def _study(epochs: int) -> optuna.Study:
-    """For the pruner: one objective, a trial a network. It samples nothing."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    pruner = HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=HALVING)
+def _pruning_study(epochs: int) -> optuna.Study:
+    """Return a study for the pruner: one objective, a trial a network. Nothing is sampled from it."""
+    pruner = HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=REDUCTION_FACTOR)
     sampler = optuna.samplers.RandomSampler(seed=0)
-    return optuna.create_study(direction="maximize", pruner=pruner, sampler=sampler, study_name=ShortTraining.name)
+    with quiet_optuna():
+        return optuna.create_study(direction="maximize", pruner=pruner, sampler=sampler, study_name=ShortTraining.name)
 
 
-def _parsed(entry: Any) -> tuple[str, list[Any], Trained]:
-    """A network's id, settings and training. Raises KeyError, TypeError or ValueError for what is none."""
-    curve, top1, std = tuple(map(float, entry["curve"])), float(entry["top1"]), float(entry["std"])
-    spec_id, diverged = entry["spec_id"], entry["diverged"]
-    if not (isinstance(spec_id, str) and isinstance(diverged, bool) and all(map(math.isfinite, (*curve, top1, std)))):
-        raise ValueError
-    return spec_id, list(entry["settings"]), Trained(curve, top1, std, diverged)
-
-
-def _proxy_resolution(data: Data) -> int:
-    """Of images in memory their own, up to a limit; at least what five halvings need."""
+def _training_resolution(data: Data) -> int:
+    """Return the resolution (pixels) of images in memory, up to a limit and at least what five halvings need."""
     if not isinstance(data.train, TensorImages):
-        return MOST_RESOLUTION
-    return min(MOST_RESOLUTION, max(EMBEDDED_RESOLUTION, data.train.images.shape[-1]))
+        return MAX_RESOLUTION
+    return min(MAX_RESOLUTION, max(EMBEDDED_RESOLUTION, data.train.images.shape[-1]))
 
 
 @contextmanager
-def _threads(number: int | None) -> Iterator[None]:
+def _torch_threads(number: int | None) -> Iterator[None]:
+    """Run torch with this number of threads in a `with` block. None changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:

@@ -1,1 +1,1 @@
-"""Architectures: what a network is, the spaces that networks are searched in, what they cost."""
+"""Describe networks as specs, the search spaces that they come from, and their cost."""

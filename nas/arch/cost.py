@@ -1,4 +1,4 @@
-"""What a network costs, by arithmetic on its spec: multiply-accumulates, parameters, activation memory."""
+"""Count the cost of a network by arithmetic on its spec: multiply-accumulates, parameters, activation memory."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from nas.arch.spec import ArchSpec, PlacedBlock, halved
 
-NUM_CLASSES = 1000  # ImageNet's, the default everywhere
+NUM_CLASSES = 1000  # ImageNet's
 FLOAT_BYTES = 4
 
 
 class Layer(NamedTuple):
-    """A convolution (or, at size 1 without normalisation, a linear layer) and the tensors around it."""
+    """A convolution and the sizes of the tensors around it, or a linear layer: size 1, no norm."""
 
     in_channels: int
     out_channels: int
@@ -26,47 +26,51 @@ class Layer(NamedTuple):
 
     @property
     def macs(self) -> int:
+        """Return the multiply-accumulates at batch 1."""
         return self.weights * self.out_size**2
 
     @property
     def weights(self) -> int:
+        """Return the number of weights, without bias and batch norm."""
         return self.out_channels * (self.in_channels // self.groups) * self.kernel**2
 
     @property
     def parameters(self) -> int:
+        """Return the number of weights with those of the bias or of batch norm."""
         return self.weights + self.out_channels * (2 if self.norm else 1)
 
     @property
     def activations(self) -> int:
-        """Elements alive while the layer runs."""
+        """Return the number of elements that are alive while the layer runs."""
         return self.in_channels * self.in_size**2 + self.out_channels * self.out_size**2 + self.held
 
 
 class Cost(NamedTuple):
-    """Costs of a network at batch 1. Batch norm, pooling and activations are not in the MACs, as in papers."""
+    """The cost of a network at batch 1. MACs leave out batch norm, pooling and activations, as papers do."""
 
     conv_macs: int
     linear_macs: int
     params: int
-    peak_activation_bytes: int  # inputs + outputs + what is held beside them, float32, at the worst layer
+    peak_activation_bytes: int  # float32, at the worst layer: its input, its output and held tensors
 
     @property
     def macs(self) -> int:
+        """Return the multiply-accumulates of all layers."""
         return self.conv_macs + self.linear_macs
 
     @property
     def param_bytes(self) -> int:
-        """Float32."""
+        """Return the bytes of the parameters in float32."""
         return FLOAT_BYTES * self.params
 
     @property
     def memory_bytes(self) -> int:
-        """What a network needs while it runs: its parameters and the activations of its worst layer."""
+        """Return the bytes of the parameters and of the activations of the worst layer."""
         return self.param_bytes + self.peak_activation_bytes
 
 
 def count_cost(spec: ArchSpec, num_classes: int = NUM_CLASSES) -> Cost:
-    """Cost of `spec` with a classifier for `num_classes`."""
+    """Return the cost of `spec` with a classifier for `num_classes`."""
     layers = list(network_layers(spec, num_classes))
     return Cost(
         conv_macs=sum(layer.macs for layer in layers if not layer.linear),
@@ -77,7 +81,7 @@ def count_cost(spec: ArchSpec, num_classes: int = NUM_CLASSES) -> Cost:
 
 
 def network_layers(spec: ArchSpec, num_classes: int = NUM_CLASSES) -> Iterator[Layer]:
-    """Every convolution and linear layer, in the order in which they run."""
+    """Yield every convolution and linear layer, in the order in which they run."""
     yield Layer(3, spec.stem.out, 3, spec.resolution, halved(spec.resolution, 2))
     for placed in spec.walk():
         yield from block_layers(placed)
@@ -92,7 +96,7 @@ def network_layers(spec: ArchSpec, num_classes: int = NUM_CLASSES) -> Iterator[L
 
 
 def block_layers(placed: PlacedBlock) -> Iterator[Layer]:
-    """The convolutions of one block, squeeze-and-excitation's two included."""
+    """Yield the convolutions of one block, with the two of squeeze-and-excitation."""
     block, size, out_size = placed.block, placed.in_size, placed.out_size
     residual = placed.in_channels * size**2 if placed.has_residual else 0
     expanded = block.expanded

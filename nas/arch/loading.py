@@ -1,83 +1,104 @@
-"""Load search spaces and networks by name or from a file.
-
-A name is a file of `search_spaces`, a published network, or a path to the user's own file.
-"""
+"""Load search spaces and networks by name or from a file."""
 
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
+import hashlib
 import os
 import pkgutil
+from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 
-from nas.arch import published
+from nas.arch.families import FAMILIES
+from nas.arch.published import published_names, published_spec
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError, unknown_name
 
 
 def space_names() -> list[str]:
-    """The files of `search_spaces`, without `.py`."""
+    """Return the names of the files in `search_spaces`, without `.py`."""
     import search_spaces
 
     return sorted(module.name for module in pkgutil.iter_modules(search_spaces.__path__))
 
 
 def load_space(name: str | Path) -> SearchSpace:
-    """A space of `search_spaces` by name, or the `SPACE` of a Python file of one's own by path.
+    """Return a space of `search_spaces` by name, or the `SPACE` of a Python file of the user by path.
 
-    Raises NasError for an unknown name, and for a file that does not load or sets no SPACE.
+    A file is executed once in a process, and once more for every change of its content. Raises NasError for an unknown
+    name, and for a file that does not load or does not set SPACE.
     """
-    text = str(name)
-    if text in space_names():
-        load = functools.partial(importlib.import_module, f"search_spaces.{text}")
-    elif text.endswith(".py"):
-        load = functools.partial(_import_file, Path(text))
-    else:
-        raise unknown_name("search space", text, [*space_names(), "a path to a .py file"])
+    path, content = _read_space(str(name))
     try:
-        module = load()
-    except Exception as error:  # the user's own code: whatever it raises is theirs to read
-        raise NasError(f"{text}: this search space does not load ({type(error).__name__}: {error})") from error
+        module = _execute(path, content)
+    except Exception as error:  # the user's own code can raise anything
+        raise _load_error(name, error) from error
     space = getattr(module, "SPACE", None)
     if not isinstance(space, SearchSpace):
         raise NasError(
-            f"{text}: the file must set SPACE to a nas.SearchSpace; search_spaces/mobilenet_v3_large.py is an example"
+            f"{name}: the file must set SPACE to a nas.SearchSpace; search_spaces/mobilenet_v3_large.py is an example"
         )
     return space
 
 
-def _import_file(path: Path) -> ModuleType:
-    module_spec = importlib.util.spec_from_file_location(f"user_space_{path.stem}", path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+def space_fingerprint(name: str | Path) -> str:
+    """Return 16 hexadecimal digits that name the content of a space's file.
+
+    Takes the names that `load_space` takes. Raises NasError for an unknown name or an unreadable file.
+    """
+    _, content = _read_space(str(name))
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _read_space(name: str) -> tuple[Path, bytes]:
+    """Return the path without links and the content of a space's file."""
+    if name in space_names():
+        path = str(files("search_spaces") / f"{name}.py")
+    elif name.endswith(".py"):
+        path = name
+    else:
+        raise unknown_name("search space", name, [*space_names(), "a path to a .py file"])
+    try:
+        return Path(os.path.realpath(path)), Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise _load_error(name, error) from error
+
+
+@functools.cache
+def _execute(path: Path, content: bytes) -> ModuleType:
+    """Return the module that a file's content makes. The cache keeps the space of a content one object."""
+    module = ModuleType(f"search_space_{path.stem}")
+    module.__file__ = str(path)
+    # Not by an importer: it would read the file once more, and could take stale bytecode for an edit within a second.
+    exec(compile(content, str(path), "exec"), module.__dict__)
     return module
+
+
+def _load_error(name: str | Path, error: Exception) -> NasError:
+    return NasError(f"{name}: this search space does not load ({type(error).__name__}: {error})")
 
 
 def load_spec(
     name: str | Path, *, width: float | None = None, scale_head: bool = False, resolution: int | None = None
 ) -> ArchSpec:
-    """A published network by name (`mobilenet_v3_large@0.75` for a width), or a spec's file by path.
+    """Return a published network by name (`mobilenet_v3_large@0.75` for a width), or a spec's file by path.
 
-    `scale_head` variants the head with the width, as torchvision does; `resolution` replaces the spec's own.
-    Raises NasError for unknown names, unreadable files, and a width for a spec that has none.
+    `scale_head` scales the head with the width, as torchvision does. `resolution` (pixels) replaces the spec's own.
+    Raises NasError for an unknown name, an unreadable file, and a width for a spec that has none.
     """
     text = str(name)
-    if text.partition("@")[0] in published.FAMILIES or text in published.published_names():
-        spec = published.published_spec(text, width, scale_head)
+    if text.partition("@")[0] in FAMILIES or text in published_names():
+        spec = published_spec(text, width, scale_head)
     elif text.endswith(".json") or "/" in text or os.path.exists(text):
         if width is not None or scale_head:
-            raise NasError(f"{text}: a spec's file has one width only; leave the width out")
+            raise NasError(f"{text}: the spec in a file has one width only; leave the width out")
         spec = ArchSpec.load(text)
     else:
         raise unknown_name(
             "network",
             text,
-            [*published.FAMILIES, "…@WIDTH", "the other names of `python -m nas`", "a path to a spec.json"],
+            [*FAMILIES, "…@WIDTH", "the other names of `python -m nas`", "a path to a spec.json"],
         )
     return spec if resolution is None else spec.replace(resolution=resolution)

@@ -1,7 +1,7 @@
-"""Networks and their parts as ONNX graphs, batch norm folded into the convolutions; without torch.
+"""Write networks and their parts as ONNX graphs, without torch.
 
-torch's exporter takes 0.6-3 s a block, this takes milliseconds. The graph is the one a deployed network has:
-what is timed is what would be shipped. In int8 it is what static quantisation makes of it.
+Batch norm is folded into the convolutions, so that the graph is that of a deployed network. torch's exporter takes 0.6
+to 3 s a block, this module milliseconds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from nas.arch.cost import NUM_CLASSES, Layer
+from nas.arch.onnx_int8 import quantise_for_timing
 from nas.arch.parts import (
     CONTEXT_CHANNELS,
     BlockPart,
@@ -29,30 +30,33 @@ from nas.arch.parts import (
 from nas.arch.spec import ArchSpec
 
 OPSET = 17
-IR_VERSION = 8  # what opset 17 came with, so that older runtimes read the file
+IR_VERSION = 8  # the one of opset 17, so that older runtimes read the file
 INPUT, OUTPUT = "images", "logits"
-Weights = Sequence[tuple[np.ndarray, np.ndarray]]  # weight (out, in / groups, k, k) and bias (out,) a layer
+Weights = Sequence[tuple[np.ndarray, np.ndarray]]  # a layer: weight (out, in / groups, k, k) and bias (out,)
 
 
 def network_model(
     spec: ArchSpec, num_classes: int = NUM_CLASSES, weights: Weights | None = None, batch: int | str = 1
 ) -> onnx.ModelProto:
-    """The whole network: float32 (batch, 3, resolution, resolution) to (batch, num_classes).
+    """Return the graph of a whole network: float32 (batch, 3, resolution, resolution) to (batch, num_classes).
 
-    `weights` are of the layers of `nas.arch.cost.network_layers`, in their order, batch norm folded; random by
+    `weights` are those of `nas.arch.cost.network_layers`, in their order, with batch norm folded in. They are random by
     default. A text as `batch` names a dynamic dimension.
     """
     return _Graph(NetworkPart(spec, num_classes), weights).model(batch)
 
 
 def part_model(part: Part, precision: str = "float32") -> onnx.ModelProto:
-    """A part with random weights, batch 1, in the context in which it is timed; `precision` float32 or int8."""
+    """Return the graph of a part in its context, with random weights and batch 1. `precision` is float32 or int8."""
     model = _Graph(part, None).model(1)
-    return model if precision == "float32" else quantised(model)
+    return model if precision == "float32" else quantise_for_timing(model)
 
 
 def random_weights(layers: Sequence[Layer]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """He-initialised weights (arXiv 1502.01852), so that no activation fades into slow denormal numbers."""
+    """Yield the weight and the bias of each layer.
+
+    He initialisation (arXiv 1502.01852) keeps activations from fading into slow denormal numbers.
+    """
     rng = np.random.default_rng(0)
     for layer in layers:
         shape = (layer.out_channels, layer.in_channels // layer.groups, layer.kernel, layer.kernel)
@@ -62,7 +66,7 @@ def random_weights(layers: Sequence[Layer]) -> Iterator[tuple[np.ndarray, np.nda
 
 
 class _Graph:
-    """Nodes in the order of the layers; each method takes and gives the name of a tensor."""
+    """The nodes of a part, in the order of its layers. Each method takes and returns the name of a tensor."""
 
     def __init__(self, part: Part, weights: Weights | None) -> None:
         context = context_of(part)
@@ -75,7 +79,7 @@ class _Graph:
         self._part = part
         x = self._convolution(INPUT) if context else INPUT
         x = self.add(part, x)
-        # A head or a network ends in its logits; everything else in the pooling of its context.
+        # A head or a network ends in its logits, every other part in the pooling of its context.
         if not isinstance(part, HeadPart | NetworkPart):
             x = self._node("GlobalAveragePool", x)
         self._nodes[-1].output[0] = OUTPUT
@@ -150,9 +154,9 @@ class _Graph:
         return self._node({"relu": "Relu", "hswish": "HardSwish"}[activation], x)
 
     def _gated(self, x: str, gate: str) -> str:
-        return (
-            self._node("HardSigmoid", x, alpha=1 / 6, beta=0.5) if gate == "hard_sigmoid" else self._node("Sigmoid", x)
-        )
+        if gate == "hard_sigmoid":
+            return self._node("HardSigmoid", x, alpha=1 / 6, beta=0.5)
+        return self._node("Sigmoid", x)
 
     def _node(self, op: str, *inputs: str, **attributes: Any) -> str:
         output = f"{op.lower()}{len(self._nodes)}"
@@ -166,7 +170,7 @@ class _Graph:
 
 
 def _signature(part: Part) -> tuple[str, int, int, list[int]]:
-    """Name, input channels, input side and output shape without the batch."""
+    """Return the name, the input channels, the input side and the output shape without the batch."""
     if isinstance(part, NetworkPart):
         return part.spec.name, 3, part.spec.resolution, [part.num_classes]
     if isinstance(part, StemPart):
@@ -176,90 +180,3 @@ def _signature(part: Part) -> tuple[str, int, int, list[int]]:
     if isinstance(part, BlockPart):
         return part.key, CONTEXT_CHANNELS, part.in_size, [part.block.out, 1, 1]
     return part.key, CONTEXT_CHANNELS, part.size, [part.channels, 1, 1]
-
-
-# Static quantisation ----------------------------------------------------------------------------------
-
-# Scale and zero point (uint8) of an operation's output. They are fixed: no time depends on them, and calibration
-# takes a hundred times as long as writing the graph. What follows a ReLU begins at zero.
-_RANGES = {"Relu": (1 / 16, 0), "Clip": (6 / 255, 0), "HardSigmoid": (1 / 255, 0), "Sigmoid": (1 / 255, 0)}
-_SIGNED = (1 / 16, 128)
-
-
-def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph of this file in int8, for timing: its outputs are as rough as its scales, which nothing calibrated.
-
-    Every tensor is quantised and dequantised again (QDQ), weights in int8 a channel, activations in uint8, a ReLU
-    left to the range of the tensor in front of it: the operations that `onnxruntime.quantization.quantize_static`
-    writes. It takes 50 to 800 ms a part, this a few.
-    """
-    return _Quantised(model).model
-
-
-class _Quantised:
-    """The nodes of a float graph, in their order, between quantised tensors."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        self._scales: dict[str, float] = {}  # of the tensors that were quantised
-        self._nodes: list[onnx.NodeProto] = []
-        self._initializers: dict[str, onnx.TensorProto] = {}
-        rectifiers = {node.input[0]: node for node in model.graph.node if node.op_type in ("Relu", "Clip")}
-        self._activation(INPUT, _SIGNED)
-        for node in model.graph.node:
-            if node.op_type not in ("Relu", "Clip"):
-                # Nothing but the ReLU reads what it rectifies.
-                last = rectifiers.get(node.output[0], node)
-                self._operation(node, last.output[0])
-                self._activation(last.output[0], _RANGES.get(last.op_type, _SIGNED))
-        graph = helper.make_graph(
-            self._nodes, model.graph.name, model.graph.input, model.graph.output, list(self._initializers.values())
-        )
-        self.model = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-
-    def _operation(self, node: onnx.NodeProto, output: str) -> None:
-        inputs = [_dequantised(name) for name in node.input]
-        if node.op_type in ("Conv", "Gemm"):
-            weight, bias = (self._weights[name] for name in node.input[1:])
-            scales = np.abs(weight).reshape(len(weight), -1).max(axis=1) / np.float32(127)
-            steps = weight / scales.reshape(-1, *[1] * (weight.ndim - 1))
-            inputs[1] = self._channels(node.input[1], np.rint(steps).astype(np.int8), scales)
-            scales = scales * np.float32(self._scales[node.input[0]])
-            inputs[2] = self._channels(node.input[2], np.rint(bias / scales).astype(np.int32), scales)
-        quantised_node = helper.make_node(node.op_type, inputs, [_undone(output)])
-        quantised_node.attribute.extend(node.attribute)
-        self._nodes.append(quantised_node)
-
-    def _channels(self, name: str, values: np.ndarray, scales: np.ndarray) -> str:
-        """Weights with a scale a channel, their first axis."""
-        zeros = np.zeros(len(scales), values.dtype)
-        arrays = zip((name, f"{name}_scale", f"{name}_zero"), (values, scales, zeros), strict=True)
-        inputs = [self._constant(key, value) for key, value in arrays]
-        self._nodes.append(helper.make_node("DequantizeLinear", inputs, [_dequantised(name)], axis=0))
-        return _dequantised(name)
-
-    def _activation(self, name: str, spread: tuple[float, int]) -> None:
-        scale, zero = spread
-        self._scales[name] = scale
-        constants = [
-            self._constant(f"scale_{scale:.4f}", np.float32(scale)),
-            self._constant(f"zero_{zero}", np.uint8(zero)),
-        ]
-        self._nodes += [
-            helper.make_node("QuantizeLinear", [_undone(name), *constants], [f"{name}_quantised"]),
-            helper.make_node("DequantizeLinear", [f"{name}_quantised", *constants], [_dequantised(name)]),
-        ]
-
-    def _constant(self, name: str, value: Any) -> str:
-        self._initializers.setdefault(name, numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-
-def _dequantised(name: str) -> str:
-    """The tensor as it is read; the graph's output keeps its name."""
-    return name if name == OUTPUT else f"{name}_dequantised"
-
-
-def _undone(name: str) -> str:
-    """The tensor as it was computed, before it is quantised."""
-    return f"{name}_undone" if name == OUTPUT else name

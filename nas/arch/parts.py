@@ -1,7 +1,7 @@
-"""A network cut into the parts that a latency table has rows for: stem, blocks, head.
+"""Cut a network into the parts that a latency table has rows for: stem, blocks, head.
 
-Each part's `key` is its row's name: everything that its time can depend on, nothing else, in a form that a
-person can read.
+The `key` of a part names its row. It holds everything that the part's time can depend on and nothing else, in a form
+that a person can read.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, PlacedBlock, StemSpec, 
 
 @dataclass(frozen=True, slots=True)
 class StemPart:
+    """The stem, on images of side `resolution` (pixels)."""
+
     stem: StemSpec
     resolution: int
 
@@ -28,7 +30,7 @@ class StemPart:
 
 @dataclass(frozen=True, slots=True)
 class BlockPart:
-    """A block where it stands: its input has `in_channels` channels and a side of `in_size`."""
+    """A block in its place: its input has `in_channels` channels and a side of `in_size`."""
 
     block: BlockSpec
     in_channels: int
@@ -52,6 +54,8 @@ class BlockPart:
 
 @dataclass(frozen=True, slots=True)
 class HeadPart:
+    """The head and the classifier, on an input of `in_channels` channels and a side of `in_size`."""
+
     head: HeadSpec
     in_channels: int
     in_size: int
@@ -77,10 +81,10 @@ class HeadPart:
 
 @dataclass(frozen=True, slots=True)
 class ContextPart:
-    """What stands around a block or head while it is timed: a 1x1 convolution before it, pooling behind it.
+    """The surroundings of a block or head while it is timed: a 1x1 convolution before it, pooling behind it.
 
-    Its own time is taken off the part's, so that the part's is what it adds inside a network, where its input
-    already lies in the runtime's own layout and in the cache.
+    The time of the context alone is subtracted from that of the part in its context. The difference is the time that
+    the part adds inside a network, where its input already lies in the runtime's own layout and in the cache.
     """
 
     channels: int
@@ -109,13 +113,13 @@ class NetworkPart:
         return list(network_layers(self.spec, self.num_classes))
 
 
-CONTEXT_CHANNELS = 16  # input of the convolution in a context: a multiple of every vector width, and small
+CONTEXT_CHANNELS = 16  # of the input of a context: few, and a multiple of every vector width
 
 Part = StemPart | BlockPart | HeadPart | ContextPart | NetworkPart
 
 
 def parts_of(spec: ArchSpec, num_classes: int = NUM_CLASSES) -> Iterator[StemPart | BlockPart | HeadPart]:
-    """The parts whose times add up to the network's, in order."""
+    """Yield the parts whose times add up to the network's, in order."""
     yield StemPart(spec.stem, spec.resolution)
     for placed in spec.walk():
         yield BlockPart(*placed)
@@ -123,7 +127,7 @@ def parts_of(spec: ArchSpec, num_classes: int = NUM_CLASSES) -> Iterator[StemPar
 
 
 def context_of(part: Part) -> ContextPart | None:
-    """The context in which a part is timed; None for what is timed alone."""
+    """Return the context in which a part is timed, or None for a part that is timed alone."""
     if isinstance(part, BlockPart | HeadPart):
         return ContextPart(part.in_channels, part.in_size)
     return None

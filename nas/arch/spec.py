@@ -1,6 +1,6 @@
-"""What a network is: frozen rows, one a block, like the tables in the papers.
+"""Specs: networks as frozen rows, one a block, like the tables in the papers.
 
-Nothing but the standard library, so that a spec can be read, checked and hashed anywhere::
+This module needs the standard library only, so that a spec can be read, checked and hashed anywhere::
 
     spec = ArchSpec.load("reports/20ms/large.json")
     print(spec.id, [block.kernel for block in spec.blocks])
@@ -15,7 +15,7 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from nas.errors import NasError
 from nas.files import read_text, write_text
@@ -28,24 +28,25 @@ GATES = ("hard_sigmoid", "sigmoid")
 MAX_CHANNELS = 65_536
 MAX_BLOCKS = 256
 MIN_RESOLUTION, MAX_RESOLUTION = 32, 2_048
+CHANNEL_STEP = 8  # the channels of every MobileNet are multiples of this
 
 
-def round_channels(value: float, divisor: int = 8) -> int:
-    """Nearest multiple of `divisor`, at least `divisor`, never below 90 % of `value`.
+def round_channels(value: float, divisor: int = CHANNEL_STEP) -> int:
+    """Return the nearest multiple of `divisor` that is at least `divisor` and at least 90 % of `value`.
 
-    The rounding of all MobileNets (arXiv 1801.04381, TensorFlow's `make_divisible`).
+    All MobileNets round so (arXiv 1801.04381, TensorFlow's `make_divisible`).
     """
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 def squeezed_channels(expanded: int) -> int:
-    """Channels inside MobileNetV3's squeeze-and-excitation (arXiv 1905.02244, section 5.3)."""
+    """Return the channels inside MobileNetV3's squeeze-and-excitation (arXiv 1905.02244, section 5.3)."""
     return round_channels(expanded // 4)
 
 
 def halved(size: int, stride: int) -> int:
-    """Side of the feature map after a convolution with "same" padding and odd kernel."""
+    """Return the side of the feature map after a convolution with "same" padding and an odd kernel."""
     return (size - 1) // stride + 1
 
 
@@ -53,9 +54,9 @@ def halved(size: int, stride: int) -> int:
 class BlockSpec:
     """MBConv: 1x1, BN, AF, depthwise, BN, AF, SE, 1x1, BN (+ input where the shapes agree).
 
-    `op="sepconv"` has no first 1x1, so its `expanded` equals its input channels. `se` is the number of
-    squeezed channels, 0 for none. `activate_output` puts the activation behind the last 1x1 as well and
-    leaves the residual out (MobileNetV1).
+    `op="sepconv"` has no first 1x1, so that its `expanded` equals its input channels. `se` is the number of squeezed
+    channels, 0 for none. `activate_output` puts the activation behind the last 1x1 as well and leaves the residual out
+    (MobileNetV1). Raises NasError for a block that cannot be built.
     """
 
     op: str = "mbconv"
@@ -83,10 +84,11 @@ class BlockSpec:
             raise NasError(f"activate_output is {_short(self.activate_output)}; it must be true or false")
 
     def has_residual(self, in_channels: int) -> bool:
-        """Whether the block's input is added to its output."""
+        """Return whether the block's input is added to its output."""
         return self.stride == 1 and in_channels == self.out and not self.activate_output
 
     def replace(self, **changes: Any) -> BlockSpec:
+        """Return the block with the given fields changed."""
         return dataclasses.replace(self, **changes)
 
 
@@ -106,7 +108,7 @@ class StemSpec:
 class HeadSpec:
     """Head: 1x1, BN, AF, AvgPool, FC, AF, Dropout, FC. `conv=0` and `hidden=0` leave those parts out.
 
-    The last FC, to the classes, is always there; the number of classes is not a part of the spec.
+    The last FC, to the classes, is always there. The number of classes is not a part of the spec.
     """
 
     conv: int
@@ -120,7 +122,7 @@ class HeadSpec:
 
 
 class PlacedBlock(NamedTuple):
-    """A block and the tensor it gets: `in_channels` x `in_size` x `in_size`."""
+    """A block and the shape of its input: `in_channels` x `in_size` x `in_size`."""
 
     block: BlockSpec
     in_channels: int
@@ -137,10 +139,10 @@ class PlacedBlock(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchSpec:
-    """A whole network for square RGB images of side `resolution` (pixels).
+    """A network for square RGB images of side `resolution` (pixels).
 
     `norm_eps` is batch norm's epsilon: 1e-3 in MobileNetV3, 1e-5 in torchvision's MobileNetV2.
-    Raises NasError for shapes that cannot be built.
+    Raises NasError for a network that cannot be built.
     """
 
     name: str
@@ -166,7 +168,7 @@ class ArchSpec:
                 )
 
     def walk(self) -> Iterator[PlacedBlock]:
-        """Each block with the shape of its input, from the stem's output on."""
+        """Yield each block with the shape of its input, from the stem's output on."""
         channels, size = self.stem.out, halved(self.resolution, 2)
         for block in self.blocks:
             placed = PlacedBlock(block, channels, size)
@@ -175,15 +177,15 @@ class ArchSpec:
 
     @property
     def head_input(self) -> tuple[int, int]:
-        """Channels and side of the tensor that the head gets."""
+        """Return the channels and the side of the head's input."""
         *_, last = self.walk()
         return last.block.out, last.out_size
 
     @property
     def id(self) -> str:
-        """12 hexadecimal digits that name the architecture, resolution included, whatever it is called.
+        """Return 12 hexadecimal digits that name the architecture and its resolution.
 
-        What does not exist does not count: the gate of a block without SE, the activation of an empty head.
+        They do not depend on the name, nor on the gate of a block without SE, nor on the activation of an empty head.
         """
         canonical = self.to_dict()
         for key in ("version", "name"):
@@ -197,10 +199,11 @@ class ArchSpec:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def replace(self, **changes: Any) -> ArchSpec:
+        """Return the network with the given fields changed."""
         return dataclasses.replace(self, **changes)
 
     def with_block(self, index: int, **changes: Any) -> ArchSpec:
-        """The same network with the fields of one block changed."""
+        """Return the network with the given fields of one block changed."""
         blocks = list(self.blocks)
         blocks[index] = blocks[index].replace(**changes)
         return self.replace(blocks=tuple(blocks))
@@ -208,6 +211,7 @@ class ArchSpec:
     # JSON, version 1 ----------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the spec as JSON values."""
         return {
             "version": JSON_VERSION,
             **_fields_of(self),
@@ -217,10 +221,10 @@ class ArchSpec:
         }
 
     def to_json(self, results: Mapping[str, Any] | None = None) -> str:
-        """Keys sorted, one line a block, so that two specs can be compared with `diff`.
+        """Return the spec as JSON with sorted keys and one line a block, so that `diff` compares two specs.
 
-        `results` (what is known of the network: latency, accuracy, their sources) is written beside the
-        architecture and ignored when the spec is read.
+        `results` (such as latency, accuracy and their sources) are written beside the architecture and ignored when
+        the spec is read.
         """
         data = self.to_dict() | ({"results": dict(results)} if results is not None else {})
         blocks = ",\n".join("    " + json.dumps(block, sort_keys=True) for block in data.pop("blocks"))
@@ -229,7 +233,7 @@ class ArchSpec:
 
     @classmethod
     def from_dict(cls, data: Any) -> ArchSpec:
-        """Inverse of `to_dict`. Raises NasError naming the place of the first thing that is wrong."""
+        """Return the spec of JSON values. Raises NasError that names the place of the first error."""
         if not isinstance(data, dict):
             raise NasError("a spec must be a JSON object")
         version = data.get("version")
@@ -254,14 +258,16 @@ class ArchSpec:
 
     @classmethod
     def from_json(cls, text: str) -> ArchSpec:
+        """Return the spec of a JSON text. Raises NasError that names the place of the first error."""
         return cls.from_dict(_parsed(text))
 
     def save(self, path: str | Path, results: Mapping[str, Any] | None = None) -> None:
-        """Writes the spec as JSON, whole or not at all."""
+        """Write the spec as JSON, whole or not at all. Raises NasError for a path that cannot be written."""
         write_text(path, self.to_json(results))
 
     @classmethod
     def load(cls, path: str | Path) -> ArchSpec:
+        """Return the spec in a file. Raises NasError for a file that cannot be read or holds no spec."""
         text = read_text(path)
         try:
             return cls.from_json(text)
@@ -269,8 +275,11 @@ class ArchSpec:
             raise NasError(f"{path}: {error}") from None
 
 
+_Row = TypeVar("_Row", StemSpec, BlockSpec, HeadSpec)
+
+
 def load_results(path: str | Path) -> dict[str, Any]:
-    """What was written beside the architecture in a spec's file; empty if nothing was.
+    """Return the results that a spec's file holds beside the architecture, empty if there are none.
 
     Raises NasError for a file that is not JSON.
     """
@@ -290,24 +299,24 @@ def _parsed(text: str) -> Any:
         raise NasError(f"not JSON: {error}") from None
 
 
-def _fields_of(row: Any) -> dict[str, Any]:
-    """What `dataclasses.asdict` gives for a flat row, many times faster."""
+def _fields_of(row: StemSpec | BlockSpec | HeadSpec | ArchSpec) -> dict[str, Any]:
+    """Return a flat dataclass as a dict, many times faster than `dataclasses.asdict`."""
     return {name: getattr(row, name) for name in row.__slots__}
 
 
-def _row(kind: Any, data: Any, where: str) -> Any:
-    """A dataclass from a JSON object that must hold its fields and no others."""
+def _row(cls: type[_Row], data: Any, where: str) -> _Row:
+    """Return a dataclass made of a JSON object, which must hold its fields and no others."""
     if not isinstance(data, dict):
         raise NasError(f"{where} must be a JSON object")
-    _check_keys(kind, data, where)
+    _check_keys(cls, data, where)
     try:
-        return kind(**data)
+        return cls(**data)
     except NasError as error:
         raise NasError(f"{where}: {error}") from None
 
 
-def _check_keys(kind: Any, data: Mapping[str, Any], where: str) -> None:
-    fields = dataclasses.fields(kind)
+def _check_keys(cls: type[StemSpec | BlockSpec | HeadSpec | ArchSpec], data: Mapping[str, Any], where: str) -> None:
+    fields = dataclasses.fields(cls)
     unknown = sorted(set(data) - {field.name for field in fields})
     if unknown:
         known = ", ".join(field.name for field in fields)
@@ -328,5 +337,5 @@ def _one_of(value: Any, name: str, known: tuple[str, ...]) -> None:
 
 
 def _short(value: Any) -> str:
-    """`repr`, cut where it is long, so that an error stays one line whatever the file holds."""
+    """Return the `repr` of a value, cut if it is long, so that every error is one short line."""
     return reprlib.repr(value)

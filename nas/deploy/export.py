@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from torch import Tensor
 
 from nas.arch.onnx_graph import INPUT, network_model
 from nas.deploy.onnx_file import OnnxNetwork, save_onnx
@@ -19,7 +18,8 @@ from nas.deploy.trained import Trained
 from nas.errors import NasError
 from nas.files import replacing
 from nas.models.mobilenet import folded_convolutions
-from nas.training.data import Images
+from nas.training.evaluation import evaluate
+from nas.training.images import Images
 
 TOLERANCE = 1e-4  # largest difference of logits between torch and onnxruntime
 CALIBRATION_IMAGES = 512
@@ -105,12 +105,9 @@ def export_program(trained: Trained, path: str | Path) -> None:
 
 
 def accuracy(network: OnnxNetwork, images: Images) -> float:
-    """Top-1 (percent) over labelled images. Raises NasError if none can be read."""
-    right = seen = 0
-    batches: Iterator[tuple[Tensor, Tensor]] = images.batches(BATCH, network.about.preparation.resolution)
-    for batch, labels in batches:
-        right += int((network.run(batch.numpy()).argmax(1) == labels.numpy()).sum())
-        seen += len(labels)
-    if not seen:
+    """Return the top-1 accuracy (percent) of an exported network. Raises NasError if no image can be read."""
+    batches = images.batches(BATCH, network.about.preparation.resolution)
+    evaluation = evaluate(lambda batch: torch.from_numpy(network.run(batch.numpy())), batches)
+    if not evaluation.images:
         raise NasError("none of the images to validate on can be read")
-    return 100 * right / seen
+    return evaluation.top1

@@ -11,7 +11,7 @@ from nas.deploy.onnx_file import About
 from nas.errors import NasError
 from nas.models.mobilenet import MobileNet
 from nas.training.checkpoint import load_checkpoint, load_model
-from nas.training.data import MEAN, STD
+from nas.training.images import MEAN, STD
 from nas.training.loop import Metrics
 from nas.training.run import BEST, Settings
 

@@ -1,1 +1,1 @@
-"""Latency tables: how a time is taken, on which device and runtime, and what is predicted from it."""
+"""Time networks on a device, keep the times in a latency table, and predict latencies from it."""

@@ -1,9 +1,9 @@
-"""How good a table is: its predictions against random whole networks, measured."""
+"""Check a table: compare its predictions with random whole networks, measured."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,29 +12,32 @@ from scipy.stats import kendalltau, spearmanr
 
 from nas.arch.space import SearchSpace, Variant
 from nas.arch.spec import ArchSpec
+from nas.console import Progress
 from nas.errors import NasError
 from nas.latency.networks import measure_latency
 from nas.latency.table import LatencyTable, space_parts
-from nas.latency.timing import Effort
+from nas.latency.table_file import Fidelity
+from nas.latency.timing import StoppingRule
 
-CHECK = Effort(0.006, 8, 24)  # of each of two sessions
+CHECK_RULE = StoppingRule(0.006, 8, 24)  # of each of two sessions
 
 
 def covered_variants(table: LatencyTable, space: SearchSpace) -> list[Variant]:
-    """The variants of a space that the table has every row of."""
+    """Return the variants of a space that the table has every row of."""
     return [
         variant for variant in space.variants if not table.missing(space_parts(space.at([variant]), table.num_classes))
     ]
 
 
 def held_out(table: LatencyTable, spaces: Sequence[SearchSpace], number: int, rng: random.Random) -> list[ArchSpec]:
-    """Random networks of the spaces at the variants that the table covers. Raises NasError if it covers none."""
+    """Draw random networks of the spaces at the variants that the table covers.
+
+    Raises NasError if it covers none.
+    """
     views = [space.at(variants) for space in spaces if (variants := covered_variants(table, space))]
     if not views:
         names = ", ".join(space.name for space in spaces)
-        raise NasError(
-            f"{table.path or 'the table'} has all rows of no variant of {names}; `python -m nas.measure` adds them"
-        )
+        raise NasError(f"{table.path} has all rows of no variant of {names}; `python -m nas.measure` adds them")
     return [views[index % len(views)].sample(rng) for index in range(number)]
 
 
@@ -43,12 +46,11 @@ def check(
     specs: Sequence[ArchSpec],
     *,
     rng: random.Random,
-    on_progress: Callable[[float], None] = lambda share: None,
-) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    """Predictions held against whole networks, each measured twice in sessions of their own.
+    on_progress: Progress = lambda share, note: None,
+) -> tuple[Fidelity, np.ndarray, np.ndarray]:
+    """Compare predictions with whole networks, each of which is measured in two sessions.
 
-    Gives the figures (errors as shares, signed bias positive where the table predicts too much), the predicted
-    and the measured times (ms). `noise_mape` is the difference of the two measurements: what no table can beat.
+    Returns the fidelity, and the predicted and the measured times: arrays of shape (n,), milliseconds.
     """
     predicted = table.predict_ms(specs)
     sessions = []
@@ -57,38 +59,49 @@ def check(
             specs,
             table=table,
             rng=rng,
-            effort=CHECK,
-            on_progress=lambda share, number=number: on_progress((number + share) / 2),  # type: ignore[misc]
+            stopping_rule=CHECK_RULE,
+            on_progress=lambda share, note, number=number: on_progress((number + share) / 2, note),  # type: ignore[misc]
         )
         sessions.append(np.array([m.normalised_ms for m in measured]))
     first, second = sessions
     measured_ms = (first + second) / 2
-    return figures(predicted, measured_ms) | {"noise_mape": _mape(first, second)}, predicted, measured_ms
+    return fidelity_of(predicted, measured_ms, noise_mape=_mape(first, second)), predicted, measured_ms
 
 
-def figures(predicted: np.ndarray, measured: np.ndarray) -> dict[str, Any]:
-    """Errors of predictions (ms), relative to the measurements (ms)."""
+def fidelity_of(predicted: np.ndarray, measured: np.ndarray, *, noise_mape: float) -> Fidelity:
+    """Return the errors of predictions (ms) relative to measurements (ms), both of shape (n,).
+
+    `noise_mape` is the mean difference of two measurements of one network.
+    """
     error = predicted / measured - 1
-    return {
-        "networks": len(measured),
-        "date": datetime.now(UTC).date().isoformat(),
-        "mape": round(float(np.abs(error).mean()), 5),
-        "bias": round(float(error.mean()), 5),
-        "within_5_percent": round(float((np.abs(error) <= 0.05).mean()), 4),
-        "within_10_percent": round(float((np.abs(error) <= 0.10).mean()), 4),
-        "spearman": round(float(spearmanr(predicted, measured).statistic), 5),
-        "kendall": round(float(kendalltau(predicted, measured).statistic), 5),
-    }
-
-
-def fidelity_text(figures: Mapping[str, Any]) -> str:
-    """What a check told, in a line."""
-    return (
-        f"{figures['networks']} random networks: mean error {figures['mape']:.1%} (measuring twice differs by "
-        f"{figures['noise_mape']:.1%}), bias {figures['bias']:+.1%}, within 5 %: {figures['within_5_percent']:.0%}, "
-        f"within 10 %: {figures['within_10_percent']:.0%}, Spearman {figures['spearman']:.3f}, Kendall "
-        f"{figures['kendall']:.3f}"
+    return Fidelity(
+        networks=len(measured),
+        date=datetime.now(UTC).date().isoformat(),
+        mape=round(float(np.abs(error).mean()), 5),
+        bias=round(float(error.mean()), 5),
+        within_5_percent=round(float((np.abs(error) <= 0.05).mean()), 4),
+        within_10_percent=round(float((np.abs(error) <= 0.10).mean()), 4),
+        spearman=_correlation(spearmanr, predicted, measured),
+        kendall=_correlation(kendalltau, predicted, measured),
+        noise_mape=noise_mape,
     )
+
+
+def fidelity_text(fidelity: Fidelity) -> str:
+    """Return a line that says how well a table predicts."""
+    return (
+        f"{fidelity.networks} random networks: mean error {fidelity.mape:.1%} (measuring twice differs by "
+        f"{fidelity.noise_mape:.1%}), bias {fidelity.bias:+.1%}, within 5 %: {fidelity.within_5_percent:.0%}, "
+        f"within 10 %: {fidelity.within_10_percent:.0%}, Spearman {fidelity.spearman:.3f}, Kendall "
+        f"{fidelity.kendall:.3f}"
+    )
+
+
+def _correlation(measure: Callable[..., Any], predicted: np.ndarray, measured: np.ndarray) -> float:
+    """Return a rank correlation; 0 where fewer than two networks, or equal times, have none."""
+    if len(set(predicted)) < 2 or len(set(measured)) < 2:
+        return 0.0
+    return round(float(measure(predicted, measured).statistic), 5)
 
 
 def _mape(one: np.ndarray, other: np.ndarray) -> float:

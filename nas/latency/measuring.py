@@ -1,55 +1,71 @@
-"""Measuring what a table lacks: the only place that adds rows."""
+"""Measure the rows that a table lacks. No other module adds rows to a table."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from nas.arch.cost import NUM_CLASSES
 from nas.arch.parts import HeadPart, NetworkPart, Part, context_of, parts_of
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
+from nas.console import Progress
 from nas.latency.device import Device
-from nas.latency.rows import CoRun, measure_rows
+from nas.latency.rows import CoRunNetwork, measure_rows
 from nas.latency.runtimes import Runtime
-from nas.latency.table import LatencyTable, RuntimeId
-from nas.latency.timing import ANCHOR, FEW_ROWS, LONG, ROW, SHORT, Program, Visit
+from nas.latency.table import LatencyTable, RuntimeId, default_path
+from nas.latency.timing import (
+    ANCHOR_RULE,
+    BLOCK_ITERATIONS,
+    FEW_ROWS_RULE,
+    NETWORK_ITERATIONS,
+    ROW_RULE,
+    Iterations,
+    Program,
+)
 
 BATCH = 500  # programs in memory at once
-CO_RUNS = 5
-FEW = 100  # rows
-Progress = Callable[[float, str], None]  # share done, what is being done
+CO_RUN_NETWORKS = 5
+FEW_ROWS = 100
+COMPILING = 0.4  # share of the time that a batch takes
 
 
-def new_table(runtime: Runtime) -> LatencyTable:
-    """An empty table of this machine; the reference's time is set by the first rows."""
-    return LatencyTable(device=Device.this(), runtime=RuntimeId.of(runtime), reference_ms=float("inf"))
+def new_table(runtime: Runtime, num_classes: int = NUM_CLASSES, path: str | Path | None = None) -> LatencyTable:
+    """Return an empty table of this machine. The first rows set its reference time.
+
+    `path` is where the table will be saved: by default its device's own file in `latency_tables/`.
+    """
+    device, runtime_id = Device.this(), RuntimeId.of(runtime)
+    path = Path(path) if path is not None else default_path(device, runtime_id, num_classes)
+    return LatencyTable(device, runtime_id, reference_ms=float("inf"), path=path, num_classes=num_classes)
 
 
 def co_run_networks(space: SearchSpace) -> list[ArchSpec]:
-    """Random networks among which the rows of a space are timed; others than any check draws."""
-    rng = random.Random(f"companions of {space.name}")
-    return [space.sample(rng) for _ in range(CO_RUNS)]
+    """Return random networks among which the rows of a space are timed. No check of a table draws the same."""
+    rng = random.Random(f"co-run networks of {space.name}")
+    return [space.sample(rng) for _ in range(CO_RUN_NETWORKS)]
 
 
-def visit_of(part: Part) -> Visit:
-    """How often a part runs: one with many weights needs more runs until the caches hold them."""
-    return LONG if isinstance(part, NetworkPart | HeadPart) else SHORT
+def iterations_of(part: Part) -> Iterations:
+    """Return how often a part runs in its turn: many weights take more iterations until the caches hold them."""
+    return NETWORK_ITERATIONS if isinstance(part, NetworkPart | HeadPart) else BLOCK_ITERATIONS
 
 
 def measure_missing(
     table: LatencyTable,
     parts: Iterable[Part],
     *,
-    among: Sequence[ArchSpec] = (),
+    co_run: Sequence[ArchSpec] = (),
     rng: random.Random | None = None,
-    on_progress: Progress = lambda share, text: None,
+    on_progress: Progress = lambda share, note: None,
 ) -> int:
-    """Measures those of `parts` (and their contexts) that the table has no row for; gives their number.
+    """Measure those of `parts` (and their contexts) that the table has no row for, and return their number.
 
-    Rows of blocks are timed `among` whole networks, and multiplied by the factor that makes sums agree with these;
-    without enough of these, by what the table's other rows were multiplied by.
-    While the table was never saved, the reference's time becomes the lowest of the batches' undisturbed ones: the
-    device's own speed. Raises NasError if the table is of another device or runtime.
+    Rows of blocks are timed among the whole networks `co_run` and multiplied by the factor that makes sums agree with
+    these. With too few such networks they are multiplied by the average factor of the table's other rows. Until the
+    table's reference time is settled, it becomes the lowest undisturbed time of the batches: the device's own speed.
+    Raises NasError if the table is of another device, or if its runtime is not installed here.
     """
     missing = table.missing(parts)
     if not missing:
@@ -58,47 +74,47 @@ def measure_missing(
     for start in range(0, len(missing), BATCH):
         batch = missing[start : start + BATCH]
 
-        def report(share: float, done: int = start, size: int = len(batch)) -> None:
+        def report(share: float, note: str, done: int = start, size: int = len(batch)) -> None:
             on_progress((done + share * size) / len(missing), f"{len(missing)} rows")
 
-        _measure_batch(table, batch, among, rng, report)
+        _measure_batch(table, batch, co_run, rng, report)
     return len(missing)
 
 
 def _measure_batch(
     table: LatencyTable,
     batch: Sequence[Part],
-    among: Sequence[ArchSpec],
+    co_run: Sequence[ArchSpec],
     rng: random.Random,
-    report: Callable[[float], None],
+    report: Progress,
 ) -> None:
     bench, runtime = table.bench, table.runtime_here()
-    whole = [NetworkPart(spec, table.num_classes) for spec in among]
+    networks = [NetworkPart(spec, table.num_classes) for spec in co_run]
     programs = {}
-    for index, part in enumerate([*batch, *whole]):
-        programs[part.key] = Program(runtime.compile(part), visit_of(part))
-        report(0.4 * index / (len(batch) + len(whole)))
-    # Whole networks in a table are anchors, no sums rest on them.
+    with bench.compiling():
+        for index, part in enumerate([*batch, *networks]):
+            programs[part.key] = Program(runtime.compile(part), iterations_of(part))
+            report(COMPILING * index / (len(batch) + len(networks)), "")
+    # The whole networks of a table are anchor networks, and no sums rest on them.
     anchors = all(isinstance(part, NetworkPart) for part in batch)
-    effort = ANCHOR if anchors else ROW if len(batch) > FEW else FEW_ROWS
     measured = measure_rows(
         {part.key: programs[part.key] for part in batch},
         bench,
-        effort,
+        ANCHOR_RULE if anchors else ROW_RULE if len(batch) > FEW_ROWS else FEW_ROWS_RULE,
         known=table.rows,
-        co_runs=[CoRun(programs[part.key], summands(part)) for part in whole],
+        co_run=[CoRunNetwork(programs[part.key], summands(part)) for part in networks],
         rng=rng,
-        on_progress=lambda share: report(0.4 + 0.6 * share),
+        on_progress=lambda share, note: report(COMPILING + (1 - COMPILING) * share, note),
     )
-    if measured.factor == 1.0 and not anchors:  # too few networks around the rows to tell one
+    if measured.factor == 1.0 and not anchors:  # too few co-run networks for a factor of their own
         measured = measured.scaled(table.usual_factor)
-    if table.path is None:
+    if not table.settled:
         table.reference_ms = min(table.reference_ms, measured.reference_ms)
     table.add(measured)
 
 
 def summands(network: NetworkPart) -> list[tuple[str, int]]:
-    """The rows whose sum a network is: keys, each with 1, or -1 for what is taken off."""
+    """Return the rows whose sum a network is: their keys, each with 1, or with -1 where the row is taken off."""
     parts = list(parts_of(network.spec, network.num_classes))
     contexts = [context for part in parts if (context := context_of(part)) is not None]
     return [*((part.key, 1) for part in parts), *((context.key, -1) for context in contexts)]

@@ -1,105 +1,151 @@
-"""What parts and networks take: the table of a search, filled as it is asked."""
+"""Predict latencies with a table, and measure, refuse or count as infinite what it has no rows for."""
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from nas.arch.cost import NUM_CLASSES
 from nas.arch.parts import NetworkPart, Part, parts_of
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.console import Console, Silent
+from nas.cpu import usable_cores
 from nas.errors import NasError
-from nas.latency.device import allowed_cores
 from nas.latency.measuring import co_run_networks, measure_missing, new_table
-from nas.latency.runtimes import RUNTIMES, Runtime
+from nas.latency.networks import Measured, measure_latency
+from nas.latency.runtimes import Runtime, make_runtime
 from nas.latency.table import LatencyTable, space_parts
-from nas.names import resolve
 
-# A network measured twice differs by one or two percent: what is shipped is measured that much below the budget.
+# A network measured twice differs by one or two percent. A network that is shipped is measured that much below its
+# budget.
 NOISE = 0.0125
+NAMED_ROWS = 3  # in an error about many missing ones
+
+OnMissing = Literal["fill", "refuse", "infinite"]
 
 
 @dataclass
 class LatencyPredictor:
-    """What parts and networks take; what the table does not know is measured, and the table saved.
+    """A latency table with its policy for missing rows, `on_missing`.
 
-    Nothing is measured for a table of another device: there a missing row is a NasError that names it.
+    "fill" measures them and saves the table, "refuse" raises NasError, "infinite" predicts infinity. Nothing can be
+    measured here for a table of another device: for that, "fill" refuses.
     """
 
     table: LatencyTable
     console: Console
     seed: int = 0
-    rows_measured: int = 0
-    file: str | None = None  # of a table that was never saved; its device's own by default
+    on_missing: OnMissing = "fill"
+    rows_measured: int = field(default=0, init=False)
+
+    @property
+    def fills(self) -> bool:
+        """Return whether missing rows are measured."""
+        return self.on_missing == "fill" and not self.table.other_device
 
     def parts(self, specs: Sequence[ArchSpec]) -> list[Part]:
-        """What the table has rows for of each network, with its number of classes."""
+        """Return the parts of all networks, with the table's number of classes."""
         return [part for spec in specs for part in parts_of(spec, self.table.num_classes)]
 
     def network(self, spec: ArchSpec) -> NetworkPart:
-        """The whole network, with the table's number of classes."""
+        """Return the whole network as a part, with the table's number of classes."""
         return NetworkPart(spec, self.table.num_classes)
 
-    def measure(self, parts: Sequence[Part], title: str, among: Sequence[ArchSpec] = ()) -> None:
-        """Fills the table's rows for `parts`, timed among whole networks."""
-        missing = self.table.missing(parts)
-        if missing and self.table.other_device:
-            raise self.table.lacks(missing[0])
-        if missing:
-            with self.console.progress(title) as progress:
-                rng, before = random.Random(self.seed), len(self.table.rows)
-                try:
-                    measure_missing(self.table, parts, among=among, rng=rng, on_progress=progress)
-                finally:  # what was measured by then is kept when the rest is interrupted
-                    if len(self.table.rows) > before:
-                        self.rows_measured += len(self.table.rows) - before
-                        self.table.save(self.table.path or self.file)
+    def knows(self, spec: ArchSpec) -> bool:
+        """Return whether `measured_ms` has a finite figure for a network, or can measure it."""
+        return self.fills or self.network(spec).key in self.table.rows or not self.table.missing(self.parts([spec]))
 
-    def measure_space(self, space: SearchSpace, title: str) -> None:
-        """Fills the table's rows for a space, variant by variant, so that what is finished is kept."""
-        for variant in space.variants:
-            at = space.at([variant])
-            self.measure(list(space_parts(at, self.table.num_classes)), f"{title} at {variant}", co_run_networks(at))
+    def predict_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
+        """Return the predicted latency of each network: array of shape (n,), normalised milliseconds.
 
-    def predicted_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
-        """The table's predictions (ms); infinite for what another device's table lacks rows of."""
-        if self.table.other_device:
-            lacking = np.array([bool(self.table.missing(self.parts([spec]))) for spec in specs])
-            known = [spec for spec, lacks in zip(specs, lacking, strict=True) if not lacks]
-            prices = np.full(len(specs), np.inf)
-            prices[~lacking] = self.table.predict_ms(known)
-            return prices
-        self.measure(self.parts(specs), "measuring", specs[:1])
+        Raises NasError that names some of the missing rows where `on_missing` refuses them.
+        """
+        if self.fills:
+            self.fill(self.parts(specs), "measuring", specs[:1])
+        elif self.on_missing == "infinite":
+            known = np.array([not self.table.missing(self.parts([spec])) for spec in specs], bool)
+            times = np.full(len(specs), np.inf)
+            times[known] = self.table.predict_ms([spec for spec, knows in zip(specs, known, strict=True) if knows])
+            return times
+        elif missing := self.table.missing(self.parts(specs)):
+            raise self._refusal(missing)
         return self.table.predict_ms(specs)
 
-    def whole_ms(self, specs: Sequence[ArchSpec], title: str) -> np.ndarray:
-        """Measured latency (ms) of whole networks, remembered in the table; else what another device's predicts."""
-        parts = [self.network(spec) for spec in specs]
-        if self.table.other_device:
-            rows = self.table.rows
-            predicted = (part.spec for part in parts if part.key not in rows)
-            prices = iter(self.table.predict_ms(list(predicted)))
-            return np.array([self.table.part_ms(part) if part.key in rows else next(prices) for part in parts])
-        self.measure(parts, title)
-        return np.array([self.table.part_ms(part) for part in parts])
+    def measured_ms(self, specs: Sequence[ArchSpec], title: str) -> np.ndarray:
+        """Return the measured latency of each whole network: array of shape (n,), normalised milliseconds.
 
-    def knows(self, spec: ArchSpec) -> bool:
-        """Whether a network can be priced: always, where what the table lacks can be measured."""
-        table = self.table
-        return not (
-            table.other_device and self.network(spec).key not in table.rows and table.missing(self.parts([spec]))
+        A network is measured once, and the table remembers it. Where `fills` is false, a network without a row of its
+        own gets its prediction.
+        """
+        networks = [self.network(spec) for spec in specs]
+        if self.fills:
+            self.fill(networks, title)
+        rows = self.table.rows
+        predicted = iter(self.predict_ms([network.spec for network in networks if network.key not in rows]))
+        return np.array([self.table.part_ms(part) if part.key in rows else next(predicted) for part in networks])
+
+    def measure(self, specs: Sequence[ArchSpec], title: str) -> list[Measured]:
+        """Measure whole networks now, in the same rounds. The table does not remember them.
+
+        Raises NasError if the table is of another device.
+        """
+        with self.console.progress(title) as progress:
+            return measure_latency(specs, table=self.table, on_progress=progress)
+
+    def fill(self, parts: Sequence[Part], title: str, co_run: Sequence[ArchSpec] = ()) -> None:
+        """Measure the table's missing rows for `parts`, among the whole networks `co_run`, and save the table.
+
+        What was measured is saved also where the rest is interrupted. Raises NasError if the table is of another
+        device and lacks a row.
+        """
+        missing = self.table.missing(parts)
+        if not missing:
+            return
+        if self.table.other_device:
+            raise self.table.lacks(missing[0])
+        rng, before = random.Random(self.seed), len(self.table.rows)
+        with self.console.progress(title) as progress:
+            try:
+                measure_missing(self.table, parts, co_run=co_run, rng=rng, on_progress=progress)
+            finally:
+                if len(self.table.rows) > before:
+                    self.rows_measured += len(self.table.rows) - before
+                    self.table.save()
+
+    def fill_space(self, space: SearchSpace, title: str) -> None:
+        """Measure the table's missing rows for a space, and save the table after each variant."""
+        for variant in space.variants:
+            at = space.at([variant])
+            self.fill(list(space_parts(at, self.table.num_classes)), f"{title} at {variant}", co_run_networks(at))
+
+    def _refusal(self, missing: Sequence[Part]) -> NasError:
+        """Return the error that names some of the missing rows."""
+        names = "; ".join([*(part.key for part in missing[:NAMED_ROWS]), *["…"][: len(missing) - NAMED_ROWS]])
+        if self.table.other_device:
+            return NasError(
+                f"{self.table.path} is of another device ({self.table.device.cpu}) and lacks {len(missing)} rows that "
+                f"are asked for: {names}. Run the same command on that device, which measures them, or leave --table "
+                "out to measure a table of this device"
+            )
+        return NasError(
+            f"{self.table.path} lacks {len(missing)} rows that are asked for: {names}. `python -m nas.measure` "
+            "measures the rows of a space"
         )
 
 
 def open_runtime(name: str, threads: int, precision: str, console: Console) -> Runtime:
-    """A runtime by name. Raises NasError for what is unknown or not installed; warns of more threads than cores."""
-    runtime: Runtime = resolve("runtime", name, RUNTIMES)(threads=threads, precision=precision)
-    cores = len(allowed_cores()) or os.cpu_count() or 1
+    """Return a runtime by its name, and warn of more threads than cores.
+
+    Raises NasError for a runtime that is unknown or not installed.
+    """
+    runtime = make_runtime(name, threads, precision)
+    cores = usable_cores()
     if threads > cores:
         plural = "s" if cores > 1 else ""
         console.say(
@@ -110,33 +156,34 @@ def open_runtime(name: str, threads: int, precision: str, console: Console) -> R
 
 
 def open_table(
-    path: str | None,
+    path: str | Path | None,
     runtime_name: str,
     threads: int = 1,
     console: Console | None = None,
     *,
     precision: str = "float32",
+    num_classes: int | None = None,
     allow_other_device: bool = False,
 ) -> LatencyTable:
-    """The table to use: the one named, this device's own if there is one, else a new one.
+    """Return the table to use: the one at `path`; by default this device's own, or a new one where there is none.
 
-    Raises NasError for a table that is damaged, of another device unless that is allowed, or of another runtime,
-    threads or precision. Of another device's the runtime need not be installed here.
+    `num_classes` is that of the networks: by default whatever the table at `path` has, else 1000. Raises NasError
+    for a table that is damaged, of another device unless that is allowed, or of another runtime, number of threads,
+    precision or number of classes. Of another device's table the runtime need not be installed here.
     """
     console = console or Silent()
     if path is not None and allow_other_device:
         table = LatencyTable.load(path)
         if table.other_device:
-            _check_runtime(table, runtime_name, threads, precision)
+            _check_made_for(table, runtime_name, threads, precision, num_classes)
             return table
     runtime = open_runtime(runtime_name, threads, precision, console)
-    fresh = new_table(runtime)
-    default = fresh.default_path()
-    if path is None and not default.exists():
-        return fresh
-    table = LatencyTable.load(path or default)
+    new = new_table(runtime, num_classes or NUM_CLASSES)
+    if path is None and not new.path.exists():
+        return new
+    table = LatencyTable.load(path or new.path)
     table.check_device()
-    _check_runtime(table, runtime_name, threads, precision)
+    _check_made_for(table, runtime_name, threads, precision, num_classes)
     of = table.runtime
     if of.version != runtime.version:
         console.say(
@@ -146,8 +193,8 @@ def open_table(
     return table
 
 
-def _check_runtime(table: LatencyTable, name: str, threads: int, precision: str) -> None:
-    """Raises NasError, with the flag to give, unless the table is of this runtime."""
+def _check_made_for(table: LatencyTable, name: str, threads: int, precision: str, num_classes: int | None) -> None:
+    """Raise NasError, with what to do, unless the table is of this runtime and number of classes."""
     of = table.runtime
     for flag, wanted, has in (
         ("--runtime", name, of.name),
@@ -156,3 +203,8 @@ def _check_runtime(table: LatencyTable, name: str, threads: int, precision: str)
     ):
         if wanted != has:
             raise NasError(f"{table.path} is of {of}; ask for that with {flag} {has}, or name another file")
+    if num_classes not in (None, table.num_classes):
+        raise NasError(
+            f"{table.path} is of networks with {table.num_classes} classes, and these have {num_classes}; leave "
+            "--table out to measure a table for them"
+        )

@@ -1,23 +1,24 @@
-"""One session of a table: rows timed among whole networks, and made to agree with these.
+"""Measure rows of a table in one session: timed among whole networks, and made to add up to these.
 
-It knows rows by their keys only and needs nothing but numpy, so that a device without the rest of the package fills
-a table in the same way.
+This module knows rows by their keys only and needs nothing but numpy, so that a device without the rest of the
+package fills a table in the same way.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from nas.latency.calibration import factor
-from nas.latency.table_file import Row, date
-from nas.latency.timing import Bench, Effort, Program, time_interleaved
+from nas.console import Progress
+from nas.latency.calibration import calibration_factor
+from nas.latency.table_file import Calibration, Row, date
+from nas.latency.timing import Bench, Program, StoppingRule, time_interleaved
 
 
-class CoRun(NamedTuple):
-    """A whole network that rows are timed among, and what it is the sum of: keys of rows, each with 1 or -1."""
+class CoRunNetwork(NamedTuple):
+    """A whole network among which rows are timed, and the rows whose sum it is: keys, each with 1 or -1."""
 
     program: Program
     rows: Sequence[tuple[str, int]]
@@ -25,48 +26,49 @@ class CoRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Rows by their keys, the factor in them (1: none), and the reference's time (ms) meanwhile."""
+    """Rows by their keys, the factor in them (1: none), and the reference network's time (ms) meanwhile."""
 
     rows: dict[str, Row]
     factor: float
     reference_ms: float
 
     def scaled(self, factor: float) -> Measurement:
+        """Return the measurement with its rows multiplied by a factor."""
         return Measurement({key: row.scaled(factor) for key, row in self.rows.items()}, factor, self.reference_ms)
 
     @property
-    def calibration(self) -> dict[str, Any]:
-        """What a table notes of the factor."""
-        return {"date": date(), "rows": len(self.rows), "factor": round(self.factor, 5)}
+    def calibration(self) -> Calibration:
+        """Return what a table notes of the factor."""
+        return Calibration(date(), len(self.rows), round(self.factor, 5))
 
 
 def measure_rows(
     programs: Mapping[str, Program],
     bench: Bench,
-    effort: Effort,
+    stopping_rule: StoppingRule,
     *,
     known: Mapping[str, Row],
-    co_runs: Sequence[CoRun] = (),
+    co_run: Sequence[CoRunNetwork] = (),
     rng: random.Random,
-    on_progress: Callable[[float], None] = lambda share: None,
+    on_progress: Progress = lambda share, note: None,
 ) -> Measurement:
-    """Times the programs of rows, by their keys; `known` are the rows from before.
+    """Time the programs of rows, by their keys; `known` are the rows from before.
 
-    The rows are multiplied by the factor that makes sums over new and known rows agree with the co_runs.
+    The rows are multiplied by the factor that makes sums over new and known rows agree with the co-run networks.
     """
     session = time_interleaved(
         list(programs.values()),
         bench,
-        effort,
+        stopping_rule,
         rng=rng,
-        co_runs=[co_run.program for co_run in co_runs],
+        co_run=[network.program for network in co_run],
         on_progress=on_progress,
     )
     rows = {key: Row.of(timing) for key, timing in zip(programs, session.timings, strict=True)}
-    ratios = [timing.ratio for timing in session.co_runs]
-    common = _factor(rows, known, [co_run.rows for co_run in co_runs], ratios)
+    ratios = [timing.ratio for timing in session.co_run]
+    factor = _factor(rows, known, [network.rows for network in co_run], ratios)
     measured = Measurement(rows, 1.0, session.reference_ms)
-    return measured if common == 1.0 else measured.scaled(common)
+    return measured if factor == 1.0 else measured.scaled(factor)
 
 
 def _factor(
@@ -75,8 +77,11 @@ def _factor(
     sums: Sequence[Sequence[tuple[str, int]]],
     ratios: Sequence[float],
 ) -> float:
-    """The factor for the new rows that makes sums agree with the co_runs' ratios; 1 where rows are missing."""
-    told = [
+    """Return the factor for new rows that makes sums agree with the ratios of the co-run networks.
+
+    A network that lacks a row is left out. Returns 1 where too few are left.
+    """
+    complete = [
         (
             sum(sign * new[key].ratio for key, sign in rows if key in new),
             sum(sign * known[key].ratio for key, sign in rows if key not in new),
@@ -85,4 +90,4 @@ def _factor(
         for rows, ratio in zip(sums, ratios, strict=True)
         if all(key in new or key in known for key, _ in rows)
     ]
-    return factor(*zip(*told, strict=True)) if told else 1.0
+    return calibration_factor(*zip(*complete, strict=True)) if complete else 1.0

@@ -1,8 +1,9 @@
-"""The latency table: what each part of a network takes on one device, and what whole networks take then.
+"""Hold the latency table: the time of each part of a network on one device, from which whole networks are predicted.
 
 A network's latency is the sum over its parts (`nas.arch.parts`). Each part was timed as it stands in a network,
-behind a 1x1 convolution and before a pooling, whose own time (the row of the context) is taken off. In the
-sum over a network the poolings cancel: what a block leaves over, the next one takes off.
+behind a 1x1 convolution and before a pooling. The time of these two, the row of the context, is taken off. In the sum
+over a network the poolings cancel: the pooling that is left in one block's row is taken off with the next one's
+context.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 import reprlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,12 @@ from nas.errors import NasError
 from nas.files import read_text, write_text
 from nas.latency.device import Device
 from nas.latency.rows import Measurement
-from nas.latency.runtimes import RUNTIMES, Runtime
+from nas.latency.runtimes import Runtime, make_runtime
 from nas.latency.table_file import (
     JSON_VERSION,
     KEYS,
+    Calibration,
+    Fidelity,
     Reference,
     Row,
     RuntimeId,
@@ -42,57 +45,55 @@ from nas.latency.table_file import (
     table_text,
 )
 from nas.latency.timing import Bench
-from nas.names import resolve
 
-TABLES = Path("latency_tables")  # where commands keep them, from the folder they run in
+TABLES = Path("latency_tables")  # where commands keep tables, from the folder they run in
 REFERENCE = "mobilenet_v3_large"
 
 
 @dataclass(eq=False)
 class LatencyTable:
-    """Rows by the keys of `nas.arch.parts`, for one device, runtime, thread count and precision."""
+    """Rows of one device, runtime, thread count and precision, by the keys of `nas.arch.parts`."""
 
     device: Device
     runtime: RuntimeId
-    reference_ms: float  # the reference's undisturbed time when the table was made
+    reference_ms: float  # the reference network's undisturbed time when the table was made
+    path: Path  # the file that it is, or will be, saved to
     num_classes: int = NUM_CLASSES
     rows: dict[str, Row] = field(default_factory=dict)
     created: str = field(default_factory=date)
-    fidelity: dict[str, Any] | None = None
-    calibrations: list[dict[str, Any]] = field(default_factory=list)
-    path: Path | None = None
-    _prices: dict[Part, float] = field(default_factory=dict, repr=False)
+    fidelity: Fidelity | None = None  # None: it was not checked
+    calibrations: list[Calibration] = field(default_factory=list)
+    settled: bool = False  # True once the table was saved: from then on `reference_ms` stays
+    _part_ms: dict[Part, float] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def reference(self) -> NetworkPart:
+        """Return the reference network."""
         return NetworkPart(published_spec(REFERENCE))
-
-    def default_path(self, folder: Path = TABLES) -> Path:
-        return folder / table_file(self.device, self.runtime)
 
     # Prediction ---------------------------------------------------------------------------------------
 
     def predict_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
-        """Predicted latency of each network: array of shape (n,), normalised milliseconds.
+        """Return the predicted latency of each network: array of shape (n,), normalised milliseconds.
 
-        Raises NasError naming the first row that is missing; `nas.latency.measuring.measure_missing` fills rows.
+        Raises NasError that names the first missing row. `nas.latency.measuring.measure_missing` fills rows.
         """
         return np.array([sum(self.part_ms(part) for part in parts_of(spec, self.num_classes)) for spec in specs])
 
     def breakdown(self, spec: ArchSpec) -> list[tuple[str, float]]:
-        """Where a network's milliseconds go: "stem", "block 1", …, "head"."""
+        """Return the milliseconds of each part of a network: "stem", "block 1", …, "head"."""
         parts = list(parts_of(spec, self.num_classes))
         names = ["stem", *(f"block {number}" for number in range(1, len(parts) - 1)), "head"]
         return [(name, self.part_ms(part)) for name, part in zip(names, parts, strict=True)]
 
     def part_ms(self, part: Part) -> float:
-        """What a part adds to a network, in milliseconds. Raises NasError if it has no row."""
-        price = self._prices.get(part)
-        if price is None:
+        """Return the milliseconds that a part adds to a network. Raises NasError if it has no row."""
+        known = self._part_ms.get(part)
+        if known is None:
             context = context_of(part)
             ratio = self._row(part).ratio - (self._row(context).ratio if context else 0.0)
-            price = self._prices[part] = ratio * self.reference_ms
-        return price
+            known = self._part_ms[part] = ratio * self.reference_ms
+        return known
 
     def _row(self, part: Part) -> Row:
         row = self.rows.get(part.key)
@@ -101,14 +102,14 @@ class LatencyTable:
         return row
 
     def lacks(self, part: Part) -> NasError:
-        """The error for a part that has no row."""
+        """Return the error about a part that has no row."""
         return NasError(
-            f"{self.path or 'the table'} has no row for {part.key!r}; `python -m nas.measure --space NAME --all` on "
+            f"{self.path} has no row for {part.key!r}; `python -m nas.measure --space NAME --all` on "
             f"{self.device.cpu} measures every row of a space"
         )
 
     def missing(self, parts: Iterable[Part]) -> list[Part]:
-        """The parts among these, and their contexts, that have no row yet; each once, in order."""
+        """Return those of the parts and their contexts that have no row yet, each once, in order."""
         wanted: dict[str, Part] = {}
         for part in parts:
             for needed in (part, context_of(part)):
@@ -117,7 +118,7 @@ class LatencyTable:
         return list(wanted.values())
 
     def compile(self, space: SearchSpace) -> AdditiveModel:
-        """LatencyPredictor encoded networks of a space by the million. Raises NasError naming a missing row."""
+        """Return the predictions for a space as an additive model. Raises NasError that names a missing row."""
         constants = [
             sum(map(self.part_ms, _fixed_parts(space, variant, self.num_classes))) for variant in space.variants
         ]
@@ -133,81 +134,81 @@ class LatencyTable:
         return AdditiveModel(space, np.array(constants), options)
 
     def add(self, measured: Measurement) -> None:
-        """Takes the rows of a session, and notes the factor in them."""
+        """Add the rows of a session, and note the factor in them."""
         self.rows |= measured.rows
         if measured.factor != 1.0:
             self._note(measured.calibration)
-        self._prices.clear()
+        self._part_ms.clear()
 
     @property
     def usual_factor(self) -> float:
-        """What rows of blocks were multiplied by so far, on geometric average; 1 where there are none."""
+        """Return the geometric mean of the factors in rows of blocks; 1 where there are no rows."""
         blocks = sum(not key.startswith("network ") for key in self.rows)
-        logs = sum(noted["rows"] * math.log(noted["factor"]) for noted in self.calibrations)
+        logs = sum(noted.rows * math.log(noted.factor) for noted in self.calibrations)
         return math.exp(logs / blocks) if blocks else 1.0
 
-    def _note(self, calibration: dict[str, Any]) -> None:
-        last = self.calibrations[-1] if self.calibrations else {}
-        if last.get("factor") == calibration["factor"]:
-            calibration = calibration | {"rows": last["rows"] + calibration["rows"]}
-            self.calibrations.pop()
+    def _note(self, calibration: Calibration) -> None:
+        """Note a factor; rows of the same factor as the last ones are added to these."""
+        if self.calibrations and self.calibrations[-1].factor == calibration.factor:
+            calibration = replace(calibration, rows=self.calibrations.pop().rows + calibration.rows)
         self.calibrations.append(calibration)
 
     def noisy(self) -> list[str]:
-        """Keys of the rows of blocks whose times stayed uncertain."""
+        """Return the keys of the rows of blocks whose times are uncertain by more than `NOISY`."""
         return noisy_rows(self.rows)
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Drops rows, so that they are measured again."""
+        """Drop rows, so that they are measured again."""
         for key in keys:
             del self.rows[key]
-        self._prices.clear()
+        self._part_ms.clear()
 
     def scale_rows(self, keys: Collection[str], factor: float) -> None:
-        """Multiplies rows by what whole networks told of them, and notes it (`nas.latency.calibration`)."""
+        """Multiply rows by the factor that whole networks gave, and note it (`nas.latency.fidelity.check`)."""
         if factor != 1.0:
             self.rows |= {key: self.rows[key].scaled(factor) for key in keys}
-            self._note({"date": date(), "rows": len(keys), "factor": round(factor, 5)})
-            self._prices.clear()
+            self._note(Calibration(date(), len(keys), round(factor, 5)))
+            self._part_ms.clear()
 
     # Device and runtime -------------------------------------------------------------------------------
 
     @property
     def other_device(self) -> bool:
-        """Whether the table is of another machine: then what it lacks cannot be measured here."""
+        """Return whether the table is of another machine: then missing rows cannot be measured here."""
         return Device.this().identity != self.device.identity
 
     def check_device(self) -> None:
-        """Raises NasError unless the table is of this machine."""
+        """Raise NasError unless the table is of this machine."""
         if self.other_device:
             here = Device.this()
             raise NasError(
-                f"{self.path or 'the table'} is of another device: {self.device.cpu} "
-                f"[{' '.join(self.device.flags)}], this machine is {here.cpu} [{' '.join(here.flags)}]; "
-                "measure one here with `python -m nas.measure`, or rest on its predictions with --allow-other-device"
+                f"{self.path} is of another device: {self.device.cpu} "
+                f"[{' '.join(self.device.flags)}], this machine is {here.cpu} [{' '.join(here.flags)}]; measure a "
+                "table here with `python -m nas.measure`, or use its predictions with --allow-other-device"
             )
 
     def runtime_here(self) -> Runtime:
-        """The table's runtime on this machine. Raises NasError for another device's, or if it cannot be had here."""
+        """Return the table's runtime on this machine.
+
+        Raises NasError if the table is of another device, or if the runtime is not installed here.
+        """
         self.check_device()
-        make = resolve("runtime", self.runtime.name, RUNTIMES)
-        runtime: Runtime = make(threads=self.runtime.threads, precision=self.runtime.precision)
-        return runtime
+        return make_runtime(self.runtime.name, self.runtime.threads, self.runtime.precision)
 
     @cached_property
     def bench(self) -> Bench:
-        """What this machine times programs with for this table. Raises NasError as `runtime_here` does."""
+        """Return the means of timing programs for this table. Raises NasError as `runtime_here` does."""
         runtime = self.runtime_here()
         return Bench.of(runtime.clock, runtime.threads, lambda: runtime.compile(self.reference))
 
     # JSON ---------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path | None = None) -> Path:
-        """Writes the table, one line a row, whole or not at all."""
-        self.path = Path(path or self.path or self.default_path())
-        # As it will be read, so that a search that goes on and one that is resumed price alike.
+        """Write the table whole or not at all, one line a row. From then on its reference time is settled."""
+        self.path, self.settled = Path(path or self.path), True
+        # As it will be read, so that a search that goes on and one that is resumed predict alike.
         self.reference_ms = round(self.reference_ms, 6)
-        self._prices.clear()
+        self._part_ms.clear()
         text = table_text(
             created=self.created,
             device=self.device,
@@ -223,7 +224,7 @@ class LatencyTable:
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:
-        """Reads a table. Raises NasError if it is damaged, edited or of a newer version."""
+        """Read a table. Raises NasError if it is damaged, edited or of a newer version."""
         text = read_text(path)
         try:
             data = json.loads(text)
@@ -259,9 +260,10 @@ class LatencyTable:
                 num_classes=int(data["num_classes"]),
                 rows=rows,
                 created=str(data["created"]),
-                fidelity=data["fidelity"],
-                calibrations=list(data["calibrations"]),
+                fidelity=None if data["fidelity"] is None else Fidelity.from_dict(data["fidelity"]),
+                calibrations=[Calibration(**calibration) for calibration in data["calibrations"]],
                 path=path,
+                settled=True,
             )
             reference = data["reference"]["spec_id"]
         except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
@@ -277,8 +279,13 @@ class LatencyTable:
         return table
 
 
+def default_path(device: Device, runtime: RuntimeId, num_classes: int = NUM_CLASSES) -> Path:
+    """Return where a device's table is kept unless the user names a file."""
+    return TABLES / table_file(device, runtime, num_classes)
+
+
 def space_parts(space: SearchSpace, num_classes: int = NUM_CLASSES) -> Iterator[StemPart | BlockPart | HeadPart]:
-    """Every part that a network of the space can have, at each of its variants."""
+    """Yield every part that a network of the space can have, at each of its variants."""
     for variant in space.variants:
         yield from _fixed_parts(space, variant, num_classes)
         for slot in space.slots:
@@ -287,6 +294,6 @@ def space_parts(space: SearchSpace, num_classes: int = NUM_CLASSES) -> Iterator[
 
 
 def _fixed_parts(space: SearchSpace, variant: Variant, num_classes: int) -> list[StemPart | BlockPart | HeadPart]:
-    """What every network of a variant has: stem, first block, head."""
+    """Return the parts that every network of a variant has: stem, first block, head."""
     parts = list(parts_of(space.smallest(variant), num_classes))
     return [*parts[:2], parts[-1]]

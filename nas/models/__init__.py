@@ -1,1 +1,1 @@
-"""Networks as torch modules."""
+"""Build networks as torch modules."""

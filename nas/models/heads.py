@@ -1,11 +1,11 @@
-"""A network as the backbone of torchvision's light heads for segmentation and detection::
+"""Use a network as the backbone of torchvision's light heads for segmentation and detection::
 
     model = nas.segmentation_model(nas.load_spec("reports/20ms/large.json"), num_classes=21)
     model = nas.detection_model(nas.load_spec("mobilenet_v3_large"), num_classes=91)
 
-Both are as MobileNetV3 was used (arXiv 1905.02244, sections 6.3 and 6.4); for V3-Large they have the parameters of
-torchvision's `lraspp_mobilenet_v3_large` and `ssdlite320_mobilenet_v3_large`, names included, and with the same
-weights the same outputs.
+Both heads are those of the MobileNetV3 paper (arXiv 1905.02244, sections 6.3 and 6.4). For V3-Large the models have the
+parameters of torchvision's `lraspp_mobilenet_v3_large` and `ssdlite320_mobilenet_v3_large`, with the same names. The
+same weights give the same outputs.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ EXTRA_CHANNELS = (512, 256, 256, 128)  # of the maps behind the network's own
 
 
 def segmentation_model(spec: ArchSpec, num_classes: int = 21, trained: MobileNet | None = None) -> LRASPP:
-    """LR-ASPP: images (n, 3, h, w) to {"out": logits (n, classes, h, w)}; the last blocks dilated to stride 16.
+    """Return LR-ASPP on a network: images (n, 3, h, w) to {"out": logits (n, classes, h, w)}.
 
-    The backbone starts with the weights of `trained`, a network of this spec, where it is given. Raises NasError for
-    a spec without a block of stride 8, or whose maps do not get smaller than that.
+    The last blocks are dilated, so that no stride exceeds 16. The backbone starts with the weights of `trained`, a
+    network of this spec, if it is given. Raises NasError for a spec without blocks of strides 8 and 16, and for a
+    trained network of another spec.
     """
     low = _low_tap(spec)
     if max(_strides(spec)) < 16:
@@ -54,11 +55,11 @@ def segmentation_model(spec: ArchSpec, num_classes: int = 21, trained: MobileNet
 
 
 def detection_model(spec: ArchSpec, num_classes: int = 91, trained: MobileNet | None = None) -> SSD:
-    """SSDLite at 320 px, as torchvision's detectors are called; the classes include the background, 0.
+    """Return SSDLite at 320 px on a network. It is called as torchvision's detectors; class 0 is the background.
 
-    The backbone starts with the weights of `trained`, a network of this spec, where it is given; otherwise its
-    channels of stride 32 are halved, as in the paper. Raises NasError for a spec whose last blocks are not of
-    stride 32.
+    The backbone starts with the weights of `trained`, a network of this spec, if it is given. Otherwise its channels of
+    stride 32 are halved, as in the paper. Raises NasError for a spec whose last blocks are not of stride 32, and for a
+    trained network of another spec.
     """
     if trained is None:
         spec = _reduced_tail(spec)
@@ -91,12 +92,14 @@ def detection_model(spec: ArchSpec, num_classes: int = 91, trained: MobileNet | 
 
 
 class _DetectionBackbone(SSDLiteFeatureExtractorMobileNet):
-    """The maps that SSDLite sees: the expansion of the first block of stride 32, which is of stride 16 still, the last
-    map, and four more behind it. A block without expansion is tapped at its input.
+    """The six maps that SSDLite reads.
+
+    The first is the expansion of the first block of stride 32, which still has stride 16; a block without expansion is
+    tapped at its input. The second is the network's last map. Four more follow it.
     """
 
     def __init__(self, features: nn.Sequential, tapped: int, channels: int, norm: partial[nn.BatchNorm2d]) -> None:
-        nn.Module.__init__(self)  # torchvision's own takes its V3 blocks only
+        nn.Module.__init__(self)  # torchvision's constructor accepts its own V3 blocks only
         block = features[tapped]
         layers = getattr(block, "conv", None) or block.block  # V2's and V3's names
         assert isinstance(layers, nn.Sequential)
@@ -114,7 +117,7 @@ class _DetectionBackbone(SSDLiteFeatureExtractorMobileNet):
 
 
 def _strides(spec: ArchSpec) -> list[int]:
-    """Of the outputs of the stem and of each block, against the image."""
+    """Return the strides of the outputs of the stem and of each block."""
     strides = [2]
     for block in spec.blocks:
         strides.append(strides[-1] * block.stride)
@@ -130,15 +133,19 @@ def _out_channels(spec: ArchSpec) -> int:
 
 
 def _low_tap(spec: ArchSpec) -> int:
-    """The last block of stride 8 among the features; the first one in torchvision's own networks, as there."""
+    """Return the index of the last block of stride 8 among the features.
+
+    In torchvision's own networks it is the first block of stride 8, as torchvision has it.
+    """
     strides = _strides(spec)
     if 8 not in strides:
         raise NasError(f"{spec.name}: its strides are {_listed(spec)}; LR-ASPP taps a block of stride 8")
     first = strides.index(8)
-    return first if _is_torchvision_s(spec) else first + strides.count(8) - 1
+    return first if _is_torchvision_network(spec) else first + strides.count(8) - 1
 
 
-def _is_torchvision_s(spec: ArchSpec) -> bool:
+def _is_torchvision_network(spec: ArchSpec) -> bool:
+    """Return whether the blocks are those of torchvision's MobileNetV3-Large or -Small."""
     rows = [
         (p.in_channels, b.kernel, b.expanded, b.out, b.se > 0, b.activation == "hswish", b.stride)
         for p in spec.walk()
@@ -155,14 +162,14 @@ def _is_torchvision_s(spec: ArchSpec) -> bool:
 
 
 def _reduced_tail(spec: ArchSpec) -> ArchSpec:
-    """Half of the channels from the first block of stride 32 on (arXiv 1905.02244, table 6)."""
+    """Return the network with half of the channels from stride 32 on (arXiv 1905.02244, table 6)."""
     blocks = list(spec.blocks)
     strides = _strides(spec)
     for index, block in enumerate(blocks):
         if strides[index + 1] < 32:
             continue
         block = block.replace(out=round_channels(block.out / 2))
-        if strides[index] >= 32:  # the first one's expansion is of stride 16
+        if strides[index] >= 32:  # the expansion of the first such block has stride 16
             expanded = blocks[index - 1].out if block.op == "sepconv" else round_channels(block.expanded / 2)
             se = squeezed_channels(expanded) if block.se == squeezed_channels(block.expanded) else block.se // 2
             block = block.replace(expanded=expanded, se=max(1, se) if block.se else 0)
@@ -180,7 +187,10 @@ def _reduced_tail(spec: ArchSpec) -> ArchSpec:
 
 @torch.no_grad()
 def _copy_features(spec: ArchSpec, features: nn.Sequential, trained: MobileNet | None) -> None:
-    """By their order: the names of dilated blocks can differ."""
+    """Copy the features of a trained network, in their order: dilated blocks can have other names.
+
+    Raises NasError for a trained network of another spec.
+    """
     if trained is None:
         return
     if trained.spec.replace(name=spec.name, resolution=spec.resolution) != spec:

@@ -1,9 +1,9 @@
-"""A spec as a torch module, out of torchvision's own parts::
+"""Build a spec as a torch module, out of torchvision's own parts::
 
     model = build_model(load_spec("mobilenet_v3_large"), num_classes=10)
 
-The modules have torchvision's names, so that the weights of its `mobilenet_v3_large`, `mobilenet_v3_small` and
-`mobilenet_v2` load strictly into the specs of these names, and back, with equal outputs to the last bit.
+The modules have torchvision's names. The weights of its `mobilenet_v3_large`, `mobilenet_v3_small` and `mobilenet_v2`
+load strictly into the specs of these names, and back. The outputs are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from nas.arch.spec import ArchSpec, PlacedBlock
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hswish": nn.Hardswish}
 GATES = {"hard_sigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
-# MobileNetV3's (arXiv 1905.02244, section 6.1.1). Too slow for the statistics of a short training:
-# nas.training.batchnorm sets them right before they are used.
+# MobileNetV3's (arXiv 1905.02244, section 6.1.1). It is too slow for the statistics of a short training, which
+# nas.training.batchnorm recalibrates before they are used.
 NORM_MOMENTUM = 0.01
 Norm = partial[nn.BatchNorm2d]
 
 
 def build_model(spec: ArchSpec, num_classes: int = NUM_CLASSES, dropout: float = 0.2) -> MobileNet:
-    """The module of a spec, freshly initialised from torch's global random state."""
+    """Return the module of a spec, freshly initialised from torch's global random state."""
     return MobileNet(spec, num_classes, dropout)
 
 
 class MobileNet(nn.Module):
-    """`features` (stem, blocks, last 1x1), `avgpool`, `classifier`: images (n, 3, h, w) to logits (n, classes).
+    """Stem, blocks and last 1x1 (`features`), `avgpool`, `classifier`: images (n, 3, h, w) to logits (n, classes).
 
     `features[1 + i]` is block i of `spec`.
     """
@@ -59,10 +59,9 @@ class MobileNet(nn.Module):
 
 
 def build_features(spec: ArchSpec, norm: Norm, max_stride: int | None = None) -> nn.Sequential:
-    """Stem, blocks and the last 1x1, by default as the spec says.
+    """Return the stem, the blocks and the last 1x1 of a spec, not initialised yet.
 
     Beyond `max_stride` maps keep their size, and the depthwise convolutions are dilated instead (arXiv 1706.05587).
-    Not initialised yet.
     """
     stem, head = spec.stem, spec.head
     layers: list[nn.Module] = [
@@ -82,7 +81,7 @@ def build_features(spec: ArchSpec, norm: Norm, max_stride: int | None = None) ->
 
 
 def initialise(model: nn.Module) -> None:
-    """As torchvision's MobileNets. Batch norm starts at 1 and 0 by itself."""
+    """Initialise a model as torchvision's MobileNets. Batch norm starts at 1 and 0 by itself."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -93,7 +92,7 @@ def initialise(model: nn.Module) -> None:
 
 
 def _block(placed: PlacedBlock, norm: Norm, dilation: int) -> nn.Module:
-    """torchvision's block where it can express this one, else the one below."""
+    """Return torchvision's block if it can express this one, else an `InvertedResidual` of this module."""
     block, in_channels = placed.block, placed.in_channels
     # Neither of torchvision's blocks has an expand convolution where the channels stay the same.
     expands_as_torchvision = (block.op == "mbconv") == (block.expanded != in_channels)
@@ -115,7 +114,7 @@ def _block(placed: PlacedBlock, norm: Norm, dilation: int) -> nn.Module:
                 dilation=dilation,
                 width_mult=1.0,  # which rounds the channels to multiples of 8
             )
-            # The block computes the squeezed channels by itself; the spec's count instead.
+            # By default the block would compute the squeezed channels; the spec names them.
             return mobilenetv3.InvertedResidual(config, norm, lambda expanded, _: _squeeze(placed))
     return InvertedResidual(placed, norm, dilation)
 
@@ -126,9 +125,9 @@ def _squeeze(placed: PlacedBlock) -> SqueezeExcitation:
 
 
 class InvertedResidual(nn.Module):
-    """1x1, BN, AF, depthwise, BN, AF, SE, 1x1, BN (, AF) (+ input): any block, named as in torchvision's V3.
+    """MBConv for any block: 1x1, BN, AF, depthwise, BN, AF, SE, 1x1, BN (, AF) (+ input).
 
-    With a dilation the map keeps its size.
+    Modules are named as in torchvision's V3. With a dilation the map keeps its size.
     """
 
     def __init__(self, placed: PlacedBlock, norm: Norm, dilation: int = 1) -> None:
@@ -175,9 +174,9 @@ class InvertedResidual(nn.Module):
 
 @torch.no_grad()
 def folded_convolutions(model: nn.Module) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Weight and bias (float32) of every convolution and linear layer, batch norm folded in.
+    """Return weight and bias (float32) of every convolution and linear layer, with batch norm folded in.
 
-    In the order of `nas.arch.cost.network_layers`: as the layers run, which is as their modules are listed.
+    They are in the order of `nas.arch.cost.network_layers`, in which the layers run and their modules are listed.
     """
     folded: list[tuple[Tensor, Tensor]] = []
     for module in model.modules():

@@ -1,1 +1,1 @@
-"""NetAdapt, whole: a network trimmed step by step to a latency budget, judged by an estimator or on images."""
+"""Trim a network step by step to a latency budget with NetAdapt, by an accuracy estimator or on images."""

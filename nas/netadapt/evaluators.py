@@ -1,52 +1,58 @@
-"""What networks are worth on their way: by an estimator, or by training each proposal a little."""
+"""Evaluate NetAdapt's proposals: by an accuracy estimator, or by training each of them a little."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from nas.accuracy import load_estimator
 from nas.arch.spec import ArchSpec
 from nas.console import Console
-from nas.netadapt.long_training import recipe_of, trained_seed
-from nas.netadapt.request import Request
+from nas.netadapt.long_training import recipe_of, train_seed
+from nas.netadapt.request import NetAdaptRequest
 from nas.netadapt.seed import Seed
 
 if TYPE_CHECKING:  # these load torch
     from nas.models.mobilenet import MobileNet
-    from nas.netadapt.fine_tuning import TunedProposals
+    from nas.netadapt.fine_tuning import FineTunedProposals
 
 
-class Kept(NamedTuple):
-    """A network that is kept, percent."""
+class KeptAccuracy(NamedTuple):
+    """The accuracy of a network that is kept, in percent."""
 
-    accuracy: float  # what proposals are compared by
+    accuracy: float  # in the measure by which proposals are compared
     top1: float
 
 
-class Judge(Protocol):
-    """An estimate that follows the network on its way; `weights` are None where there are none."""
+class Evaluator(Protocol):
+    """Estimate the accuracy of proposals, and carry the weights of the current network along where there are any."""
 
-    source: str
+    source: str  # of the accuracies, for readers
 
-    def estimate(self, specs: Sequence[ArchSpec]) -> np.ndarray: ...
+    def estimate(self, specs: Sequence[ArchSpec]) -> np.ndarray:
+        """Return the accuracy (percent) of proposals: array of shape (n,)."""
 
-    def begin(self) -> Kept: ...
+    def evaluate_seed(self) -> KeptAccuracy:
+        """Return the accuracy of the seed as it is."""
 
-    def keep(self, spec: ArchSpec) -> Kept: ...
+    def keep(self, spec: ArchSpec) -> KeptAccuracy:
+        """Make one of the networks of the last `estimate` the current one, and return its accuracy."""
 
-    def take_up(self, entry: dict[str, Any], checkpoint: Path) -> None: ...
+    def resume(self, step: int, checkpoint: Path) -> None:
+        """Go on from the network that `save` wrote after a step, counted from 0 for the seed."""
 
-    def save(self, path: Path) -> None: ...
+    def save(self, path: Path) -> None:
+        """Write the current network's weights as a checkpoint, if it has any."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End all worker processes."""
 
 
-class Estimated:
-    """By an estimator that needs no data. Weights, where the seed has some, are cut along."""
+class EstimatorEvaluator:
+    """Evaluate proposals by an estimator that needs no data. The seed's weights, if any, are cut along."""
 
     def __init__(self, name: str, seed: Seed) -> None:
         self._estimator, self._seed, self._model = load_estimator(name), seed, seed.model
@@ -55,21 +61,21 @@ class Estimated:
     def estimate(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         return self._estimator.estimate(specs).top1
 
-    def begin(self) -> Kept:
-        return self._kept(self._seed.spec)
+    def evaluate_seed(self) -> KeptAccuracy:
+        return self._accuracy_of(self._seed.spec)
 
-    def keep(self, spec: ArchSpec) -> Kept:
+    def keep(self, spec: ArchSpec) -> KeptAccuracy:
         if self._model is not None:
-            from nas.netadapt.inherited_weights import inherited
+            from nas.netadapt.inherited_weights import inherit_weights
 
-            self._model = inherited(spec, self._model)
-        return self._kept(spec)
+            self._model = inherit_weights(spec, self._model)
+        return self._accuracy_of(spec)
 
-    def _kept(self, spec: ArchSpec) -> Kept:
+    def _accuracy_of(self, spec: ArchSpec) -> KeptAccuracy:
         top1 = float(self.estimate([spec])[0])
-        return Kept(top1, top1)
+        return KeptAccuracy(top1, top1)
 
-    def take_up(self, entry: dict[str, Any], checkpoint: Path) -> None:
+    def resume(self, step: int, checkpoint: Path) -> None:
         if self._model is not None:
             from nas.training.checkpoint import load_model
 
@@ -78,16 +84,16 @@ class Estimated:
     def save(self, path: Path) -> None:
         if self._model is not None:
             names = self._seed.classes or tuple(map(str, range(self._seed.num_classes)))
-            _save(path, self._model, names, {})
+            _save(path, self._model, names)
 
     def close(self) -> None:
         pass
 
 
-class Trained:
-    """By training each proposal a little."""
+class TrainingEvaluator:
+    """Evaluate proposals by training each of them a little."""
 
-    def __init__(self, proposals: TunedProposals, classes: tuple[str, ...]) -> None:
+    def __init__(self, proposals: FineTunedProposals, classes: tuple[str, ...]) -> None:
         self._proposals, self._classes = proposals, classes
         tuning = proposals.tuning
         self.source = f"{tuning.steps} steps on {tuning.source}, mean probability of the right class"
@@ -95,55 +101,60 @@ class Trained:
     def estimate(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         return self._proposals.estimate(specs)
 
-    def begin(self) -> Kept:
-        return Kept(*self._proposals.judge())
+    def evaluate_seed(self) -> KeptAccuracy:
+        evaluation = self._proposals.evaluate()
+        return KeptAccuracy(evaluation.mean_probability, evaluation.top1)
 
-    def keep(self, spec: ArchSpec) -> Kept:
-        return Kept(*self._proposals.keep(spec))
+    def keep(self, spec: ArchSpec) -> KeptAccuracy:
+        evaluation = self._proposals.keep(spec)
+        return KeptAccuracy(evaluation.mean_probability, evaluation.top1)
 
-    def take_up(self, entry: dict[str, Any], checkpoint: Path) -> None:
+    def resume(self, step: int, checkpoint: Path) -> None:
         from nas.training.checkpoint import load_model
 
-        self._proposals.model, self._proposals.steps_done = load_model(checkpoint), entry["step"]
+        self._proposals.model, self._proposals.steps_done = load_model(checkpoint), step
 
     def save(self, path: Path) -> None:
         tuning = self._proposals.tuning
-        extra = {"source": tuning.source, "recipe": tuning.recipe.to_dict()}
-        _save(path, self._proposals.model, self._classes, extra)
+        _save(path, self._proposals.model, self._classes, source=tuning.source, recipe=tuning.recipe.to_dict())
 
     def close(self) -> None:
         self._proposals.close()
 
 
-def _save(path: Path, model: MobileNet, classes: tuple[str, ...], extra: dict[str, Any]) -> None:
-    """As nas.train saves, so that `load_model`, and this command, read it."""
+def _save(path: Path, model: MobileNet, classes: tuple[str, ...], **extra: str | Mapping[str, object]) -> None:
+    """Write a checkpoint as nas.train does, so that `load_model` and nas.netadapt can read it."""
     from nas.training.checkpoint import save_checkpoint
 
     contents = {"spec": model.spec.to_dict(), "classes": list(classes), "resolution": model.spec.resolution}
     save_checkpoint(path, {**contents, "average": model.state_dict(), **extra})
 
 
-def make_judge(request: Request, seed: Seed, out: Path, console: Console) -> Judge:
+def make_evaluator(request: NetAdaptRequest, seed: Seed, out: Path, console: Console) -> Evaluator:
+    """Return the evaluator that a request asks for.
+
+    On images, a seed without weights for their classes is trained first, into a folder of `out`.
+    """
     if not request.data:
-        return Estimated(request.estimator, seed)
-    from nas.netadapt.fine_tuning import TunedProposals, Tuning
-    from nas.netadapt.inherited_weights import classes_of, inherited
+        return EstimatorEvaluator(request.estimator, seed)
+    from nas.netadapt.fine_tuning import FineTunedProposals, FineTuning
+    from nas.netadapt.inherited_weights import classes_of, inherit_weights
 
     folder = out / "seed"
     if seed.model is None:
-        model = trained_seed(request, seed.spec, folder, console)
+        model = train_seed(request, seed.spec, folder, console)
     elif (classes := classes_of(seed.model)) != seed.num_classes:
-        # With a new classifier, that knows nothing, all proposals would be alike.
+        # With an untrained classifier all proposals would be alike.
         init = folder / "first.pt"
-        _save(init, seed.model, tuple(map(str, range(classes))), {})
-        model = trained_seed(request, seed.spec, folder, console, init)
+        _save(init, seed.model, tuple(map(str, range(classes))))
+        model = train_seed(request, seed.spec, folder, console, init)
     else:
-        model = inherited(seed.spec, seed.model, seed=request.seed)
-    tuning = Tuning(
+        model = inherit_weights(seed.spec, seed.model, seed=request.seed)
+    tuning = FineTuning(
         source=request.data,
         data_dir=request.data_dir,
         recipe=recipe_of(request),
         steps=request.proposal_steps,
         seed=request.seed,
     )
-    return Trained(TunedProposals(model, tuning, workers=request.workers), seed.classes)
+    return TrainingEvaluator(FineTunedProposals(model, tuning, workers=request.workers), seed.classes)

@@ -1,14 +1,15 @@
-"""Weights of a trimmed network: those of the network it was cut from.
+"""Give a trimmed network the weights of the network that it was cut from.
 
-Channels that belong together are kept together: the expanded channels of a block go through its expand convolution,
-its depthwise one, its SE and its projection; the channels of a bottleneck through every layer that writes it or
-reads it, across the residuals of its stage. Of each such group those channels stay whose weights in all of these
-layers have the largest L2 norm (arXiv 1804.03230, section 3.3). What the parent does not have is initialised.
+Channels that belong together are kept together. The expanded channels of a block go through its expand convolution,
+its depthwise convolution, its SE and its projection. The channels of a bottleneck go through every layer that writes or
+reads it, across the residuals of its stage. Of each such group those channels are kept whose weights in all of these
+layers together have the largest L2 norm (arXiv 1804.03230, section 3.3). Weights that the parent does not have are
+initialised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -17,37 +18,38 @@ from torch import Tensor, nn
 from nas.arch.spec import ArchSpec
 from nas.models.mobilenet import MobileNet, build_model
 
-Group = Hashable  # channels that stay or go together
+Group = str  # name of channels that are kept or removed together
 
 
 class _Layer(NamedTuple):
-    """A convolution or linear layer: which channels it writes and reads (a depthwise one reads what it writes)."""
+    """A convolution or linear layer, with the channels that it writes and reads.
 
-    role: str
+    A depthwise convolution reads what it writes. `reads` is None for the stem, which reads the image.
+    """
+
+    name: str
     writes: Group
     reads: Group | None
 
 
 @torch.no_grad()
-def inherited(spec: ArchSpec, parent: MobileNet, *, num_classes: int | None = None, seed: int = 0) -> MobileNet:
-    """The network of `spec` with the weights of `parent`, of which it has as many blocks.
+def inherit_weights(spec: ArchSpec, parent: MobileNet, *, seed: int = 0) -> MobileNet:
+    """Return the network of `spec` with the weights of `parent`, which has the same number of blocks.
 
-    A smaller kernel is the centre of the larger one. With another number of classes than the parent's (the default)
-    the classifier is new. `seed` is for what the parent has no weights for.
+    A smaller kernel is the centre of the larger one. `seed` is for weights that the parent does not have.
     """
     assert len(spec.blocks) == len(parent.spec.blocks)
     *_, dropout = (module.p for module in parent.modules() if isinstance(module, nn.Dropout))
-    classes = classes_of(parent)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        child = build_model(spec, num_classes or classes, dropout)
+        child = build_model(spec, classes_of(parent), dropout)
     child.to(next(parent.parameters()).device)
     kept = kept_channels(spec, parent)
-    sources = {layer.role: (layer, modules) for layer, modules in _layers_of(parent)}
+    sources = {layer.name: (layer, modules) for layer, modules in _layers_of(parent)}
     for layer, modules in _layers_of(child):
-        if layer.role not in sources or (layer.role == "classifier" and classes_of(child) != classes):
+        if layer.name not in sources:
             continue
-        source_layer, source_modules = sources[layer.role]
+        source_layer, source_modules = sources[layer.name]
         for module, source in zip(modules, source_modules, strict=True):
             for name, target in module.state_dict().items():  # shares memory with the module
                 _copy(target, source.state_dict()[name], kept, source_layer)
@@ -55,19 +57,21 @@ def inherited(spec: ArchSpec, parent: MobileNet, *, num_classes: int | None = No
 
 
 def classes_of(model: MobileNet) -> int:
-    """How many classes a network tells apart."""
+    """Return the number of classes of a network."""
     *_, last = (module for module in model.modules() if isinstance(module, nn.Linear))
     return last.out_features
 
 
 @torch.no_grad()
 def kept_channels(spec: ArchSpec, parent: MobileNet) -> dict[Group, Tensor]:
-    """Which of the parent's channels the network of `spec` keeps, in their order, for each group of its layers."""
+    """Return the parent's channels that the network of `spec` keeps: for each group, their indices in order."""
     squares: dict[Group, Tensor] = {}
     for layer, (convolution, *_) in _layers_of(parent):
         weight = convolution.get_parameter("weight").double() ** 2
-        groups = {layer.writes: 0} if layer.reads in (None, layer.writes) else {layer.writes: 0, layer.reads: 1}
-        for group, dimension in groups.items():
+        dimensions = {layer.writes: 0}
+        if layer.reads is not None and layer.reads != layer.writes:
+            dimensions[layer.reads] = 1
+        for group, dimension in dimensions.items():
             others = [other for other in range(weight.ndim) if other != dimension]
             squares[group] = squares.get(group, 0) + weight.sum(others)
     widths = _widths(spec, parent.spec)
@@ -78,12 +82,12 @@ def kept_channels(spec: ArchSpec, parent: MobileNet) -> dict[Group, Tensor]:
 
 
 def _copy(target: Tensor, source: Tensor, kept: dict[Group, Tensor], layer: _Layer) -> None:
-    """`source` into the front of `target`, the kept channels only."""
+    """Copy the kept channels of `source` into the first channels of `target`."""
     if not target.ndim:  # batch norm's counter
         target.copy_(source)
         return
     source = source[kept[layer.writes]]
-    if target.ndim > 1 and layer.reads not in (None, layer.writes):
+    if target.ndim > 1 and layer.reads is not None and layer.reads != layer.writes:
         source = source[:, kept[layer.reads]]
     if target.ndim == 4:
         crop = (source.shape[-1] - target.shape[-1]) // 2
@@ -97,7 +101,7 @@ def _copy(target: Tensor, source: Tensor, kept: dict[Group, Tensor], layer: _Lay
 
 
 def _layers_of(model: MobileNet) -> Iterator[tuple[_Layer, list[nn.Module]]]:
-    """Each layer with its convolution (or linear layer) and the batch norm behind it, as they run."""
+    """Yield each layer with its convolution (or linear layer) and the batch norm behind it, in the order they run."""
     modules: list[list[nn.Module]] = []
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -108,12 +112,12 @@ def _layers_of(model: MobileNet) -> Iterator[tuple[_Layer, list[nn.Module]]]:
 
 
 def _layers(spec: ArchSpec) -> Iterator[_Layer]:
-    """In the order of `nas.arch.cost.network_layers`."""
+    """Yield the layers of a network in the order of `nas.arch.cost.network_layers`."""
     trunk: Group = "stem"
     yield _Layer("stem", trunk, None)
     for index, placed in enumerate(spec.walk()):
         block, name = placed.block, f"block {index}"
-        # A sepconv's depthwise convolution works on its input's channels.
+        # A sepconv's depthwise convolution works on the channels of its input.
         expanded: Group = f"{name} expanded" if block.op == "mbconv" else trunk
         if block.op == "mbconv":
             yield _Layer(f"{name} expand", expanded, trunk)
@@ -124,15 +128,18 @@ def _layers(spec: ArchSpec) -> Iterator[_Layer]:
         trunk = trunk if placed.has_residual else f"{name} out"
         yield _Layer(f"{name} project", trunk, expanded)
     head: Group = trunk
-    for role, channels in (("head convolution", spec.head.conv), ("head hidden", spec.head.hidden)):
+    for name, channels in (("head convolution", spec.head.conv), ("head hidden", spec.head.hidden)):
         if channels:
-            yield _Layer(role, role, head)
-            head = role
+            yield _Layer(name, name, head)
+            head = name
     yield _Layer("classifier", "classes", head)
 
 
 def _widths(spec: ArchSpec, parent: ArchSpec) -> dict[Group, int]:
-    """How many channels of each of the parent's groups `spec` has; groups that it cannot change are left out."""
+    """Return how many channels of each of the parent's groups `spec` has.
+
+    Groups that `spec` cannot change are left out.
+    """
     widths: dict[Group, int] = {
         "stem": spec.stem.out,
         "head convolution": spec.head.conv,

@@ -1,4 +1,4 @@
-"""Whole trainings: of a seed without weights before it is trimmed, and of what is left."""
+"""Train whole networks: a seed without weights before it is trimmed, and the final network."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ from typing import TYPE_CHECKING
 
 from nas.arch.spec import ArchSpec
 from nas.console import Console
-from nas.netadapt.request import Request
+from nas.netadapt.request import NetAdaptRequest
 
 if TYPE_CHECKING:  # these load torch
     from nas.models.mobilenet import MobileNet
     from nas.training.recipes import Recipe
 
 
-def recipe_of(request: Request) -> Recipe:
+def recipe_of(request: NetAdaptRequest) -> Recipe:
+    """Return the recipe of a request. Raises NasError if it cannot be loaded."""
     from nas.training.recipes import load_recipe
 
     recipe = load_recipe(request.recipe)
     return recipe.replace(epochs=request.epochs) if request.epochs else recipe
 
 
-def trained_seed(request: Request, spec: ArchSpec, out: Path, console: Console, init: Path | None = None) -> MobileNet:
-    """A seed without weights is trained first; and one with those for other classes, from `init`, which holds them."""
+def train_seed(
+    request: NetAdaptRequest, spec: ArchSpec, out: Path, console: Console, init: Path | None = None
+) -> MobileNet:
+    """Return the seed, trained on the request's images into the folder `out`.
+
+    `init` is a checkpoint to start from, of a seed that has weights for other classes.
+    """
     from nas.training.checkpoint import load_model
 
     recipe = recipe_of(request)
@@ -32,13 +38,18 @@ def trained_seed(request: Request, spec: ArchSpec, out: Path, console: Console, 
     return load_model(out / "best.pt")
 
 
-def train_what_is_left(request: Request, final: Path, out: Path, console: Console) -> None:
-    """As `--finish` says: on from its weights, or from scratch as in the paper. `final` is the path of its spec."""
+def train_final(request: NetAdaptRequest, final: Path, out: Path, console: Console) -> None:
+    """Train the final network as `--finish` says: from its weights, or from scratch as in the paper.
+
+    `final` is the file of its spec, beside which its weights are.
+    """
     init = str(final.with_suffix(".pt")) if request.finish == "fine-tune" else None
     _train(request, ArchSpec.load(final), recipe_of(request), out / request.finish, init, console)
 
 
-def _train(request: Request, spec: ArchSpec, recipe: Recipe, out: Path, init: str | None, console: Console) -> None:
+def _train(
+    request: NetAdaptRequest, spec: ArchSpec, recipe: Recipe, out: Path, init: str | None, console: Console
+) -> None:
     from nas.training.data import load_data
     from nas.training.run import LAST, Settings, best_epoch, train
 

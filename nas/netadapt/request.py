@@ -1,4 +1,4 @@
-"""What somebody wants trimmed, and how."""
+"""Hold the arguments of a run of NetAdapt."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 from nas.accuracy import ESTIMATORS, TRAINING
 from nas.errors import NasError
 from nas.names import resolve
-from nas.netadapt.algorithm import Rules
+from nas.netadapt.proposals import STEP_SHARE, Rules
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class NetAdaptRequest:
     """The arguments of `python -m nas.netadapt`. Raises NasError for those that do not go together."""
 
-    network: str  # a published network by name, a spec's file, or a checkpoint of nas.train
+    network: str  # the seed: a published network by name, a spec's file, or a checkpoint of nas.train
     budget_ms: float
-    weights: str | None = None  # of the network: a file, or DEFAULT for torchvision's
-    data: str | None = None  # images that proposals are trained and judged on; the estimator judges without
+    weights: str | None = None  # of the seed: a file, or DEFAULT for torchvision's
+    data: str | None = None  # images on which proposals are trained and evaluated; None: the estimator evaluates
     data_dir: Path | None = None
-    resolution: int | None = None  # pixels; the network's own by default, on the embedded images theirs
-    proposal_steps: int = 10  # batches
+    resolution: int | None = None  # pixels; None: the network's own, and 32 on the embedded images
+    proposal_steps: int = 10  # batches on which each proposal is trained
     recipe: str = "quick"  # by name, or a file
-    epochs: int | None = None  # the recipe's own by default
-    finish: str = "none"  # or "fine-tune", or "scratch": a long training of what is left
-    step: float = 0.01  # share of the latency that a step saves at least
+    epochs: int | None = None  # None: the recipe's
+    finish: str = "none"  # or "fine-tune", or "scratch": how the final network is trained
+    step: float = STEP_SHARE  # share of the seed's latency that a step saves at least
     metric: str = "ratio"
     allow: tuple[str, ...] = ()
     table: str | None = None
@@ -41,17 +41,17 @@ class Request:
             raise NasError(f"--finish {self.finish} needs images to train on; name them with --data")
         if self.estimator == TRAINING:
             raise NasError(
-                f"--estimator {TRAINING} would train every proposal from nothing; name the images with --data, "
-                "and each is trained on from the weights that it inherits"
+                f"--estimator {TRAINING} would train every proposal from nothing; name the images with --data, and "
+                "each proposal is trained from the weights that it inherits"
             )
         resolve("estimator", self.estimator, ESTIMATORS)
 
     @property
     def rules(self) -> Rules:
-        """Raises NasError for impossible values."""
-        return Rules(share=self.step, metric=self.metric, allow=self.allow, one_each=bool(self.data))
+        """Return the rules for proposals. Raises NasError for impossible values."""
+        return Rules(step_share=self.step, metric=self.metric, allow=self.allow, one_per_place=bool(self.data))
 
-    def lasting(self) -> dict[str, Any]:
-        """The arguments that a resumed run must share."""
-        known = {key: value for key, value in asdict(self).items() if key not in ("workers", "finish", "epochs")}
-        return known | {"data_dir": None if self.data_dir is None else str(self.data_dir)}
+    def lasting_arguments(self) -> dict[str, Any]:
+        """Return the arguments that a run keeps when it resumes."""
+        lasting = {key: value for key, value in asdict(self).items() if key not in ("workers", "finish", "epochs")}
+        return lasting | {"data_dir": None if self.data_dir is None else str(self.data_dir)}

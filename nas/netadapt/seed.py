@@ -1,4 +1,4 @@
-"""The network that trimming starts from, with its weights where there are some."""
+"""Load the network that trimming starts from, with its weights where there are any."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from nas.arch.cost import NUM_CLASSES
 from nas.arch.loading import load_spec
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
-from nas.netadapt.request import Request
+from nas.netadapt.request import NetAdaptRequest
 
 if TYPE_CHECKING:  # it loads torch
     from nas.models.mobilenet import MobileNet
 
 
 class Seed(NamedTuple):
+    """The network that trimming starts from."""
+
     spec: ArchSpec
-    model: MobileNet | None  # with weights; None where there are none
-    classes: tuple[str, ...]  # empty for ImageNet's
+    model: MobileNet | None  # with its weights; None where there are none
+    classes: tuple[str, ...]  # names; empty for ImageNet's classes
 
     @property
     def num_classes(self) -> int:
         return len(self.classes) or NUM_CLASSES
 
 
-def load_seed(request: Request) -> Seed:
-    """The network to start from, at the resolution of its images. Raises NasError for what does not fit together."""
+def load_seed(request: NetAdaptRequest) -> Seed:
+    """Return the network that a request names, at the resolution of its images.
+
+    Raises NasError for a network, weights or images that cannot be loaded or do not fit together.
+    """
     name, resolution = request.network, request.resolution
     model: MobileNet | None = None
     classes: tuple[str, ...] = ()
@@ -53,7 +58,10 @@ def load_seed(request: Request) -> Seed:
 
 
 def _with_weights(spec: ArchSpec, source: str) -> MobileNet:
-    """The seed with torchvision's published weights, or those of a file. Raises NasError if they are not its own."""
+    """Return the seed with torchvision's published weights ("DEFAULT"), or with those of a file.
+
+    Raises NasError if they are not weights of this network.
+    """
     import torch
 
     from nas.models.mobilenet import build_model
@@ -67,13 +75,13 @@ def _with_weights(spec: ArchSpec, source: str) -> MobileNet:
             weights = torch.load(source, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise NasError(f"{source}: no such file") from None
-        except Exception as error:  # the unpickler's own, and whatever it stumbles over
+        except Exception as error:  # the unpickler raises many kinds for bytes that are no weights
             raise NasError(f"{source}: not a file of weights ({str(error).splitlines()[0]})") from None
         weights = weights.get("average", weights) if isinstance(weights, dict) else {}
     tensors = [value for value in weights.values() if isinstance(value, torch.Tensor)]
     if not tensors or len(tensors) < len(weights) or not tensors[-1].ndim:
-        raise NasError(f"{source}: not a file of weights; a state dict of the seed is wanted, or a checkpoint")
-    model = build_model(spec, len(tensors[-1]))  # the last one is the classifier's
+        raise NasError(f"{source}: not a file of weights; name a state dict of the seed, or a checkpoint")
+    model = build_model(spec, len(tensors[-1]))  # the last tensor is the classifier's
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -82,6 +90,6 @@ def _with_weights(spec: ArchSpec, source: str) -> MobileNet:
 
 
 def _first_mismatch(text: str) -> str:
-    """The first of torch's lines about what does not fit."""
+    """Return the first of torch's lines about tensors that do not fit."""
     lines = [line.strip() for line in text.splitlines()[1:]] or [text]
     return lines[0][:200]

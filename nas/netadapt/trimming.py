@@ -1,161 +1,196 @@
-"""The way from a seed to a network that keeps the budget, step by step, each on disk before the next begins."""
+"""Trim a seed to a network that keeps the budget. Each step is on disk before the next one begins."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nas.arch.cost import count_cost
 from nas.arch.spec import ArchSpec, load_results
 from nas.console import Console
+from nas.errors import NasError
 from nas.files import write_text
-from nas.latency.predictor import NOISE
-from nas.netadapt.algorithm import Rules, Step, next_step
-from nas.netadapt.clock import Clock
-from nas.netadapt.evaluators import Judge, Kept
+from nas.latency.predictor import LatencyPredictor
+from nas.netadapt.algorithm import NetAdaptStep, latency_of, trim_until_measured
+from nas.netadapt.evaluators import Evaluator, KeptAccuracy
+from nas.netadapt.proposals import Rules
 from nas.runs.folder import RunFolder, now
+from nas.runs.record import Trial
+from nas.runs.target import MARGIN
 
+TARGET = "netadapt"  # name of the run's only target in its log
 STEPS = "steps"  # folder of the networks on the way
-COLUMNS = (
-    *("step", "cut", "before_ms", "predicted_ms", "measured_ms", "accuracy_before", "accuracy", "top1", "spec_id"),
-    *("macs", "params"),
-)
+JSON_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRow:
+    """A step as the files of a run hold it. Latencies are normalised milliseconds, accuracies are percent."""
+
+    step: int  # 0 for the seed
+    cut: str  # "" for the seed
+    before_ms: float  # predicted, of the network before
+    predicted_ms: float
+    measured_ms: float | None  # None where the network was not measured
+    now_ms: float  # measured, or predicted and corrected by what was measured last
+    accuracy_before: float  # of the network before, evaluated along with this one
+    accuracy: float  # in the measure by which proposals are compared
+    top1: float
+    spec_id: str
+    macs: int
+    params: int
+
+
+COLUMNS = tuple(column.name for column in dataclasses.fields(StepRow) if column.name != "now_ms")
 
 
 @dataclass
 class Trimming:
-    """The way from a seed to a network whose measured latency keeps the budget, each step on disk."""
+    """A run of NetAdapt on its way: the steps so far, in memory and in the run's folder."""
 
     budget_ms: float
-    measure_every: int
+    measure_every: int  # steps
     rules: Rules
-    clock: Clock
-    judge: Judge
+    predictor: LatencyPredictor
+    evaluator: Evaluator
     folder: RunFolder
     console: Console
-    entries: list[dict[str, Any]] = field(default_factory=list)  # one a step, as steps/NNNN.json has it
-    steps: list[Step] = field(default_factory=list)
+    rows: list[StepRow] = field(default_factory=list)
+    steps: list[NetAdaptStep] = field(default_factory=list)
 
-    def go(self, seed: ArchSpec) -> bool:
-        """Steps until the budget holds; False if it cannot be reached.
+    def run(self, seed: ArchSpec) -> bool:
+        """Trim the seed until the budget is kept; return whether that was possible.
 
-        Measured whole every few steps, so that the table's predictions are put right on the way: what the whole
-        network took, over its prediction, is taken off the budget that predictions must keep.
+        A run that was stopped goes on after its last step.
         """
-        self._take_up()
+        self._load_steps()
         if not self.steps:
-            kept = self.judge.begin()
-            latency_ms = float(self.clock.predicted_ms([seed])[0])
-            self._add(Step(seed, latency_ms, kept.accuracy, ""), kept, kept.accuracy)
-        if self._fits(self.budget_ms) and len(self.steps) == 1:
+            self._begin(seed)
+        if len(self.steps) == 1 and self.rows[0].now_ms <= self.budget_ms:
             self.console.say(f"{seed.name} fits the budget of {self.budget_ms:g} ms as it is, and is copied")
             return True
-        while not self._fits(self.limit_ms):
-            step = next_step(
-                self.steps,
-                self.limit_ms / self.correction,
-                price=self.clock.predicted_ms,
-                estimate=self.judge.estimate,
-                rules=self.rules,
-            )
-            if step is None:
-                return False
-            before = step.top1 - step.gained
-            self._add(step, self.judge.keep(step.spec), before)
-        return True
+        steps = trim_until_measured(
+            self.steps,
+            self.limit_ms,
+            predict_ms=self.predictor.predict_ms,
+            measure_ms=self._measure_ms if self.measurable else None,
+            estimate=self.evaluator.estimate,
+            measure_every=self.measure_every,
+            rules=self.rules,
+        )
+        for step in steps:
+            self._add(step, self.evaluator.keep(step.spec), accuracy_before=step.top1 - step.gained)
+        return self.rows[-1].now_ms <= self.limit_ms
+
+    @property
+    def measurable(self) -> bool:
+        """Return whether networks can be measured: not with the table of another device."""
+        return not self.predictor.table.other_device
 
     @property
     def limit_ms(self) -> float:
-        """What a measurement must keep: a little less than the budget, since it would not repeat to the last digit."""
-        return (1 - NOISE) * self.budget_ms if self.clock.here else self.budget_ms
+        """Return the latency to trim to. A measurement must keep a margin, since it would not repeat exactly."""
+        return (1 - MARGIN) * self.budget_ms if self.measurable else self.budget_ms
 
-    @property
-    def correction(self) -> float:
-        """Measured over predicted latency, where it was measured last."""
-        known = [entry for entry in self.entries if entry["measured_ms"] is not None]
-        return known[-1]["measured_ms"] / known[-1]["predicted_ms"] if known else 1.0
+    def _measure_ms(self, spec: ArchSpec) -> float:
+        """Return the measured latency of a whole network, to the nanosecond."""
+        (measured,) = self.predictor.measure([spec], "measuring the whole network")
+        return round(measured.normalised_ms, 6)
 
-    def _fits(self, limit_ms: float) -> bool:
-        """Whether the last network, measured where that is possible, keeps the limit."""
-        last = self.entries[-1]
-        if last["measured_ms"] is None and self.clock.here:
-            return False
-        return last["now_ms"] <= limit_ms
+    def _begin(self, seed: ArchSpec) -> None:
+        kept = self.evaluator.evaluate_seed()
+        step = NetAdaptStep(seed, float(self.predictor.predict_ms([seed])[0]), kept.accuracy)
+        if self.measurable:
+            step = replace(step, measured_ms=self._measure_ms(seed))
+        self._add(step, kept, accuracy_before=kept.accuracy)
 
-    def _add(self, step: Step, kept: Kept, accuracy_before: float) -> None:
-        """Measures the network if it is time to, writes it, logs it, says it. What is written counts as done."""
-        number, cost = len(self.steps), count_cost(step.spec, self.clock.table.num_classes)
-        due = number % self.measure_every == 0 or step.latency_ms * self.correction <= self.limit_ms
-        measured_ms = self.clock.measured_ms(step.spec) if due else None
-        entry = {
-            "step": number,
-            "cut": step.cut,
-            "before_ms": self.steps[-1].latency_ms if self.steps else step.latency_ms,
-            "predicted_ms": step.latency_ms,
-            "measured_ms": measured_ms,
-            "now_ms": step.latency_ms * self.correction if measured_ms is None else measured_ms,
-            "accuracy_before": accuracy_before,
-            "accuracy": kept.accuracy,
-            "top1": kept.top1,
-            "spec_id": step.spec.id,
-            "macs": cost.macs,
-            "params": cost.params,
-        }
-        path = self.folder.path / STEPS / f"{number:04}.json"
+    def _add(self, step: NetAdaptStep, kept: KeptAccuracy, accuracy_before: float) -> None:
+        """Write a step, log it and report it. A step that is written counts as done."""
+        cost = count_cost(step.spec, self.predictor.table.num_classes)
+        row = StepRow(
+            step=len(self.steps),
+            cut=step.cut,
+            before_ms=self.steps[-1].predicted_ms if self.steps else step.predicted_ms,
+            predicted_ms=step.predicted_ms,
+            measured_ms=step.measured_ms,
+            now_ms=latency_of([*self.steps, step]),
+            accuracy_before=accuracy_before,
+            accuracy=kept.accuracy,
+            top1=kept.top1,
+            spec_id=step.spec.id,
+            macs=cost.macs,
+            params=cost.params,
+        )
+        path = self._file_of(row.step)
         path.parent.mkdir(exist_ok=True)
-        self.judge.save(path.with_suffix(".pt"))
-        step.spec.save(path, entry)
-        self._know(step, entry)
-        self._log(step.spec, entry)
-        self._say(entry)
+        self.evaluator.save(path.with_suffix(".pt"))
+        step.spec.save(path, dataclasses.asdict(row))
+        self._append(step, row)
+        self._log(step.spec, row)
+        self._report(row)
 
-    def _know(self, step: Step, entry: dict[str, Any]) -> None:
+    def _append(self, step: NetAdaptStep, row: StepRow) -> None:
         self.steps.append(step)
-        self.entries.append(entry)
+        self.rows.append(row)
 
-    def _log(self, spec: ArchSpec, entry: dict[str, Any]) -> None:
-        self.folder.log("netadapt", entry["cut"] or "seed", spec, entry["predicted_ms"], entry["top1"], 0.0)
+    def _log(self, spec: ArchSpec, row: StepRow) -> None:
+        trial = Trial(encoding=None, spec=spec, top1=row.top1, std=0.0, latency_ms=row.predicted_ms, score=row.accuracy)
+        self.folder.log(TARGET, row.cut or "seed", trial)
         self.folder.flush()
 
-    def _say(self, entry: dict[str, Any]) -> None:
-        if entry["step"] == 0:
-            self.console.say(f"accuracy: {self.judge.source}")
+    def _report(self, row: StepRow) -> None:
+        if row.step == 0:
+            self.console.say(f"accuracy: {self.evaluator.source}")
             self.console.say("step  predicted    measured   accuracy  cut")
-        measured = "" if entry["measured_ms"] is None else f"{entry['measured_ms']:.4f} ms"
+        measured = "" if row.measured_ms is None else f"{row.measured_ms:.4f} ms"
         self.console.say(
-            f"{entry['step']:4}  {entry['predicted_ms']:.4f} ms {measured:>11}    {entry['accuracy']:5.2f} %"
-            f"  {entry['cut'] or 'seed'}"
+            f"{row.step:4}  {row.predicted_ms:.4f} ms {measured:>11}    {row.accuracy:5.2f} %  {row.cut or 'seed'}"
         )
 
-    def _take_up(self) -> None:
-        """The steps of a run that was stopped."""
-        logged = len(self.folder.trials("netadapt"))
-        while (path := self.folder.path / STEPS / f"{len(self.steps):04}.json").exists():
-            entry, spec = load_results(path), ArchSpec.load(path)
-            self._know(Step(spec, entry["predicted_ms"], entry["accuracy"], entry["cut"]), entry)
-            if len(self.steps) > logged:  # it was stopped between the two
-                self._log(spec, entry)
+    def _file_of(self, step: int) -> Path:
+        return self.folder.path / STEPS / f"{step:04}.json"
+
+    def _load_steps(self) -> None:
+        """Read the steps of a run that was stopped, and let the evaluator go on after them."""
+        logged = len(self.folder.trials(TARGET))
+        while (path := self._file_of(len(self.steps))).exists():
+            spec, row = ArchSpec.load(path), _load_row(path)
+            step = NetAdaptStep(spec, row.predicted_ms, row.accuracy, row.cut, measured_ms=row.measured_ms)
+            self._append(step, row)
+            if len(self.steps) > logged:  # the run was stopped between the file and the log
+                self._log(spec, row)
         if self.steps:
-            self.judge.take_up(self.entries[-1], path.with_name(f"{len(self.steps) - 1:04}.pt"))
-            self.console.say(f"{len(self.steps) - 1} steps are done")
+            last = len(self.steps) - 1
+            self.evaluator.resume(last, self._file_of(last).with_suffix(".pt"))
+            self.console.say(f"{last} steps are done")
 
     def write(self) -> Path:
-        """steps.csv, trajectory.json and the last network; gives the path of its spec."""
-        out = self.folder.path
-        self.folder.write_csv("steps.csv", self.entries, COLUMNS)
-        networks = [
-            {**entry, "spec": step.spec.to_dict()} for entry, step in zip(self.entries, self.steps, strict=True)
-        ]
-        table = {"device": self.clock.table.device.cpu, "runtime": str(self.clock.table.runtime)}
-        family = {"version": 1, "budget_ms": self.budget_ms, **table, "accuracy": self.judge.source}
-        write_text(
-            out / "trajectory.json", json.dumps(family | {"networks": networks}, indent=1, sort_keys=True) + "\n"
-        )
+        """Write `steps.csv`, `trajectory.json` and the last network; return the file of its spec."""
+        out, table = self.folder.path, self.predictor.table
+        rows: list[dict[str, Any]] = [dataclasses.asdict(row) for row in self.rows]
+        self.folder.write_csv("steps.csv", rows, COLUMNS)
+        measured_on = {"device": table.device.cpu, "runtime": str(table.runtime)}
+        trajectory = {
+            "version": JSON_VERSION,
+            "budget_ms": self.budget_ms,
+            **measured_on,
+            "accuracy": self.evaluator.source,
+            "networks": [row | {"spec": step.spec.to_dict()} for row, step in zip(rows, self.steps, strict=True)],
+        }
+        write_text(out / "trajectory.json", json.dumps(trajectory, indent=1, sort_keys=True) + "\n")
         final = out / "final.json"
-        self.judge.save(final.with_suffix(".pt"))
-        self.steps[-1].spec.save(final, {**self.entries[-1], **table, "budget_ms": self.budget_ms})
-        self.folder.manifest["finished"] = now()
-        self.folder.save()
+        self.evaluator.save(final.with_suffix(".pt"))
+        self.steps[-1].spec.save(final, {**rows[-1], **measured_on, "budget_ms": self.budget_ms})
+        self.folder.update(finished=now())
         return final
+
+
+def _load_row(path: Path) -> StepRow:
+    """Return the row of a step's file. Raises NasError for a file that holds none."""
+    try:
+        return StepRow(**load_results(path))
+    except TypeError as error:
+        raise NasError(f"{path}: not a step of nas.netadapt ({error}); start a new run with another --out") from None

@@ -1,1 +1,1 @@
-"""The report of a run: figures and one HTML page."""
+"""Draw the figures of a run and write its HTML page."""

@@ -1,4 +1,4 @@
-"""The report of a run: figures and one HTML page::
+"""Write the report of a run: its figures and one HTML page::
 
 write_report(Path("reports/20ms"))   # writes figures/ and index.html there
 """
@@ -8,27 +8,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from nas.files import read_text, write_text
-from nas.report.drawing import draw
-from nas.report.figures import Figure, breakdown_figure, diagram_figure, front_figure, table_figure
-from nas.report.page import render_page
+from nas.report.page import DrawnFigure, render_page
+from nas.report.plots import FIGURES
 from nas.runs.reading import load_run
 
 
 def write_report(run_dir: Path) -> Path:
-    """Draws a finished run's figures (PNG and SVG in RUN/figures) and writes its page; the page's path.
+    """Draw the figures of a finished run (PNG and SVG in RUN/figures), write its page, and return the page's path.
 
-    Raises NasError for what is no run folder, or a broken one.
+    Raises NasError for a folder that holds no finished run, and for a damaged one.
     """
     run = load_run(run_dir)
-    figures: dict[str, Figure] = {
-        "front": front_figure(run),
-        "breakdown": breakdown_figure(run),
-        **{role: diagram_figure(run, role) for role in run.roles},
-        "latency_table": table_figure(run),
-    }
-    folder = run_dir / "figures"
-    for name, figure in figures.items():
-        draw(figure, folder / name)
+    figures = [figure for of_run in FIGURES.values() for figure in of_run(run)]
+    drawn = []
+    for figure in figures:
+        _, svg = figure.save(run_dir / "figures")
+        drawn.append(DrawnFigure(figure.name, figure.heading, figure.caption, read_text(svg)))
     page = run_dir / "index.html"
-    write_text(page, render_page(run, {name: read_text(folder / f"{name}.svg") for name in figures}))
+    write_text(page, render_page(run, drawn))
     return page

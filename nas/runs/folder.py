@@ -1,198 +1,195 @@
-"""A run's folder and its log: one Optuna study a role in a journal file, every finished trial in one write."""
+"""The folder of a run: its record, its log, and the files written beside them."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
+import shlex
 import sys
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import optuna
-from optuna.distributions import BaseDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.study import StudyDirection
-from optuna.trial import TrialState
+import msgspec
+from filelock import FileLock, Timeout
 
 from nas.arch.cost import NUM_CLASSES, count_cost
-from nas.arch.spec import ArchSpec
+from nas.arch.space import SearchSpace
 from nas.errors import NasError, hide_passwords
-from nas.files import make_folder, read_text, write_text
+from nas.files import make_folder, write_text
+from nas.runs.log import TrialLog
+from nas.runs.record import RECORD, TRIAL_COLUMNS, LoggedTrial, RunRecord, TargetResult, Trial, load_record
 
-JSON_VERSION = 1
-MANIFEST, LOG = "run.json", "study.log"
-WRITE_EVERY = 0.5  # seconds between two writes of the log
-COLUMNS = (
-    "role",
-    "stage",
-    "number",
-    "spec_id",
-    "latency_ms",
-    "top1",
-    "top1_std",
-    "macs",
-    "params",
-    "peak_activation_bytes",
-)
+LOG, LOCK = "study.log", ".lock"
 _PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "optuna", "numpy", "scipy")
 
 
-class LoggedTrial(NamedTuple):
-    """A finished trial: predicted latency in normalised milliseconds, estimated top-1 in percent."""
-
-    role: str
-    stage: str
-    number: int  # within its role, over all stages
-    spec: ArchSpec
-    latency_ms: float
-    top1: float
-    top1_std: float
-    params: dict[str, Any]  # Optuna's; empty for what no sampler proposed
-
-    def row(self, num_classes: int = NUM_CLASSES) -> dict[str, Any]:
-        """By column; its costs are those with that many classes."""
-        cost = count_cost(self.spec, num_classes)
-        values = (self.role, self.stage, self.number, self.spec.id, round(self.latency_ms, 5), round(self.top1, 4))
-        costs = (round(self.top1_std, 4), cost.macs, cost.params, cost.peak_activation_bytes)
-        return dict(zip(COLUMNS, (*values, *costs), strict=True))
-
-
 class RunFolder:
-    """`run.json`, `study.log` and what is written beside them.
+    """A run that this process works on: its record and its log, kept in memory and in the folder.
 
-    `command` is how the program is called, as `python -m nas.search`; the manifest has it with the process's arguments.
-
-    Raises NasError for a folder that holds a run already, unless it is resumed with the same arguments.
+    Made by `begin` or `resume`. While it is open no other process can work on the same folder.
     """
 
-    def __init__(self, path: Path, arguments: Mapping[str, Any], command: str, *, resume: bool) -> None:
+    def __init__(self, path: Path, record: RunRecord, log: TrialLog, lock: FileLock) -> None:
         self.path = path
-        manifest, log = path / MANIFEST, path / LOG
-        arguments = json.loads(json.dumps(dict(arguments)))  # as they are read back
-        if _holds_run(path) and not resume:
-            raise NasError(f"{path} already holds a run; continue it with --resume, or name another folder with --out")
-        if resume and not _holds_run(path):
-            raise NasError(f"{path} holds no run to resume; leave --resume out to start one there")
-        if resume:
-            self.manifest = _load_manifest(manifest)
-            _check_same(self.manifest["arguments"], arguments, path)
-        else:
-            make_folder(path)
-            log.unlink(missing_ok=True)  # of a run whose manifest somebody removed
-            self.manifest = {
-                "version": JSON_VERSION,
-                "command": hide_passwords(" ".join([command, *sys.argv[1:]])),
-                "arguments": arguments,
-                "versions": versions(),
-                "created": now(),
-                "finished": None,
-                "seconds": {},
-                "roles": {},
-                "networks": [],
-            }
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._log, self._storage = _open_log(log)
-        self._studies: dict[str, optuna.Study] = {}
-        self._logged: dict[str, list[LoggedTrial]] = {}
-        if not resume:
-            self.save()
+        self._record, self._log, self._lock = record, log, lock
 
-    def save(self) -> None:
-        self.flush()
-        write_text(
-            self.path / MANIFEST, json.dumps(self.manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        )
+    @classmethod
+    def begin(cls, path: Path, record: RunRecord) -> RunFolder:
+        """Begin a run in a folder, which is made if it is not there.
+
+        Raises NasError for a folder that holds a run, that another process works on, or that cannot be written to.
+        """
+        if holds_run(path):
+            raise NasError(f"{path} already holds a run; continue it with --resume, or name another folder with --out")
+        make_folder(path)
+        lock = _locked(path)
+        if holds_run(path):  # another process began and ended one meanwhile
+            lock.release()
+            raise NasError(f"{path} already holds a run; continue it with --resume, or name another folder with --out")
+        (path / LOG).unlink(missing_ok=True)  # of a run whose record somebody removed
+        folder = cls(path, record, TrialLog(path / LOG), lock)
+        folder._save()
+        return folder
+
+    @classmethod
+    def resume(cls, path: Path, arguments: Mapping[str, Any]) -> RunFolder:
+        """Open the run in a folder to continue it with the same arguments.
+
+        Raises NasError for a folder without a run, a run with other arguments, and a run that another process works on.
+        """
+        if not holds_run(path):
+            raise NasError(f"{path} holds no run to resume; leave --resume out to start one there")
+        lock = _locked(path)
+        try:
+            record = load_record(path)
+            _check_same(record.arguments, as_json(arguments), path)
+            return cls(path, record, TrialLog(path / LOG), lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @property
+    def record(self) -> RunRecord:
+        """Return the record as it is now."""
+        return self._record
+
+    def update(self, **changes: Any) -> None:
+        """Replace fields of the record and write it."""
+        self._record = msgspec.structs.replace(self._record, **changes)
+        self._save()
+
+    def result_of(self, name: str) -> TargetResult:
+        """Return the result of the target of that name, as it is now."""
+        return next(result for result in self._record.targets if result.target.name == name)
+
+    def update_target(self, name: str, **changes: Any) -> None:
+        """Replace fields of the result of one target and write the record."""
+        results = self._record.targets
+        replaced = (msgspec.structs.replace(r, **changes) if r.target.name == name else r for r in results)
+        self.update(targets=tuple(replaced))
+
+    def add_seconds(self, stage: str, begun: float) -> None:
+        """Add the time since `begun` (of time.monotonic) to what a stage took, resumed runs included."""
+        seconds = self._record.seconds
+        self.update(seconds=seconds | {stage: round(seconds.get(stage, 0.0) + time.monotonic() - begun, 1)})
+
+    def log(self, target: str, stage: str, trial: Trial, space: SearchSpace | None = None) -> None:
+        """Add a finished trial to the log. `space` names the parameters of a trial that has an encoding."""
+        self._log.append(target, stage, trial, space)
+
+    def trials(self, target: str, stage: str | None = None) -> list[LoggedTrial]:
+        """Return the trials of a target, or those of one of its stages, in order."""
+        return self._log.trials(target, stage)
 
     def flush(self) -> None:
-        """Writes what was logged; until then up to `WRITE_EVERY` seconds of it are in memory only."""
+        """Write the trials that are in memory only."""
         self._log.flush()
 
-    def discard(self) -> None:
-        """Takes away what makes the folder a run's, for a run that cannot be."""
-        for name in (MANIFEST, LOG):
-            (self.path / name).unlink(missing_ok=True)
-        with suppress(OSError):  # there is more in it
-            self.path.rmdir()
-
-    def add_seconds(self, what: str, begun: float) -> None:
-        """Adds the time since `begun` (of time.monotonic) to what a stage took, resumed runs included."""
-        seconds = self.manifest["seconds"]
-        seconds[what] = round(seconds.get(what, 0.0) + time.monotonic() - begun, 1)
-        self.save()
-
-    def _study(self, role: str) -> optuna.Study:
-        if role not in self._studies:
-            directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
-            self._studies[role] = optuna.create_study(
-                storage=self._storage, study_name=role, directions=directions, load_if_exists=True
-            )
-        return self._studies[role]
-
-    def log(
-        self,
-        role: str,
-        stage: str,
-        spec: ArchSpec,
-        latency_ms: float,
-        top1: float,
-        top1_std: float,
-        params: Mapping[str, Any] | None = None,
-        distributions: Mapping[str, BaseDistribution] | None = None,
-    ) -> None:
-        """Appends a finished trial."""
-        trial = optuna.trial.create_trial(
-            values=[top1, latency_ms],
-            params=dict(params or {}),
-            distributions=dict(distributions or {}),
-            user_attrs={"stage": stage, "spec": spec.to_dict(), "top1_std": top1_std},
-        )
-        # What `study.add_trial` does, without checking a second time that the trial is one.
-        self._storage.create_new_trial(self._storage.get_study_id_from_name(self._study(role).study_name), trial)
-
-    def trials(self, role: str, stage: str | None = None) -> list[LoggedTrial]:
-        """What was logged for a role, in order."""
-        logged = self._logged.setdefault(role, [])
-        for trial in self._study(role).get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[len(logged) :]:
-            attributes = trial.user_attrs
-            spec = ArchSpec.from_dict(attributes["spec"])
-            top1, latency_ms = trial.values
-            entry = (role, attributes["stage"], trial.number, spec, latency_ms, top1, attributes["top1_std"])
-            logged.append(LoggedTrial(*entry, trial.params))
-        return [trial for trial in logged if stage is None or trial.stage == stage]
-
-    def write_csv(self, name: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    def write_csv(self, name: str, rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
+        """Write rows as a CSV file of the folder."""
         import pandas as pd  # a second that no command's --help should take
 
         frame = pd.DataFrame.from_records(list(rows), columns=list(columns)).convert_dtypes()
         write_text(self.path / name, frame.to_csv(index=False, lineterminator="\n"))
 
+    def close(self) -> None:
+        """Write the trials that are in memory only, and let other processes work on the folder."""
+        self.flush()
+        self._lock.release()
+
+    def discard(self) -> None:
+        """Remove the record and the log of a run that cannot be, and the folder if nothing else is in it."""
+        for name in (RECORD, LOG):
+            (self.path / name).unlink(missing_ok=True)
+        self._lock.release()
+        (self.path / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # there is more in it
+            self.path.rmdir()
+
+    def _save(self) -> None:
+        self.flush()
+        text = msgspec.json.format(msgspec.json.encode(self._record), indent=2).decode()
+        write_text(self.path / RECORD, text + "\n")
+
+
+def new_record(command: str, arguments: Mapping[str, Any]) -> RunRecord:
+    """Return the record of a run that begins now.
+
+    `command` is how the program is called, such as `python -m nas.search`; the record holds it with the arguments of
+    the process, passwords left out.
+    """
+    return RunRecord(
+        command=hide_passwords(" ".join([command, *map(shlex.quote, sys.argv[1:])])),
+        arguments=as_json(arguments),
+        versions=versions(),
+        created=now(),
+    )
+
+
+def as_json(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments as they are read back from a record."""
+    read: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dict(arguments)))
+    return read
+
+
+def trial_row(logged: LoggedTrial, num_classes: int = NUM_CLASSES) -> dict[str, Any]:
+    """Return a trial by `TRIAL_COLUMNS`; its costs are those with that many classes."""
+    trial, cost = logged.trial, count_cost(logged.trial.spec, num_classes)
+    place = (logged.target, logged.stage, logged.number, trial.spec.id)
+    values = (round(trial.latency_ms, 5), round(trial.top1, 4), round(trial.std, 4))
+    costs = (cost.macs, cost.params, cost.peak_activation_bytes)
+    return dict(zip(TRIAL_COLUMNS, (*place, *values, *costs), strict=True))
+
+
+def holds_run(path: Path) -> bool:
+    """Return whether a folder holds the record of a run."""
+    return os.path.exists(path / RECORD)  # unlike Path's, no error for a name that is too long or not to be read
+
 
 def unused_folder(path: Path) -> Path:
-    """`path`, or `path-2`, `path-3`, … if runs are there."""
+    """Return `path`, or the first of `path-2`, `path-3`, … that holds no run and that no process works on."""
     candidate, number = path, 1
-    while _holds_run(candidate):
+    while holds_run(candidate) or _in_use(candidate):
         number += 1
         candidate = path.with_name(f"{path.name}-{number}")
     return candidate
 
 
 def last_folder(path: Path) -> Path:
-    """The last of `path`, `path-2`, … that holds a run; `path` if none does."""
+    """Return the last of `path`, `path-2`, … that holds a run; `path` if none does."""
     candidate, number = path, 2
-    while _holds_run(following := path.with_name(f"{path.name}-{number}")):
+    while holds_run(following := path.with_name(f"{path.name}-{number}")):
         candidate, number = following, number + 1
     return candidate
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Return the versions of the packages that a result depends on."""
     found = {"python": platform.python_version()}
     for package in ("nas-playground", *_PACKAGES):
         try:
@@ -203,82 +200,45 @@ def versions() -> dict[str, str]:
 
 
 def now() -> str:
+    """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _load_manifest(path: Path) -> dict[str, Any]:
-    text = read_text(path)
+def _locked(path: Path) -> FileLock:
+    """Take the folder for this process. Raises NasError if another process has it; a dead one has none."""
+    lock = FileLock(path / LOCK)
     try:
-        manifest = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise NasError(f"{path}: not JSON ({error}); start a new run with another --out") from None
-    if not isinstance(manifest, dict) or manifest.get("version") != JSON_VERSION or "arguments" not in manifest:
-        raise NasError(f"{path}: not the file of a run of this version; start a new run with another --out")
-    return manifest
-
-
-def _holds_run(path: Path) -> bool:
-    return os.path.exists(path / MANIFEST)  # unlike Path's, no error for a name that is too long or not to be read
-
-
-class _Log(JournalFileBackend):
-    """A journal that one process alone writes: in batches, for each write waits for the disk.
-
-    What a killed process had not written is proposed again when its run is resumed.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), lock_obj=JournalFileOpenLock(str(path)))
-        self._waiting: list[dict[str, Any]] = []
-        self._written: int | None = None  # entries in the file, once it was read
-        self._next_write = 0.0
-
-    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        if self._written is None:
-            entries = list(super().read_logs(0))
-            self._written = len(entries)
-            yield from entries[log_number_from:]
-        yield from self._waiting[max(0, log_number_from - self._written) :]
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        if time.monotonic() >= self._next_write:
-            self.flush()  # what came before: the storage has yet to read these
-        self._waiting += logs
-
-    def flush(self) -> None:
-        if self._waiting:
-            super().append_logs(self._waiting)
-            self._written = (self._written or 0) + len(self._waiting)
-            self._waiting = []
-        self._next_write = time.monotonic() + WRITE_EVERY
-
-
-def _open_log(path: Path) -> tuple[_Log, JournalStorage]:
-    """The log, less the half line that a killed process may have left. Raises NasError if it is damaged."""
-    try:
-        if path.exists():
-            with path.open("rb+") as file:
-                file.truncate(file.read().rfind(b"\n") + 1)
-        log = _Log(path)
-        return log, JournalStorage(log)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise NasError(f"{path} is in use by another process; wait for it, or name another folder with --out") from None
     except OSError as error:
-        raise NasError(f"{path}: cannot be written ({error.strerror})") from None
-    except (ValueError, LookupError, TypeError, AttributeError, AssertionError):  # all are seen
-        raise NasError(f"{path}: the log of the run is damaged; start a new run with another --out") from None
+        raise NasError(f"{path}: this folder cannot be locked ({error.strerror}); name another place") from None
+    return lock
+
+
+def _in_use(path: Path) -> bool:
+    if not (path / LOCK).exists():
+        return False
+    try:
+        _locked(path).release()
+    except NasError:
+        return True
+    return False
 
 
 def _check_same(before: Mapping[str, Any], arguments: Mapping[str, Any], path: Path) -> None:
+    """Raise NasError, naming the flag, for the first argument that differs from the run's."""
     for key in sorted({*before, *arguments}):
         if before.get(key) != arguments.get(key):
             flag = "--" + key.replace("_", "-")
             raise NasError(
-                f"{path} was begun {_said(flag, before.get(key))}, not {_said(flag, arguments.get(key))}; "
+                f"{path} was begun {_as_given(flag, before.get(key))}, not {_as_given(flag, arguments.get(key))}; "
                 "resume it with the same arguments, or start another with --out"
             )
 
 
-def _said(flag: str, value: Any) -> str:
-    """How an argument would be given on the command line."""
+def _as_given(flag: str, value: Any) -> str:
+    """Return an argument as it would be given on the command line."""
     if value is None or value is False or value == []:
         return f"without {flag}"
     if value is True:

@@ -1,388 +1,203 @@
-"""What a run of `nas.search` left in its folder, read and checked.
+"""Read the folder of a finished run, for reports and for analysis.
 
-Every problem is a NasError that names the file and the place in it.
+Its trials and its networks are pandas data frames::
+
+    run = nas.load_run("reports/20ms")
+    run.trials.groupby(["target", "stage"]).top1.agg(["size", "max"])
+    run.networks.sort_values("latency_ms")[["name", "latency_ms", "estimated_top1", "published_top1"]]
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.files import read_text
+from nas.runs.record import (
+    RECORD,
+    TABLE_COLUMNS,
+    TRIAL_COLUMNS,
+    EstimatorInfo,
+    NetworkResult,
+    RunRecord,
+    TableInfo,
+    TargetResult,
+    load_record,
+)
 
-JSON_VERSION = 1
-ROLES = ("large", "small")
-
-
-def kind_of(role: str) -> str:
-    """ "large" or "small"; a role of a search with several budgets is named "large_4ms"."""
-    return role.partition("_")[0]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Role:
-    """One search, for Large or for Small."""
-
-    space: str
-    budget_ms: float
-    feasible_ms: tuple[float, float]
-    binds: bool  # whether the budget keeps any network of the space out
-    variants: tuple[tuple[float, float], ...]  # width, pixels
-    spec: ArchSpec  # what was found
+# Of table_rows.csv: a stem has no input channels, a head has no kernel.
+_MAY_BE_BLANK = ("kernel", "expanded", "out", "stride", "se", "activation", "in_channels", "in_size")
+_WHOLE_BELOW = 2.0**53  # where floats hold all whole numbers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """A network of the comparison. Times are normalised milliseconds, except `raw_ms`; accuracies are percent.
-
-    `estimated_top1` speaks for the run's training effort, the same for all networks; `published_top1` for whatever
-    training its authors gave a network.
-    """
-
-    name: str
-    found: bool
-    role: str | None
-    spec: ArchSpec
-    measured_ms: float | None  # None: the table is of another device, and holds no measurement of it
-    raw_ms: float | None  # None for one that was not measured together with what was found
-    quartiles_ms: tuple[float, float] | None
-    predicted_ms: float | None
-    macs: int
-    params: int
-    estimated_top1: float
-    estimated_std: float
-    extrapolated: bool  # whether the estimator was fitted to nothing like it
-    published_top1: float | None
-    source: str  # of the published accuracy, or else of the estimate
-    breakdown: tuple[tuple[str, float], ...]  # the table's row and its ms; empty where the table lacks rows
-
-    @property
-    def latency_ms(self) -> float:
-        """Measured if it was, else predicted."""
-        latency_ms = self.predicted_ms if self.measured_ms is None else self.measured_ms
-        assert latency_ms is not None  # as it was read
-        return latency_ms
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A network that a search looked at: predicted normalised ms, estimated top-1 in percent."""
-
-    role: str
-    latency_ms: float
-    top1: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fidelity:
-    """How well the latency table predicts random networks, measured whole; errors and shares between 0 and 1."""
-
-    networks: int
-    date: str
-    mape: float
-    within_5_percent: float
-    within_10_percent: float
-    spearman: float
-
-
-@dataclass(frozen=True, slots=True)
-class TableRow:
-    """A row of the latency table; `kernel` is 0 for the head."""
-
-    op: str  # "stem", "head", or a block's
-    kernel: int
-    se: bool
-    macs: int
-    ms: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
-    """A run folder. `table` and `estimator` are run.json's objects of these names.
+    """A finished run of `nas.search`.
 
-    `fidelity` is None where the table was not checked. `front` are the best of `trials`; these two and `table_rows`
-    may be empty.
+    `trials` holds the networks that were looked at, with predicted normalised milliseconds and estimated top-1 in
+    percent; `front` the best of them. `table_rows` holds the rows of the latency table that served the run; a column
+    that does not apply to a row is NA there. All three may be empty.
     """
 
     path: Path
-    command: str
-    created: str
-    finished: str | None
-    arguments: Mapping[str, Any]
-    versions: Mapping[str, Any]
-    machine: Mapping[str, Any]
-    seconds: Mapping[str, Any]
-    table: Mapping[str, Any]
-    fidelity: Fidelity | None
-    estimator: Mapping[str, Any]
-    roles: Mapping[str, Role]
-    notes: tuple[str, ...]  # what must be known of all figures
-    networks: tuple[Network, ...]
-    trials: tuple[Trial, ...]
-    front: tuple[Trial, ...]
-    table_rows: tuple[TableRow, ...]
+    record: RunRecord
+    trials: pd.DataFrame
+    front: pd.DataFrame
+    table_rows: pd.DataFrame
 
     @property
-    def other_device(self) -> bool:
-        """Whether the table is of another machine than the run's, so that nothing was measured."""
-        return bool(self.table.get("other_device"))
+    def networks(self) -> pd.DataFrame:
+        """Return the networks of the comparison, one a row.
 
-    def found(self, role: str) -> Network:
-        """The network that was found for a role."""
-        return next(network for network in self.networks if network.found and network.role == role)
+        Times are normalised milliseconds except `raw_ms`; accuracies are percent. An unknown number is NaN.
+        """
+        return pd.DataFrame([_network_row(network) for network in self.record.networks])
+
+    @property
+    def table(self) -> TableInfo:
+        """Return the latency table of the run."""
+        assert self.record.table is not None  # as `load_run` checked
+        return self.record.table
+
+    @property
+    def estimator(self) -> EstimatorInfo:
+        """Return the accuracy estimator of the run."""
+        assert self.record.estimator is not None  # as `load_run` checked
+        return self.record.estimator
+
+    def result(self, target: str) -> TargetResult:
+        """Return the search for the target of that name."""
+        return next(result for result in self.record.targets if result.target.name == target)
+
+    def found(self, target: str) -> NetworkResult:
+        """Return the network that was found for the target of that name."""
+        return next(network for network in self.record.networks if network.found and network.target == target)
 
 
-def load_run(path: Path) -> Run:
-    """Reads a run folder. Raises NasError for what is no run, has not got far enough, or is broken."""
+def load_run(path: str | Path) -> Run:
+    """Read the folder of a finished run.
+
+    Raises NasError, which names the file and the place in it, for a folder that holds no run, a run that is not
+    finished, and a damaged one.
+    """
+    path = Path(path)
     if not path.is_dir():
         raise NasError(f"{path}: no such folder; name the folder that a run of nas.search wrote")
-    file = path / "run.json"
-    if not file.is_file():
-        raise NasError(f"{path}: not a run folder, for it has no run.json; name one that nas.search wrote")
-    fields = _Fields(_json(file), str(file))
-    fields.check_version()
-    try:
-        return _run(path, fields)
-    except NasError as error:
-        if fields.data.get("finished") is not None:
-            raise
-        advice = "the same nas.search command with --resume continues it"
-        raise NasError(f"{path}: this run is not finished; {advice} ({error})") from None
-
-
-def _run(path: Path, fields: _Fields) -> Run:
-    table = fields.object("table")
-    texts, numbers = ("device", "runtime", "precision"), ("threads", "classes", "rows")
-    for key, kind in (*((key, str) for key in texts), *((key, int) for key in numbers)):
-        table.get(key, kind)
-    table.optional("other_device", bool)
-    estimator = fields.object("estimator")
-    for key in ("name", "effort"):
-        estimator.get(key, str)
-    roles = fields.object("roles")
-    unknown = [role for role in roles.data if kind_of(role) not in ROLES]
-    if unknown:
-        raise NasError(f"{fields.where}: roles has {_short(unknown[0])}; known are large, small, large_4ms and so on")
-    run = Run(
+    if not (path / RECORD).is_file():
+        raise NasError(f"{path}: not a run folder, for it has no {RECORD}; name one that nas.search wrote")
+    record = load_record(path)
+    if record.finished is None:
+        raise NasError(f"{path}: this run is not finished; the same command with --resume continues it")
+    _check_complete(path, record)
+    return Run(
         path=path,
-        command=fields.get("command", str),
-        created=fields.get("created", str),
-        finished=fields.optional("finished", str),
-        arguments=fields.get("arguments", dict),
-        versions=fields.get("versions", dict),
-        machine=fields.get("machine", dict),
-        seconds=fields.get("seconds", dict),
-        table=table.data,
-        fidelity=_fidelity(table.object("fidelity")) if table.data.get("fidelity") is not None else None,
-        estimator=estimator.data,
-        roles={role: _role(roles.object(role), path / f"{role}.json") for role in roles.data},
-        notes=tuple(map(str, fields.optional("notes", list) or ())),
-        networks=tuple(_network(network) for network in fields.objects("networks")),
-        trials=tuple(_trials(path / "trials.csv")),
-        front=tuple(_trials(path / "front.csv")),
-        table_rows=tuple(_table_rows(path / "table_rows.csv")),
-    )
-    if not run.roles:
-        raise NasError(f"{fields.where}: roles is empty; it must hold large, small or both")
-    for role in run.roles:
-        if not any(network.found and network.role == role for network in run.networks):
-            raise NasError(f"{fields.where}: networks has none with kind 'found' and role {role!r}")
-    return run
-
-
-def _role(fields: _Fields, spec_file: Path) -> Role:
-    low, high = fields.pair("feasible_ms")
-    return Role(
-        space=fields.get("space", str),
-        budget_ms=fields.number("budget_ms"),
-        feasible_ms=(low, high),
-        binds=fields.get("binds", bool),
-        variants=tuple(fields.pairs("variants")),
-        spec=ArchSpec.load(spec_file),
+        record=record,
+        trials=_read_csv(path / "trials.csv", TRIAL_COLUMNS),
+        front=_read_csv(path / "front.csv", TRIAL_COLUMNS),
+        table_rows=_read_csv(path / "table_rows.csv", TABLE_COLUMNS, _MAY_BE_BLANK),
     )
 
 
-def _fidelity(fields: _Fields) -> Fidelity:
-    return Fidelity(
-        networks=fields.get("networks", int),
-        date=fields.get("date", str),
-        mape=fields.number("mape"),
-        within_5_percent=fields.number("within_5_percent"),
-        within_10_percent=fields.number("within_10_percent"),
-        spearman=fields.number("spearman"),
-    )
+def _check_complete(path: Path, record: RunRecord) -> None:
+    """Raise NasError for a finished search without its table, estimator, targets, or found networks."""
+    file, remedy = path / RECORD, "name the folder of a run of nas.search"
+    for field in ("table", "estimator", "machine"):
+        if getattr(record, field) is None:
+            raise NasError(f"{file}: {field} is null; {remedy}")
+    if not record.targets:
+        raise NasError(f"{file}: targets is empty; {remedy}")
+    for result in record.targets:
+        name = result.target.name
+        network = next((n for n in record.networks if n.found and n.target == name), None)
+        if network is None:
+            raise NasError(f"{file}: networks holds none of kind 'found' for the target {name!r}; {remedy}")
+        spec_file = path / f"{name}.json"
+        if ArchSpec.load(spec_file).id != network.spec.id:
+            raise NasError(f"{spec_file}: not the network that {file} records ({network.spec.id}); restore the file")
 
 
-def _network(fields: _Fields) -> Network:
+def _network_row(network: NetworkResult) -> dict[str, object]:
+    low_ms, high_ms = network.quartiles_ms or (None, None)
+    return {
+        "name": network.name,
+        "kind": network.kind,
+        "target": network.target,
+        "spec_id": network.spec.id,
+        "resolution": network.spec.resolution,
+        "latency_ms": network.latency_ms,
+        "measured_ms": _number(network.measured_ms),
+        "lower_quartile_ms": _number(low_ms),
+        "upper_quartile_ms": _number(high_ms),
+        "raw_ms": _number(network.raw_ms),
+        "predicted_ms": _number(network.predicted_ms),
+        "macs": network.macs,
+        "params": network.params,
+        "estimated_top1": network.estimated_top1,
+        "estimated_std": network.estimated_std,
+        "extrapolated": network.extrapolated,
+        "published_top1": _number(network.published_top1),
+        "source": network.source,
+    }
+
+
+def _number(value: float | None) -> float:
+    """Return NaN for None, so that a column of unknown numbers is one of numbers."""
+    return np.nan if value is None else value
+
+
+def _read_csv(file: Path, columns: Mapping[str, type], may_be_blank: Iterable[str] = ()) -> pd.DataFrame:
+    """Return the columns of a CSV file, checked, without its empty lines.
+
+    Raises NasError, which names the line, for a cell that is missing or no finite number.
+    """
     try:
-        spec = ArchSpec.from_dict(fields.get("spec", dict))
-    except NasError as error:
-        raise NasError(f"{fields.where}: spec: {error}") from None
-    breakdown = fields.optional("breakdown", list) or []
-    for row in breakdown:
-        if not (isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and _is_number(row[1])):
-            raise NasError(f"{fields.where}: breakdown has {row!r}; each row must be a name and its milliseconds")
-    measured_ms = fields.optional_number("measured_ms")
-    if measured_ms is None:
-        fields.number("predicted_ms")
-    is_published = fields.one_of("top1_source", ("estimated", "published")) == "published"
-    return Network(
-        name=fields.get("name", str),
-        found=fields.one_of("kind", ("found", "published")) == "found",
-        role=fields.optional("role", str),
-        spec=spec,
-        measured_ms=measured_ms,
-        raw_ms=fields.optional_number("raw_ms"),
-        quartiles_ms=fields.pair("quartiles_ms") if fields.data.get("quartiles_ms") is not None else None,
-        predicted_ms=fields.optional_number("predicted_ms"),
-        macs=fields.get("macs", int),
-        params=fields.get("params", int),
-        estimated_top1=fields.number("estimated_top1"),
-        estimated_std=fields.number("estimated_std"),
-        extrapolated=fields.get("extrapolated", bool),
-        published_top1=fields.number("top1") if is_published else None,
-        source=fields.get("source", str),
-        breakdown=tuple((name, float(ms)) for name, ms in breakdown),
-    )
+        # Without a header, so that a row of too many cells is refused and the index counts lines.
+        cells = pd.read_csv(StringIO(read_text(file)), header=None, dtype=str, na_filter=False, skip_blank_lines=False)
+    except pd.errors.EmptyDataError:
+        cells = pd.DataFrame([[""]])
+    except pd.errors.ParserError as error:
+        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
+        raise NasError(f"{file}: not a CSV file ({reason})") from None
+    header = cells.iloc[0].tolist()
+    for name in columns:
+        if name not in header:
+            raise NasError(f"{file}: the column {name!r} is missing")
+    rows = cells.iloc[1:]
+    rows = rows[(rows != "").any(axis=1)]
+    frame = {}
+    for name, cell_type in columns.items():
+        column = rows[header.index(name)]
+        if name not in may_be_blank and (column == "").any():
+            raise NasError(f"{file}: line {column.index[column == ''][0] + 1}: the row has no {name}")
+        if cell_type is not str:
+            column = _numbers(column, name, cell_type, file)
+        if cell_type is int:
+            column = column.astype("Int64") if name in may_be_blank else column.astype("int64")
+        frame[name] = column
+    return pd.DataFrame(frame).reset_index(drop=True)
 
 
-class _Fields:
-    """A JSON object whose fields are asked for by kind; `where` is the place that errors name."""
-
-    def __init__(self, data: Any, where: str) -> None:
-        if not isinstance(data, dict):
-            raise NasError(f"{where}: must be a JSON object")
-        self.data: dict[str, Any] = data
-        self.where = where
-
-    def get(self, key: str, kind: type) -> Any:
-        if key not in self.data:
-            raise NasError(f"{self.where}: {key!r} is missing")
-        value = self.data[key]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise NasError(f"{self.where}: {key} is {_short(value)}; it must be {_KINDS[kind]}")
-        return value
-
-    def optional(self, key: str, kind: type) -> Any:
-        return None if self.data.get(key) is None else self.get(key, kind)
-
-    def number(self, key: str) -> float:
-        value = self.data.get(key)
-        if not _is_number(value):
-            self.get(key, float)  # raises, unless it is a NaN or infinite
-            raise NasError(f"{self.where}: {key} is {value}; it must be a finite number")
-        return float(self.data[key])
-
-    def optional_number(self, key: str) -> float | None:
-        return None if self.data.get(key) is None else self.number(key)
-
-    def pair(self, key: str) -> tuple[float, float]:
-        return self._pair(key, self.get(key, list))
-
-    def pairs(self, key: str) -> list[tuple[float, float]]:
-        return [self._pair(f"{key}, number {n}", item) for n, item in enumerate(self.get(key, list), 1)]
-
-    def _pair(self, name: str, value: Any) -> tuple[float, float]:
-        if not (isinstance(value, list) and len(value) == 2 and all(_is_number(number) for number in value)):
-            raise NasError(f"{self.where}: {name} is {_short(value)}; it must be two numbers")
-        return float(value[0]), float(value[1])
-
-    def one_of(self, key: str, known: tuple[str, ...]) -> str:
-        value: str = self.get(key, str)
-        if value not in known:
-            raise NasError(f"{self.where}: {key} is {value!r}; it must be one of {', '.join(known)}")
-        return value
-
-    def object(self, key: str) -> _Fields:
-        return _Fields(self.get(key, dict), f"{self.where}: {key}")
-
-    def objects(self, key: str) -> list[_Fields]:
-        return [_Fields(item, f"{self.where}: {key}, number {n}") for n, item in enumerate(self.get(key, list), 1)]
-
-    def check_version(self) -> None:
-        version = self.get("version", int)
-        if version != JSON_VERSION:
-            advice = ": a newer program wrote it, upgrade this one" if version > JSON_VERSION else ""
-            raise NasError(f"{self.where}: version is {version}; this program reads version {JSON_VERSION}{advice}")
+def _numbers(column: pd.Series, name: str, number_type: type, file: Path) -> pd.Series:
+    """Return a column of texts as numbers; NaN for a blank. Raises NasError for a cell that is no such number."""
+    numbers = pd.to_numeric(column.where(column != ""), errors="coerce").astype(float)
+    right = np.isfinite(numbers)
+    if number_type is int:
+        right &= (numbers % 1 == 0) & (numbers.abs() < _WHOLE_BELOW)
+    wrong = (column != "") & ~right
+    if wrong.any():
+        line = column.index[wrong][0]
+        words = "a whole number" if number_type is int else "a finite number"
+        raise NasError(f"{file}: line {line + 1}: {name} is {_short(column[line])}; it must be {words}")
+    return numbers
 
 
-_KINDS: dict[type, str] = {
-    str: "a text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    dict: "an object",
-    list: "a list",
-}
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(read_text(file))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise NasError(f"{file}: not JSON: {error}") from None
-
-
-def _trials(file: Path) -> Iterator[Trial]:
-    for row in _csv(file, ("role", "latency_ms", "top1")):
-        yield Trial(row.get("role"), row.number("latency_ms"), row.number("top1"))
-
-
-def _table_rows(file: Path) -> Iterator[TableRow]:
-    for row in _csv(file, ("op", "kernel", "se", "macs", "ms")):
-        kernel, se = (int(row.number(key)) if row.get(key) else 0 for key in ("kernel", "se"))
-        yield TableRow(row.get("op"), kernel, se > 0, int(row.number("macs")), row.number("ms"))
-
-
-class _Cells:
-    """A row of a CSV file; `where` is the place that errors name."""
-
-    def __init__(self, cells: Mapping[str, str | None], where: str) -> None:
-        self._cells = cells
-        self._where = where
-
-    def get(self, column: str) -> str:
-        cell = self._cells[column]
-        if cell is None:
-            raise NasError(f"{self._where}: the row ends before its {column}")
-        return cell
-
-    def number(self, column: str) -> float:
-        text = self.get(column)
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not _is_number(value):
-            raise NasError(f"{self._where}: {column} is {_short(text)}; it must be a finite number")
-        return value
-
-
-def _csv(file: Path, columns: tuple[str, ...]) -> Iterator[_Cells]:
-    """The rows of a CSV file that has at least these columns."""
-    if not file.is_file():
-        raise NasError(f"{file}: no such file; a run folder holds it even where it has no rows")
-    reader = csv.DictReader(read_text(file).splitlines(), strict=True)
-    try:
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise NasError(f"{file}: the column {missing[0]!r} is missing")
-        for row in reader:
-            yield _Cells(row, f"{file}: line {reader.line_num}")
-    except csv.Error as error:
-        raise NasError(f"{file}: not a CSV file ({error})") from None
+def _short(text: str) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 40 else shown[:37] + "..."

@@ -6,17 +6,50 @@ its record by a new one. msgspec turns it into JSON and checks what it reads.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from nas.arch.space import Encoding, Variant
 from nas.arch.spec import ArchSpec
+from nas.errors import NasError
+from nas.files import read_text
 from nas.latency.networks import Measured
 from nas.latency.table_file import Fidelity
-from nas.runs.target import Target
+from nas.runs.json_errors import describe
+from nas.runs.target import SKELETONS, Target
 
+RECORD = "run.json"
 VERSION = 2
+# The columns of trials.csv and front.csv, and those of table_rows.csv, with the types of their cells.
+TRIAL_COLUMNS: dict[str, type] = {
+    "target": str,
+    "stage": str,
+    "number": int,
+    "spec_id": str,
+    "latency_ms": float,
+    "top1": float,
+    "top1_std": float,
+    "macs": int,
+    "params": int,
+    "peak_activation_bytes": int,
+}
+TABLE_COLUMNS: dict[str, type] = {
+    "key": str,
+    "op": str,  # "stem", "head", or that of a block
+    "kernel": int,
+    "expanded": int,
+    "out": int,
+    "stride": int,
+    "se": int,
+    "activation": str,
+    "in_channels": int,
+    "in_size": int,
+    "macs": int,
+    "ms": float,
+}
+NetworkKind = Literal["found", "published"]
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -28,6 +61,7 @@ class Trial(msgspec.Struct, frozen=True):
     std: float  # standard deviation of `top1`, percentage points
     latency_ms: float  # predicted, normalised
     score: float  # what the strategy maximises: `top1`, or the reward of MnasNet
+    diverged: bool = False  # its training did, and `top1` says nothing of the network
 
 
 class LoggedTrial(msgspec.Struct, frozen=True):
@@ -120,7 +154,7 @@ class NetworkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """
 
     name: str
-    kind: Literal["found", "published"]
+    kind: NetworkKind
     target: str | None  # the name of the target that a found network is for
     spec: ArchSpec
     measured_ms: float | None  # None: the table is of another device, and holds no measurement of it
@@ -165,3 +199,54 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     notes: tuple[str, ...] = ()  # what must be known of all figures
     targets: tuple[TargetResult, ...] = ()
     networks: tuple[NetworkResult, ...] = ()
+
+
+# Reading ----------------------------------------------------------------------------------------------
+
+_RUN_AGAIN = "start a new run with another --out"
+
+
+class _Version(msgspec.Struct):
+    """The field of a record that is read before all others."""
+
+    version: int
+
+
+def load_record(path: Path) -> RunRecord:
+    """Read the record of the run in a folder.
+
+    The run need not be finished. Raises NasError, which names the file and the place in it, for a record that is
+    missing, of another version, not of the types above, or holds a number that is not finite.
+    """
+    file = path / RECORD
+    text = read_text(file)
+    try:
+        version = msgspec.json.decode(text, type=_Version).version
+        if version > VERSION:
+            raise NasError(f"{file}: its version is {version}; a newer program wrote it, so upgrade this one")
+        if version < VERSION:
+            raise NasError(f"{file}: its version is {version}; an older program wrote it, so {_RUN_AGAIN}")
+        record = msgspec.json.decode(text, type=RunRecord)
+        problem = _contradiction(record)
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as error:
+        problem = describe(error, text, choices={"kind": get_args(NetworkKind)})
+    if problem:
+        raise NasError(f"{file}: {problem}; restore the file, or {_RUN_AGAIN}")
+    return record
+
+
+def _contradiction(record: RunRecord) -> str | None:
+    """Return the first problem that the types do not express."""
+    for number, result in enumerate(record.targets):
+        skeleton = result.target.skeleton
+        if skeleton not in SKELETONS:
+            place = f"targets[{number}].target.skeleton"
+            return f"{place} is {skeleton!r}; it must be one of {', '.join(SKELETONS)}"
+    names = [result.target.name for result in record.targets]
+    for number, network in enumerate(record.networks):
+        if network.measured_ms is None and network.predicted_ms is None:
+            return f"networks[{number}].predicted_ms is null; it must be a number where measured_ms is null"
+        if network.found and network.target not in names:
+            target = "null" if network.target is None else repr(network.target)
+            return f"networks[{number}].target is {target}; it must be the name of a target ({', '.join(names)})"
+    return None

@@ -1,67 +1,70 @@
-"""What a strategy has seen: the finished trials of one search, in order."""
+"""Hold the finished trials of one search, in order, for a strategy to learn from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
-from nas.search.problem import Problem, Row
+from nas.arch.space import Encoding
+from nas.runs.record import Trial
+from nas.search.problem import Problem
 
 
 class History:
-    """Rows with their scores and latencies (ms).
+    """The finished trials of a search, each network once.
 
-    `seen` are the rows that must not be proposed again: the finished ones, and those that others are evaluating.
+    `seen` holds the encodings that must not be proposed again: those of finished trials, and those that other
+    processes are evaluating.
     """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.rows: list[Row] = []
-        self.seen: set[Row] = set()
-        self._codes = np.empty((64, len(problem.space.decisions)), np.int16)
+        self.trials: list[Trial] = []
+        self.seen: set[Encoding] = set()
+        self._encodings = np.empty((64, len(problem.space.decisions)), np.int16)
         self._scores = np.empty(64)
         self._latencies = np.empty(64)
+        self._diverged = np.empty(64, bool)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.trials)
 
     @property
-    def codes(self) -> np.ndarray:
-        """The rows as an array of shape (n, decisions)."""
-        return self._codes[: len(self.rows)]
+    def encodings(self) -> np.ndarray:
+        """Return the encodings as an array of shape (n, decisions)."""
+        return self._encodings[: len(self)]
 
     @property
     def scores(self) -> np.ndarray:
-        return self._scores[: len(self.rows)]
+        """Return the scores, shape (n,)."""
+        return self._scores[: len(self)]
 
     @property
     def latencies(self) -> np.ndarray:
-        return self._latencies[: len(self.rows)]
+        """Return the predicted latencies (ms), shape (n,)."""
+        return self._latencies[: len(self)]
 
-    def add(self, row: Row, score: float, latency_ms: float) -> None:
-        if len(self.rows) == len(self._scores):
-            self._codes, self._scores, self._latencies = (
-                np.concatenate([values, np.empty_like(values)])
-                for values in (self._codes, self._scores, self._latencies)
-            )
-        self._codes[len(self.rows)] = row
-        self._scores[len(self.rows)] = score
-        self._latencies[len(self.rows)] = latency_ms
-        self.rows.append(row)
-        self.seen.add(row)
+    @property
+    def diverged(self) -> np.ndarray:
+        """Return which trainings diverged, shape (n,): their scores say nothing of their networks."""
+        return self._diverged[: len(self)]
 
-    def price(self, rows: Iterable[Row]) -> None:
-        """Adds rows with what the problem says of them."""
-        rows = list(rows)
-        if rows:
-            codes = np.array(rows)
-            for row, score, latency_ms in zip(
-                rows, self.problem.score(codes), self.problem.latency(codes), strict=True
-            ):
-                self.add(row, float(score), float(latency_ms))
+    def add(self, trial: Trial) -> None:
+        """Add a finished trial, which must have an encoding."""
+        assert trial.encoding is not None
+        at = len(self)
+        if at == len(self._scores):
+            for name in ("_encodings", "_scores", "_latencies", "_diverged"):
+                values = getattr(self, name)
+                setattr(self, name, np.concatenate([values, np.empty_like(values)]))
+        self._encodings[at] = trial.encoding
+        self._scores[at], self._latencies[at], self._diverged[at] = trial.score, trial.latency_ms, trial.diverged
+        self.trials.append(trial)
+        self.seen.add(trial.encoding)
 
-    def best(self, number: int, among: int | None = None) -> list[Row]:
-        """The rows with the highest scores among the first so many (all by default), best first; the older first."""
+    def best(self, number: int, among: int | None = None) -> list[Encoding]:
+        """Return the encodings with the highest scores among the first `among` (all by default), the best first.
+
+        Of equal scores the older comes first.
+        """
         order = np.argsort(-self.scores[:among], kind="stable")
-        return [self.rows[index] for index in order[:number]]
+        return [tuple(map(int, self._encodings[index])) for index in order[:number]]

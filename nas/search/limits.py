@@ -1,4 +1,4 @@
-"""What a network must not exceed: latency, parameters, memory; as functions of encoded networks."""
+"""Define the limits that a network must keep, as functions of its encoding: latency, parameters, memory."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import numpy as np
 
 from nas.arch.additive import AdditiveModel, PeakModel
 from nas.arch.cost import FLOAT_BYTES, NUM_CLASSES, Layer, block_layers, network_layers
-from nas.arch.space import SearchSpace, Variant
+from nas.arch.space import Encoding, SearchSpace, Variant
 
-Row = tuple[int, ...]  # the codes of one network, one a decision, -1 for a decision that does not exist
 MEGABYTE = 1e6
 
 
 @dataclass(frozen=True, eq=False)
 class Limit:
-    """`sums`, and where there are `peaks` the largest of these on top, must be at most `most`.
+    """A sum over blocks, plus the largest of `peaks` where there are some, that must be at most `most`.
 
-    Called with codes of shape (n, decisions) it gives an array of shape (n,), in the unit of `most`.
+    Called with encodings of shape (n, decisions) it returns an array of shape (n,), in the unit of `most`.
     """
 
-    name: str  # what is limited
+    name: str  # "latency", "parameters" or "memory"
     most: float
     sums: AdditiveModel
     peaks: PeakModel | None = None
-    said: Callable[[float], str] = "{:.4g}".format  # a value with its unit
+    text: Callable[[float], str] = "{:.4g}".format  # turns a value into text with its unit
 
-    def __call__(self, codes: np.ndarray) -> np.ndarray:
-        sums = self.sums(codes)
-        return sums if self.peaks is None else sums + self.peaks(codes)
+    def __call__(self, encodings: np.ndarray) -> np.ndarray:
+        sums = self.sums(encodings)
+        return sums if self.peaks is None else sums + self.peaks(encodings)
 
-    def value(self, row: Row) -> float:
-        return float(self(np.array([row]))[0])
+    def value(self, encoding: Encoding) -> float:
+        """Return the value of one network."""
+        return float(self(np.array([encoding]))[0])
 
     def least(self) -> np.ndarray:
-        """The smallest value that any network of each variant has; a lower bound where there are pairs."""
+        """Return the smallest value of any network of each variant; a lower bound where there are pairs."""
         if self.peaks is None:
             return least_sums(self.sums)
         least = np.full(len(self.sums.constants), np.inf)
@@ -49,7 +49,7 @@ class Limit:
         return least
 
     def largest(self) -> np.ndarray:
-        """A bound that no network of each variant is above."""
+        """Return a bound that no network of each variant is above."""
         sums = self.sums.constants + sum(values.max(axis=1).clip(0) for values in self.sums.options)
         sums = sums + sum(values.max(axis=(1, 2)).clip(0) for _, _, values in self.sums.pairs)
         if self.peaks is None:
@@ -58,9 +58,10 @@ class Limit:
 
 
 def least_sums(sums: AdditiveModel, allowed: list[np.ndarray] | None = None, variant: int | None = None) -> np.ndarray:
-    """The cheapest option wherever a block must be, for each variant; or for one, among the options that are allowed.
+    """Return the sum of the smallest options wherever a block must stand: one value a variant, or that of `variant`.
 
-    Infinite where none is. With pairs it is a lower bound.
+    `allowed` restricts the options of each slot; the sum is infinite where it leaves none. With pairs the sum is a
+    lower bound.
     """
     at = slice(None) if variant is None else slice(variant, variant + 1)
     totals = sums.constants[at].copy()
@@ -79,21 +80,21 @@ def cost_limits(
     max_memory_mb: float | None = None,
     num_classes: int = NUM_CLASSES,
 ) -> tuple[Limit, ...]:
-    """Limits on parameters, and on memory (MB) as `count_cost(...).memory_bytes` counts it; those that are given."""
+    """Return the limits that are given: on parameters, and on memory (MB, `count_cost(...).memory_bytes`)."""
     limits = []
     if max_params is not None:
-        limits.append(Limit("parameters", max_params, _params(space, num_classes, 1), said=_said_params))
+        limits.append(Limit("parameters", max_params, _params(space, num_classes, 1), text=_params_text))
     if max_memory_mb is not None:
         sums, peaks = _params(space, num_classes, FLOAT_BYTES), _peaks(space, num_classes)
-        limits.append(Limit("memory", max_memory_mb * MEGABYTE, sums, peaks, _said_bytes))
+        limits.append(Limit("memory", max_memory_mb * MEGABYTE, sums, peaks, _bytes_text))
     return tuple(limits)
 
 
-def _said_params(params: float) -> str:
+def _params_text(params: float) -> str:
     return f"{params / 1e6:.4g}M parameters" if params >= 1000 else f"{params:.0f} parameters"
 
 
-def _said_bytes(count: float) -> str:
+def _bytes_text(count: float) -> str:
     return f"{count / MEGABYTE:.4g} MB of memory"
 
 
@@ -120,7 +121,7 @@ def _of_options(space: SearchSpace, value: Callable[[list[Layer]], float]) -> li
 
 
 def _fixed(space: SearchSpace, variant: Variant, num_classes: int) -> list[Layer]:
-    """The layers that every network of a variant has: of stem, first block and head."""
+    """Return the layers that every network of a variant has: those of stem, first block and head."""
     spec = space.smallest(variant)
     layers = list(network_layers(spec, num_classes))
     first, *others = (len(list(block_layers(placed))) for placed in spec.walk())

@@ -1,8 +1,7 @@
-"""The loop that runs a strategy.
+"""Run a strategy: propose, evaluate, remember, until there are enough trials.
 
-A strategy proposes the next row from what was finished before; what it proposes is made to fit, and exchanged if
-it is there already. The loop keeps what was finished in memory: asking and telling through a study takes longer
-than a search's evaluations do.
+The loop keeps the finished trials in memory. Asking and telling through an Optuna study takes longer than the
+evaluations of a search do.
 """
 
 from __future__ import annotations
@@ -10,32 +9,38 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 
+from nas.arch.space import Encoding
+from nas.runs.record import Trial
 from nas.search.history import History
-from nas.search.problem import Problem, Row
-from nas.search.strategies.base import Propose, Strategy
+from nas.search.problem import Problem
+from nas.search.strategies import Propose, Strategy
 
 
-def optimise(
-    problem: Problem, strategy: Strategy, *, trials: int, seed: int, finished: Iterable[Row] = ()
-) -> Iterator[Row]:
-    """Evaluates networks until there are `trials`, each given out when it is known; `finished` come first, unsaid.
+def run_trials(
+    problem: Problem, strategy: Strategy, *, trials: int, seed: int, finished: Iterable[Trial] = ()
+) -> Iterator[Trial]:
+    """Evaluate networks until there are `trials`, and yield each when it is known, without the `finished` ones.
 
-    Ends early when the space has no other network that fits. A proposal's randomness comes from the seed and the
-    number of finished trials, so that a resumed search goes on as an uninterrupted one would.
+    It ends early when the space has no other network that fits. The randomness of a proposal comes from the seed and
+    the number of finished trials, so that a search that resumes goes on as an uninterrupted one does.
     """
     history = History(problem)
-    history.price(finished)
+    for trial in finished:
+        history.add(trial)
     propose = strategy.proposer(problem)
     while len(history) < trials:
-        row = next_row(history, propose, seed)
-        if row in history.seen:
+        encoding = next_encoding(history, propose, seed)
+        if encoding in history.seen:
             return
-        history.price([row])
-        yield row
+        history.add(problem.evaluate(encoding))
+        yield history.trials[-1]
 
 
-def next_row(history: History, propose: Propose, seed: int | str, number: int | None = None) -> Row:
-    """A network that fits, and that is new if there is one; `number` is how many trials there are, if not these."""
+def next_encoding(history: History, propose: Propose, seed: int | str, number: int | None = None) -> Encoding:
+    """Return a network that fits, and that is new if there is one.
+
+    `number` is how many trials there are, if others than those of the history count too.
+    """
     rng = random.Random(f"{seed}/{len(history) if number is None else number}")
-    problem = history.problem
-    return problem.unseen(problem.fitted(propose(history, rng), rng), history.seen, rng)
+    sampler = history.problem.sampler
+    return sampler.unseen(sampler.repair(propose(history, rng), rng), history.seen, rng)

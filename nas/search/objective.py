@@ -1,50 +1,55 @@
-"""What a strategy is given: score, prices and limits of a request."""
+"""Make the problem that a strategy solves from a request, an estimator and a latency table."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from nas.accuracy.estimator import Estimator
 from nas.arch.additive import AdditiveModel
+from nas.runs.target import Target
+from nas.search.extremes import fastest_ms
 from nas.search.limits import Limit
-from nas.search.problem import Problem, fastest_ms
-from nas.search.request import Request
+from nas.search.problem import Problem, Reward
+from nas.search.request import SearchRequest
 from nas.search.strategies.exact import SWEEPS
 
 
-def quick(estimator: Estimator) -> Estimator:
-    """Return what answers at once: the estimator, or its proxy where it trains networks."""
-    return estimator.proxy or estimator
-
-
 def make_problem(
-    request: Request,
+    request: SearchRequest,
+    target: Target,
     estimator: Estimator,
-    prices: AdditiveModel,
+    latency: AdditiveModel,
     limit_ms: float,
     others: tuple[Limit, ...],
-    target_ms: float,
 ) -> Problem:
-    """What a strategy is given: limits on latency and on `others`, and the target of a reward that weighs latency."""
-    space = prices.space
-    score, terms = estimator.compile(space), quick(estimator).additive_model(space)
-    same = quick(estimator) is estimator
-    problem = Problem(space, prices, score, limit_ms, terms if same else None, others, start=None if same else terms)
-    if request.objective == "top1":
+    """Return the problem of a target: limits on latency and on `others`, and MnasNet's reward where it is asked for."""
+    space = latency.space
+    additive = estimator.additive_model(space)
+    proxy = estimator.proxy.additive_model(space) if additive is None and estimator.proxy else None
+    problem = Problem(space, latency, estimator.estimate, limit_ms, additive, others, proxy)
+    reward = reward_of(request, target)
+    if reward is None:
         return problem
-    # What is exact for a budget sweeps budgets from the target outwards: the best reward of a front.
-    fastest = fastest_ms(prices, problem.others)
+    # The exact strategy sweeps limits from the budget outwards: the best reward lies on the front of all limits.
+    fastest = fastest_ms(latency, others)
     factors = sorted(np.geomspace(1 / 4, 4, SWEEPS + 1), key=lambda factor: abs(np.log(factor)))
     return replace(
         problem,
-        score=lambda codes: mnasnet_reward(score(codes), prices(codes), target_ms, request.reward_w),
-        sweep=tuple(max(fastest, target_ms * float(factor)) for factor in factors),
+        reward=reward,
+        sweep=tuple(max(fastest, target.budget_ms * float(factor)) for factor in factors),
     )
 
 
-def mnasnet_reward(top1: Any, latency_ms: Any, target_ms: float, w: float) -> Any:
-    """ACC * (LAT / TARGET)^w (arXiv 1807.11626, equation 2); numbers or arrays."""
-    return top1 * (latency_ms / target_ms) ** w
+def reward_of(request: SearchRequest, target: Target) -> Reward | None:
+    """Return the reward that the request asks for; None where the score is top-1."""
+    if request.objective == "top1":
+        return None
+    return partial(mnasnet_reward, budget_ms=target.budget_ms, w=request.reward_w)
+
+
+def mnasnet_reward(top1: float, latency_ms: float, budget_ms: float, w: float) -> float:
+    """Return ACC * (LAT / TARGET)^w (arXiv 1807.11626, equation 2)."""
+    return float(top1 * (latency_ms / budget_ms) ** w)

@@ -1,4 +1,4 @@
-"""Workers that search together: processes of this machine, or whoever has the same storage."""
+"""Share the trials of a search among processes of this machine, or among all who have the same storage."""
 
 from __future__ import annotations
 
@@ -6,111 +6,119 @@ import multiprocessing
 import os
 import platform
 import signal
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from optuna.storages import BaseStorage
+from optuna.study import Study
 
+from nas.accuracy.estimator import SharedEstimator
 from nas.arch.additive import AdditiveModel
-from nas.console import Console
+from nas.cpu import usable_cores
 from nas.errors import NasError
-from nas.names import resolve
-from nas.search.limits import Limit, Row
-from nas.search.objective import make_problem, mnasnet_reward, quick
+from nas.runs.record import Trial
+from nas.runs.target import Target
+from nas.search.context import SearchContext
+from nas.search.limits import Limit
+from nas.search.objective import make_problem
 from nas.search.problem import Problem
-from nas.search.request import Request
-from nas.search.strategies import STRATEGIES
-from nas.search.strategies.base import Strategy
-from nas.search.workers import finished, first_said, open_study, retry_running, retry_trials_of, work
+from nas.search.request import SearchRequest
+from nas.search.workers import agree, finished_trials, open_study, retry_running, retry_trials_of, work
 
-SHARED_LOG = "workers.log"  # in a run's folder: where the workers of one machine meet
+SHARED_LOG = "workers.log"  # in the folder of a run: where the workers of one machine meet
+# Arguments in which all who share a study must agree.
 SHARED_ARGUMENTS = (
     *("runtime", "threads", "precision", "strategy", "estimator", "data", "recipe_level", "objective", "reward_w"),
     *("max_params", "max_memory_mb"),
 )
 
 
-def shared_rows(
-    request: Request,
-    folder: Path,
-    storage: BaseStorage,
-    problem: Problem,
-    *,
-    stage: str,
-    target_ms: float,
-    trials: int,
-    estimator: Any,
-    console: Console,
-) -> list[Row]:
-    """The rows that workers evaluated together: processes of this machine, or whoever has the same storage.
+@dataclass(frozen=True)
+class SharedWork:
+    """Everything that a worker in a process of its own needs; it can be sent there."""
 
-    All keep the first one's limit, for each machine's own measurements say a little else. What the others trained
-    `estimator` takes over. `storage` is the request's, open.
+    request: SearchRequest
+    folder: Path
+    target: Target
+    latency: AdditiveModel
+    limit_ms: float
+    others: tuple[Limit, ...]
+    study: str
+    trials: int
+
+
+def meeting_place(request: SearchRequest, folder: Path) -> str | Path:
+    """Return where the workers of a search meet: the URL of a data base, or a journal file in the folder of the run."""
+    return request.storage or folder / SHARED_LOG
+
+
+def shared_trials(context: SearchContext, target: Target, problem: Problem, stage: str, trials: int) -> list[Trial]:
+    """Return the trials that workers evaluated together, in the order of their numbers.
+
+    All keep the first one's limit, for the measurements of each machine say something a little different. The
+    estimator takes over what others trained. Raises NasError for a study of another search.
     """
-    name = "/".join(filter(None, (request.study, stage)))
-    wanted = {
-        "budget_ms": target_ms,
+    request, storage = context.request, context.storage
+    assert storage is not None
+    name = "/".join(filter(None, (request.study, target.name, stage)))
+    search = {
+        "budget_ms": target.budget_ms,
         "space": problem.space.name,
         "variants": [list(variant) for variant in problem.space.variants],
         **{key: getattr(request, key) for key in SHARED_ARGUMENTS},
     }
-    agreed = first_said(storage, f"{name}/agreed", {"limit_ms": problem.budget_ms, "search": wanted})
-    if agreed["search"] != wanted:
-        keys = [key for key, value in wanted.items() if agreed["search"].get(key) != value]
-        raise NasError(f"the study {request.study} is of another search ({', '.join(keys)}); name another --study")
-    problem, study = problem.with_budget(agreed["limit_ms"]), open_study(storage, name)
+    agreed = agree(storage, f"{name}/agreed", {"limit_ms": problem.limit_ms, "search": search})
+    if agreed["search"] != search:
+        keys = [key for key, value in search.items() if agreed["search"].get(key) != value]
+        raise NasError(f"the study {request.study} belongs to another search ({', '.join(keys)}); name another --study")
+    problem, study = problem.with_limit(agreed["limit_ms"]), open_study(storage, name)
     if not request.storage:
-        retry_running(study)  # of a run that was killed: on a journal none but this run's processes work
+        retry_running(study)  # of a run that was killed: none but the processes of this run work on a journal
+    shared = SharedWork(
+        request, context.folder.path, target, problem.latency, problem.limit_ms, problem.others, name, trials
+    )
     here = f"{platform.node()}-{os.getpid()}"
     if request.workers > 1:
-        spawn = multiprocessing.get_context("spawn")
-        shared = (request, folder, problem.latency, problem.budget_ms, problem.others, target_ms, name, trials)
-        names = [f"{here}-{number}" for number in range(1, request.workers + 1)]
-        children = {worker: spawn.Process(target=share, args=(*shared, worker), daemon=True) for worker in names}
+        _run_workers(context, shared, study, here)
+    # The trials that are left, where all workers died; all trials, where there are no workers.
+    work(study, problem, request.load_strategy(), trials=trials, seed=request.seed, worker=here)
+    found = finished_trials(study, problem)
+    if isinstance(context.estimator, SharedEstimator):
+        context.estimator.add_estimates([trial.spec for trial in found], [trial.top1 for trial in found])
+    return found
+
+
+def _run_workers(context: SearchContext, shared: SharedWork, study: Study, here: str) -> None:
+    """Start the workers and wait until all have ended; put up again what a dead one was evaluating, and say so."""
+    spawn = multiprocessing.get_context("spawn")
+    names = [f"{here}-{number}" for number in range(1, shared.request.workers + 1)]
+    # Not daemons: these could not start the processes that load images.
+    children: dict[str, BaseProcess] = {name: spawn.Process(target=run_worker, args=(shared, name)) for name in names}
+    try:
         for child in children.values():
             child.start()
         while children:
-            for worker, child in list(children.items()):
+            for name, child in list(children.items()):
                 child.join(0.2)
-                if child.exitcode is not None:
-                    del children[worker]
-                    if child.exitcode and retry_trials_of(study, worker):
-                        console.say(f"warning: worker {worker} died; its trial is done again")
-    # What is left, where all died; the whole, where there are no children.
-    work(study, problem, _strategy(request), trials=trials, seed=request.seed, worker=here)
-    rows, scores, latencies = finished(study, problem)
-    if quick(estimator) is not estimator:
-        if request.objective == "mnasnet":
-            scores = scores / mnasnet_reward(1.0, latencies, target_ms, request.reward_w)
-        estimator.take(problem.space.decode([np.array(row) for row in rows]), scores.tolist())
-    return rows
+                if child.exitcode is None:
+                    continue
+                del children[name]
+                if child.exitcode:
+                    lost = retry_trials_of(study, name)
+                    again = "; its trial is done again" if lost else ""
+                    rest = "" if children else "; no worker is left, this process evaluates the other trials"
+                    context.console.say(f"warning: worker {name} died{again}{rest}")
+    finally:
+        for child in children.values():
+            child.terminate()
+            child.join()
 
 
-def share(
-    request: Request,
-    folder: Path,
-    prices: AdditiveModel,
-    limit_ms: float,
-    others: tuple[Limit, ...],
-    target_ms: float,
-    name: str,
-    trials: int,
-    worker: str,
-) -> None:
-    """What a worker in a process of its own does; all it needs can be sent there."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end is that of its children
-    estimator = request.load_estimator(folder, max(1, (os.cpu_count() or 1) // request.workers))
-    problem = make_problem(request, estimator, prices, limit_ms, others, target_ms)
-    study = open_study(meeting_place(request, folder), name)
-    work(study, problem, _strategy(request), trials=trials, seed=request.seed, worker=worker)
-
-
-def meeting_place(request: Request, folder: Path) -> str | Path:
-    """Where the workers of a search meet: a data base's URL, or a journal file in the run's folder."""
-    return request.storage or folder / SHARED_LOG
-
-
-def _strategy(request: Request) -> Strategy:
-    strategy: Strategy = resolve("strategy", request.strategy, STRATEGIES)
-    return strategy
+def run_worker(shared: SharedWork, worker: str) -> None:
+    """Work on a study in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
+    request = shared.request
+    estimator = request.load_estimator(shared.folder, max(1, usable_cores() // request.workers))
+    problem = make_problem(request, shared.target, estimator, shared.latency, shared.limit_ms, shared.others)
+    study = open_study(meeting_place(request, shared.folder), shared.study)
+    work(study, problem, request.load_strategy(), trials=shared.trials, seed=request.seed, worker=worker)

@@ -1,9 +1,9 @@
-"""The proven optimum of a sum over blocks under hard limits, as an integer program (scipy's HiGHS)."""
+"""Find the proven optimum of a sum over blocks under hard limits, by an integer program (scipy's HiGHS)."""
 
 from __future__ import annotations
 
 import ctypes
-import os
+import platform
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,53 +14,75 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from nas.arch.additive import AdditiveModel, Pair
-from nas.search.limits import Limit, Row
+from nas.arch.space import Encoding
+from nas.search.canonical import CanonicalForm
+from nas.search.limits import Limit
+
+OPTIMAL, INFEASIBLE = 0, 2  # `status` of scipy.optimize.milp
 
 
 class Optimum(NamedTuple):
-    row: Row
+    """A network that no other beats, and its score."""
+
+    encoding: Encoding
     score: float
 
 
+class SolverError(RuntimeError):
+    """The solver ended without a proof: neither of an optimum, nor that there is none."""
+
+
 def solve(
-    score: AdditiveModel, limits: Sequence[Limit], variant: int, *, without: Collection[Row] = (), gap: float = 1e-9
+    score: AdditiveModel,
+    limits: Sequence[Limit],
+    variant: int,
+    *,
+    without: Collection[Encoding] = (),
+    gap: float = 1e-9,
 ) -> Optimum | None:
-    """The network of one variant (its code) with the highest score within all limits; None if none is.
+    """Return the network of one variant (its index) with the highest score within all limits; None if none is.
 
-    The rows of `without` are left out. The score is proven to be the highest within a relative `gap`.
+    The encodings of `without` are left out. The score is proven to be the highest within a relative `gap`.
+    Raises SolverError where the solver proves nothing.
 
-    One binary variable for each option of each slot and each depth of each stage: a slot has exactly one option
-    if its stage is that deep, else none. Sums over pairs are linearised, a largest part bounded by one variable.
+    There is one binary variable for each option of each slot and for each depth of each stage. A slot has exactly one
+    option if its stage is that deep, else none. Sums over pairs are linearised; a largest part is bounded by one
+    variable.
     """
     program = _Program(score, limits, variant, spare=len(without))
-    for row in without:
-        program.leave_out(row)
+    for encoding in without:
+        program.leave_out(encoding)
     while True:
         found = program.solved(gap)
         if found is None:
             return None
-        codes = np.array([found])
-        if all(limit(codes)[0] <= limit.most for limit in limits):
-            return Optimum(found, float(score(codes)[0]))
+        encodings = np.array([found])
+        if all(limit(encodings)[0] <= limit.most for limit in limits):
+            return Optimum(found, float(score(encodings)[0]))
         program.leave_out(found)  # over a limit by less than the solver's tolerance: the best of all others
 
 
 def ranking(score: AdditiveModel, limits: Sequence[Limit], variants: Sequence[int]) -> Iterator[Optimum]:
-    """The optimum of these variants, the second best, and so on; each proven. Rows, of which two can be one network."""
-    given: list[Row] = []
+    """Yield the proven optimum over these variants, the second best network, and so on, each network once."""
+    canonical = CanonicalForm(score.space)
+    given: list[Encoding] = []
+    seen: set[Encoding] = set()
     best = {variant: solve(score, limits, variant) for variant in variants}
     while any(best.values()):
         optimum = max((found for found in best.values() if found), key=lambda found: found.score)
-        yield optimum
-        given.append(optimum.row)
-        variant = optimum.row[0]
-        best[variant] = solve(score, limits, variant, without=[row for row in given if row[0] == variant])
+        encoding = canonical(optimum.encoding)
+        if encoding not in seen:
+            seen.add(encoding)
+            yield Optimum(encoding, optimum.score)
+        given.append(optimum.encoding)
+        variant = optimum.encoding[0]
+        best[variant] = solve(score, limits, variant, without=[one for one in given if one[0] == variant])
 
 
 class _Program:
     """The integer program of one variant.
 
-    Options that others beat in every respect are not part of it, unless `spare` of these can be left out.
+    It leaves out options that more than `spare` others beat in every respect.
     """
 
     def __init__(self, score: AdditiveModel, limits: Sequence[Limit], variant: int, spare: int) -> None:
@@ -73,7 +95,7 @@ class _Program:
         self._rows: list[tuple[dict[int, float], float, float]] = []  # coefficients, lower and upper bound
         paired = {slot for sums in (score, *(limit.sums for limit in limits)) for p in sums.pairs for slot in p[:2]}
         for slot in range(len(space.slots)):
-            kept = _worth_having(score, limits, variant, slot, np.inf if slot in paired else spare)
+            kept = _useful_options(score, limits, variant, slot, np.inf if slot in paired else spare)
             scores = score.options[slot][variant]
             self._option_columns.append({option: self._variable(scores[option]) for option in kept})
         for stage in space.stages:
@@ -91,7 +113,7 @@ class _Program:
         return len(self._gain) - 1
 
     def _add_structure(self) -> None:
-        """One depth a stage; one option in each slot that this depth reaches, none in the others."""
+        """Demand one depth a stage, one option in each slot that this depth reaches, and none in the others."""
         for depths in self._depth_columns:
             self._rows.append((dict.fromkeys(depths, 1.0), 1.0, 1.0))
         for slot, columns in zip(self._space.slots, self._option_columns, strict=True):
@@ -99,12 +121,12 @@ class _Program:
             self._rows.append((dict.fromkeys(columns.values(), 1.0) | dict.fromkeys(reached, -1.0), 0.0, 0.0))
 
     def _deeper(self, stage: int, position: int) -> list[int]:
-        """Columns of the depths that reach a position."""
+        """Return the columns of the depths that reach a position."""
         depths = self._space.stages[stage].depths
         return [c for c, depth in zip(self._depth_columns[stage], depths, strict=True) if depth > position]
 
     def _add_limit(self, limit: Limit) -> None:
-        """Divided by its bound, so that the solver's tolerance is the same for milliseconds and bytes."""
+        """Add a limit, divided by its bound, so that the solver's tolerance is alike for milliseconds and bytes."""
         total: dict[int, float] = {}
         unit = abs(limit.most) or 1.0
         for columns, values in zip(self._option_columns, limit.sums.options, strict=True):
@@ -125,7 +147,7 @@ class _Program:
         return [coefficients for pair in sums.pairs if (coefficients := self._pair(pair))]
 
     def _pair(self, pair: Pair) -> dict[int, float]:
-        """A pair's value as a sum over new variables, one for each two classes of options that it tells apart."""
+        """Return the value of a pair as a sum over new variables, one for each two classes of options."""
         first, second = self._option_columns[pair.first], self._option_columns[pair.second]
         values = pair.values[self._variant][np.ix_(list(first), list(second))]
         if not values.any():
@@ -147,21 +169,23 @@ class _Program:
         self._rows.append((dict.fromkeys(cells.ravel().tolist(), 1.0) | dict.fromkeys(meeting, -1.0), 0.0, 0.0))
         return dict(zip(cells.ravel().tolist(), table.ravel().tolist(), strict=True))
 
-    def leave_out(self, row: Row) -> None:
+    def leave_out(self, encoding: Encoding) -> None:
+        """Forbid one network."""
         chosen: list[int | None] = []
         for s, columns in enumerate(self._depth_columns):
-            chosen.append(columns[row[self._space.depth_column(s)]])
+            chosen.append(columns[encoding[self._space.depth_column(s)]])
         for slot, options in zip(self._space.slots, self._option_columns, strict=True):
             column = self._space.slot_column(slot)
-            if row[column] >= 0:
+            if encoding[column] >= 0:
                 option = 0
                 for decision in range(column, column + 4):
-                    option = option * len(self._space.decisions[decision].choices) + row[decision]
+                    option = option * len(self._space.decisions[decision].choices) + encoding[decision]
                 chosen.append(options.get(option))
         if None not in chosen:  # else it cannot come about anyway
             self._rows.append((dict.fromkeys(chosen, 1.0), -np.inf, len(chosen) - 1.0))  # type: ignore[arg-type]
 
-    def solved(self, gap: float) -> Row | None:
+    def solved(self, gap: float) -> Encoding | None:
+        """Return the optimum; None if it is proven that there is none. Raises SolverError otherwise."""
         counts = [len(coefficients) for coefficients, _, _ in self._rows]
         matrix = csr_array(
             (
@@ -173,35 +197,41 @@ class _Program:
             ),
             shape=(len(counts), len(self._gain)),
         )
-        integral = np.array(self._integral)
-        with _nothing_printed():
-            result = milp(
-                -np.array(self._gain),
-                integrality=integral.astype(int),
-                bounds=Bounds(0, 1),
-                constraints=LinearConstraint(
-                    matrix, [low for _, low, _ in self._rows], [high for _, _, high in self._rows]
-                ),
-                options={"mip_rel_gap": gap},
-            )
-        return None if result.x is None else self._row(result.x > 0.5)
+        bounds = [low for _, low, _ in self._rows], [high for _, _, high in self._rows]
+        # HiGHS's presolve can end with "infeasible or unbounded", which proves nothing; then it is left out.
+        for presolve in (True, False):
+            with _no_debug_output():
+                result = milp(
+                    -np.array(self._gain),
+                    integrality=np.array(self._integral).astype(int),
+                    bounds=Bounds(0, 1),
+                    constraints=LinearConstraint(matrix, *bounds),
+                    options={"mip_rel_gap": gap, "presolve": presolve},
+                )
+            if result.status == OPTIMAL:
+                assert result.x is not None
+                return self._encoding(np.asarray(result.x) > 0.5)
+            if result.status == INFEASIBLE:
+                return None
+        raise SolverError(f"the integer program of {self._space.name} was not solved: {result.message}")
 
-    def _row(self, on: np.ndarray) -> Row:
-        row = [-1] * len(self._space.decisions)
-        row[0] = self._variant
+    def _encoding(self, on: np.ndarray) -> Encoding:
+        encoding = [-1] * len(self._space.decisions)
+        encoding[0] = self._variant
         for s, depths in enumerate(self._depth_columns):
-            row[self._space.depth_column(s)] = next(code for code, column in enumerate(depths) if on[column])
+            encoding[self._space.depth_column(s)] = next(d for d, column in enumerate(depths) if on[column])
         for slot, options in zip(self._space.slots, self._option_columns, strict=True):
             first = self._space.slot_column(slot)
             for option, column in options.items():
                 if on[column]:
                     for decision in range(first + 3, first - 1, -1):
-                        option, row[decision] = divmod(option, len(self._space.decisions[decision].choices))
-        return tuple(row)
+                        choices = len(self._space.decisions[decision].choices)
+                        option, encoding[decision] = divmod(option, choices)
+        return tuple(encoding)
 
 
-def _worth_having(score: AdditiveModel, limits: Sequence[Limit], variant: int, slot: int, spare: float) -> list[int]:
-    """Options that at most `spare` others beat (are no worse than in all respects), and that no limit forbids."""
+def _useful_options(score: AdditiveModel, limits: Sequence[Limit], variant: int, slot: int, spare: float) -> list[int]:
+    """Return the options that no limit forbids, and that at most `spare` others are no worse than in all respects."""
     worse = [-score.options[slot][variant]]
     allowed = np.ones(len(worse[0]), bool)
     for limit in limits:
@@ -217,16 +247,24 @@ def _worth_having(score: AdditiveModel, limits: Sequence[Limit], variant: int, s
 
 
 @contextmanager
-def _nothing_printed() -> Iterator[None]:
-    """HiGHS 1.12 prints a line of its debugging now and then, past Python and whatever it is told."""
-    library = ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
-    library.fflush(None)
-    kept = os.dup(1)
+def _no_debug_output() -> Iterator[None]:
+    """Swallow what C code prints.
+
+    HiGHS 1.12 prints a line of its debugging now and then, whatever it is told. C's own standard output is exchanged,
+    not the file descriptor, so that what Python prints meanwhile comes through. Elsewhere than on glibc and macOS the
+    stream cannot be exchanged, and the line appears.
+    """
+    name = {"linux": "stdout", "darwin": "__stdoutp"}.get(sys.platform)
+    if name is None or (sys.platform == "linux" and platform.libc_ver()[0] != "glibc"):
+        yield
+        return
+    library = ctypes.CDLL(None)
+    library.fopen.restype = ctypes.c_void_p
+    nowhere = library.fopen(b"/dev/null", b"w")
+    stream = ctypes.c_void_p.in_dll(library, name)
+    before, stream.value = stream.value, nowhere
     try:
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), 1)
         yield
     finally:
-        library.fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
+        stream.value = before
+        library.fclose(ctypes.c_void_p(nowhere))

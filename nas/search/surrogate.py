@@ -1,9 +1,9 @@
 """An additive model of accuracy that is fitted to evaluated networks, starting from terms known before.
 
     surrogate = Surrogate(prior.additive_model(space))
-    surrogate.fit(codes, top1)          # what was evaluated so far
-    surrogate.terms                     # a sum over blocks again: an integer program can find its optimum
-    mean, std = surrogate.predict(codes)
+    surrogate.fit(encodings, top1)          # what was evaluated so far
+    surrogate.additive_model                     # a sum over blocks again: an integer program can find its optimum
+    mean, std = surrogate.predict(encodings)
 
 Evaluated accuracy is taken to be `level + slope * known terms`, plus a correction for each choice of each decision and
 for each variant, which is drawn to 0: Bayesian ridge regression. Without data it is the known terms; corrections
@@ -39,12 +39,12 @@ class Surrogate:
         self._mean[1] = 1.0
         self._covariance = np.diag(self._prior**2)
 
-    def fit(self, codes: np.ndarray, top1: np.ndarray) -> None:
+    def fit(self, encodings: np.ndarray, top1: np.ndarray) -> None:
         """Takes networks (n, decisions) with their evaluated accuracies (n,), in place of what it took before."""
-        top1, known = np.asarray(top1, float), self._known(codes)
+        top1, known = np.asarray(top1, float), self._known(encodings)
         self._centre, self._spread = float(top1.mean()), float(top1.std()) or 1.0
         self._known_mean, self._known_std = float(known.mean()), float(known.std()) or 1.0
-        features = self._features(codes)
+        features = self._features(encodings)
         start = np.zeros(len(self._prior))
         start[1] = 1.0  # one standard deviation of the known terms is worth one of the accuracies
         left = (top1 - self._centre) / self._spread - features @ start
@@ -71,18 +71,18 @@ class Surrogate:
                 found.append((-float((along / total + np.log(total)).sum()), correction, noise))
         return max(found)[1:]
 
-    def predict(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, encodings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Accuracy and its standard deviation, without an evaluation's own noise: arrays of shape (n,)."""
-        features = self._features(codes)
+        features = self._features(encodings)
         variance = np.einsum("ij,jk,ik->i", features, self._covariance, features)
         return self._centre + self._spread * (features @ self._mean), self._spread * np.sqrt(variance)
 
     @property
-    def terms(self) -> AdditiveModel:
+    def additive_model(self) -> AdditiveModel:
         """`predict`'s accuracy as a sum over blocks."""
         return self._sums(self._mean)
 
-    def drawn(self, generator: np.random.Generator) -> AdditiveModel:
+    def sampled_model(self, generator: np.random.Generator) -> AdditiveModel:
         """One of the models that the data allow (Thompson sampling): its optimum is worth evaluating."""
         return self._sums(generator.multivariate_normal(self._mean, self._covariance, method="cholesky"))
 
@@ -107,19 +107,19 @@ class Surrogate:
             self._space, constants, options, [p._replace(values=slope * p.values) for p in self._known.pairs]
         )
 
-    def _features(self, codes: np.ndarray) -> np.ndarray:
-        codes = np.asarray(codes)
-        features = np.zeros((len(codes), len(self._prior)))
+    def _features(self, encodings: np.ndarray) -> np.ndarray:
+        encodings = np.asarray(encodings)
+        features = np.zeros((len(encodings), len(self._prior)))
         features[:, 0] = 1.0
-        features[:, 1] = (self._known(codes) - self._known_mean) / self._known_std
-        rows = np.arange(len(codes))
-        features[rows, 2 + codes[:, 0]] = 1.0
+        features[:, 1] = (self._known(encodings) - self._known_mean) / self._known_std
+        rows = np.arange(len(encodings))
+        features[rows, 2 + encodings[:, 0]] = 1.0
         at = 2 + len(self._space.variants)
         for slot in self._space.slots:
             first = self._space.slot_column(slot)
             for decision in range(first, first + 4):
-                there = codes[:, decision] >= 0
-                features[rows[there], at + codes[there, decision]] = 1.0
+                there = encodings[:, decision] >= 0
+                features[rows[there], at + encodings[there, decision]] = 1.0
                 at += len(self._space.decisions[decision].choices)
         return features
 

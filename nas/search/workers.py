@@ -1,17 +1,16 @@
-"""Many workers on one study: each proposes, evaluates and tells, and can come and go at any time.
+"""Evaluate the trials of one Optuna study by many processes, each of which can come and go at any time.
 
-A proposal is put into the study whole, as a waiting trial, and then taken by whoever is free: a worker that dies
-leaves a trial that another can do again. On a data base (PostgreSQL) Optuna's heartbeats find such trials; on a
-journal file the parent process does, which knows its children.
+A proposal is put into the study whole, as a waiting trial, and whoever is free takes it. So a worker that dies leaves
+a trial that another can do again. On a data base (PostgreSQL) Optuna's heartbeats find such trials. On a journal file
+the parent process finds them, for it knows its children.
 
-Before a proposal is put there its row is announced, so that of two workers who thought of the same one at the same
-moment at least one sees it of the other, and takes another.
+A worker announces an encoding before it puts the proposal into the study. Of two workers that thought of the same
+network at the same moment, at least one sees the announcement of the other, and proposes another network.
 """
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,34 +19,35 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.exceptions import ExperimentalWarning, TrialPruned, UpdateFinishedTrialError
+from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
+from nas.arch.space import Encoding
 from nas.errors import NasError, hide_passwords
+from nas.quiet import quiet_optuna
+from nas.runs.parameters import distributions, encoding_of, params_of
+from nas.runs.record import Trial
 from nas.search.history import History
-from nas.search.loop import next_row
-from nas.search.parameters import distributions, params_of, row_of
-from nas.search.problem import Problem, Row
-from nas.search.strategies.base import Strategy
+from nas.search.loop import next_encoding
+from nas.search.problem import Problem
+from nas.search.strategies import Strategy
 
-HEARTBEAT = 15  # seconds between two signs of life; a worker without one for twice as long is taken for dead
-WORKER = "worker"  # user attribute of a trial: who evaluates it
-PROPOSED = "proposed by "  # user attributes of a study, one a worker: the row that it is about to propose
+HEARTBEAT = 15  # seconds between two signs of life; a worker without one for twice as long counts as dead
+WORKER = "worker"  # user attribute of a trial: the worker that evaluates it
+PROPOSED = "proposed by "  # user attributes of a study, one a worker: the encoding that it is about to propose
 _PAUSE = 0.2  # seconds, while others finish
-_UNCLAIMED = 5.0  # seconds within which a worker that took a trial says so
+_UNCLAIMED = 5.0  # seconds within which a worker that took a trial claims it
 
-Evaluate = Callable[[Row], tuple[float, float]]
+Evaluate = Callable[[Encoding], Trial]
 
 
 def open_storage(storage: str | Path, heartbeat: int = HEARTBEAT) -> BaseStorage:
-    """A data base (an URL) or a journal file (a path). Raises NasError if it cannot be reached."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=ExperimentalWarning)
-    with _reaching(storage):
+    """Open a data base (a URL) or a journal file (a path). Raises NasError if it cannot be reached."""
+    with _reaching(storage), quiet_optuna():
         if isinstance(storage, Path):
             return JournalStorage(JournalFileBackend(str(storage), lock_obj=JournalFileOpenLock(str(storage))))
         return RDBStorage(
@@ -59,19 +59,19 @@ def open_storage(storage: str | Path, heartbeat: int = HEARTBEAT) -> BaseStorage
 
 
 def open_study(storage: str | Path | BaseStorage, name: str, heartbeat: int = HEARTBEAT) -> Study:
-    """The study of that name on a storage, which is opened unless it is; made if it is not there.
+    """Return the study of that name on a storage; both are opened, and the study is made, where need be.
 
-    Its values are score and latency (ms). Raises NasError for a storage that cannot be reached.
+    The values of its trials are score and latency (ms). Raises NasError for a storage that cannot be reached.
     """
     opened = storage if isinstance(storage, BaseStorage) else open_storage(storage, heartbeat)
     directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
-    with _reaching(storage):
+    with _reaching(storage), quiet_optuna():
         return optuna.create_study(storage=opened, study_name=name, directions=directions, load_if_exists=True)
 
 
 @contextmanager
 def _reaching(storage: str | Path | BaseStorage) -> Iterator[None]:
-    """Makes what a storage or its driver raises a NasError."""
+    """Turn the errors of a storage or its driver into a NasError."""
     named = "" if isinstance(storage, BaseStorage) else f" {storage}"
     try:
         yield
@@ -84,19 +84,19 @@ def _reaching(storage: str | Path | BaseStorage) -> Iterator[None]:
         raise NasError(hide_passwords(f"the storage{named} cannot be used ({line})")) from None
 
 
-def first_said(storage: str | Path | BaseStorage, name: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    """What the first one said who came with `name`: the same for all, however many come at once.
+def agree(storage: str | Path | BaseStorage, name: str, proposal: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the first process proposed under `name`: the same for all, however many come at once.
 
-    A trial of a study of its own, whose numbers the storage gives out one after the other.
+    It is kept as a trial of a study of its own, whose numbers the storage gives out one after the other.
     """
     study = open_study(storage, name)
     if not study.get_trials(deepcopy=False):
-        study.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs=dict(said)))
+        study.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs=dict(proposal)))
     return study.get_trials(deepcopy=False)[0].user_attrs
 
 
 def _with_driver(url: str) -> str:
-    """SQLAlchemy's default driver for PostgreSQL is not the one that is installed."""
+    """Name the installed driver for PostgreSQL, which is not SQLAlchemy's default."""
     for scheme in ("postgresql://", "postgres://"):
         if url.startswith(scheme):
             return "postgresql+psycopg://" + url.removeprefix(scheme)
@@ -113,66 +113,68 @@ def work(
     worker: str,
     evaluate: Evaluate | None = None,
 ) -> None:
-    """Works on a study until it has `trials` networks finished, and none that is waiting or running.
+    """Work on a study until it has `trials` networks finished, and none that is waiting or running.
 
-    `evaluate` maps a row to score and latency (ms), by default what the problem says. A row that was evaluated
-    before, by another worker at the same time, takes the stored values. Who is taken for dead while it evaluates goes
-    on with its next trial, and that one is done again.
+    `evaluate` is the problem's own by default. A network that another worker evaluated meanwhile takes the stored
+    values. A worker that counts as dead while it evaluates goes on with its next trial; the trial is done again.
     """
-    space, decisions = problem.space, distributions(problem.space)
-    propose = strategy.proposer(problem)
-    through: list[int] = []  # trials of which nothing but telling was left to do
+    with quiet_optuna():
+        _work(study, problem, strategy, trials, seed, worker, evaluate or problem.evaluate)
 
-    def priced(row: Row) -> tuple[float, float]:
-        codes = np.array([row])
-        return float(problem.score(codes)[0]), float(problem.latency(codes)[0])
 
-    def objective(trial: Trial) -> Sequence[float]:
+def _work(
+    study: Study, problem: Problem, strategy: Strategy, trials: int, seed: int, worker: str, evaluate: Evaluate
+) -> None:
+    space, parameters = problem.space, distributions(problem.space)
+    propose, watched = strategy.proposer(problem), _Watched(problem)
+    evaluated: list[int] = []  # trials of which nothing but telling was left to do
+
+    def objective(trial: optuna.Trial) -> Sequence[float]:
         known = study.get_trials(deepcopy=False)
-        waited = known[trial.number]
-        if not decisions.keys() <= {*waited.params, *waited.system_attrs.get("fixed_params", {})}:
-            raise TrialPruned  # what was waiting another took, and Optuna made a trial of its own
-        params = {name: trial.suggest_categorical(name, decision.choices) for name, decision in decisions.items()}  # type: ignore[attr-defined]
-        # Not sooner, so that Optuna's first heartbeat, from another thread, is there by then.
+        taken = known[trial.number]
+        if not parameters.keys() <= {*taken.params, *taken.system_attrs.get("fixed_params", {})}:
+            raise TrialPruned  # another worker took the waiting trial, and Optuna made a new one of its own
+        params = {name: trial.suggest_categorical(name, choices.choices) for name, choices in parameters.items()}  # type: ignore[attr-defined]
+        # Optuna's first heartbeat, from another thread, is there by now: an earlier claim would precede it.
         try:
             trial.set_user_attr(WORKER, worker)
         except UpdateFinishedTrialError:
-            through.append(trial.number)
+            evaluated.append(trial.number)
             raise
         complete = (other for other in known if other.state == TrialState.COMPLETE)
-        stored = next((other.values for other in complete if other.params == params), None)
-        values = (evaluate or priced)(row_of(space, params)) if stored is None else stored
-        through.append(trial.number)
-        return values
+        stored = next((other for other in complete if other.params == params), None)
+        result = evaluate(encoding_of(space, params)) if stored is None else _read(problem, stored)
+        evaluated.append(trial.number)
+        for name in ("top1", "std", "diverged"):
+            trial.set_user_attr(name, getattr(result, name))
+        return result.score, result.latency_ms
 
-    unclaimed: dict[int, float] = {}  # running trials that nobody said to have, and since when that is seen
+    unclaimed: dict[int, float] = {}  # running trials that no worker claimed, and since when that is seen
     while True:
         known = study.get_trials(deepcopy=False)
         states = Counter(trial.state for trial in known)
         running, waiting = states[TrialState.RUNNING], states[TrialState.WAITING]
-        # Networks, not trials: two that raced for the same one have done one.
+        # Networks count, not trials: two workers that raced for one network have done one.
         done = len({frozenset(trial.params.items()) for trial in known if trial.state == TrialState.COMPLETE})
         if not waiting and done + running < trials:
-            history = _history(problem, known)
-            # Two who propose at the same moment must not draw the same; who is alone draws as a search by itself.
-            row = next_row(history, propose, f"{seed}/{worker}" if running else seed, len(known))
-            while row not in history.seen and row in (taken := _announce(study, problem, worker, row)):
+            history = watched.update(known)
+            # Two workers that propose at the same moment must differ. One alone proposes as a search by itself does.
+            encoding = next_encoding(history, propose, f"{seed}/{worker}" if running else seed, len(known))
+            while encoding not in history.seen and encoding in (taken := _announce(study, watched, worker, encoding)):
                 history.seen |= taken
-                row = next_row(history, propose, f"{seed}/{worker}", len(known))
-            if row in history.seen and not running:
+                encoding = next_encoding(history, propose, f"{seed}/{worker}", len(known))
+            if encoding in history.seen and not running:
                 return  # there is no other network
-            if row not in history.seen:
-                new = optuna.create_trial(
-                    state=TrialState.WAITING, params=params_of(space, row), distributions=decisions
-                )
-                study.add_trial(new)
+            if encoding not in history.seen:
+                params = params_of(space, encoding)
+                study.add_trial(optuna.create_trial(state=TrialState.WAITING, params=params, distributions=parameters))
                 waiting = 1
         if waiting:
-            through.clear()
+            evaluated.clear()
             try:
                 study.optimize(objective, n_trials=1)
             except Exception:  # Optuna's, of several kinds, if others took this worker for dead
-                if not any(study.trials[number].state == TrialState.FAIL for number in through):
+                if not any(study.trials[number].state == TrialState.FAIL for number in evaluated):
                     raise
         elif running:
             time.sleep(_PAUSE)
@@ -182,23 +184,66 @@ def work(
             return
 
 
-def _announce(study: Study, problem: Problem, worker: str, row: Row) -> set[Row]:
-    """Says that `row` is about to be proposed; the rows that others said so of, or that are in the study by now.
+class _Watched:
+    """A study as one worker sees it: a history to which trials are only ever added.
 
-    Of two who announce the same row at once, the one who does so later finds the other's here.
+    A strategy may count on positions in the history. So a trial that finishes late comes last, whatever its number.
     """
-    study.set_user_attr(PROPOSED + worker, [int(code) for code in row])
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._parameters = distributions(problem.space).keys()
+        self._history = History(problem)
+        self._read: set[int] = set()  # numbers of trials in the history
+        self._finished: set[Encoding] = set()
+
+    def update(self, known: Sequence[FrozenTrial]) -> History:
+        """Add the trials that finished since; return the history, in which pending ones count as seen."""
+        pending = set()
+        for frozen in known:
+            if frozen.state in (TrialState.FAIL, TrialState.PRUNED) or not self._parameters <= frozen.params.keys():
+                continue
+            if frozen.state != TrialState.COMPLETE:
+                pending.add(encoding_of(self._problem.space, frozen.params))
+            elif frozen.number not in self._read:
+                self._read.add(frozen.number)
+                trial = _read(self._problem, frozen)
+                if trial.encoding not in self._finished:
+                    self._history.add(trial)
+                    self._finished.add(trial.encoding)  # type: ignore[arg-type]
+        self._history.seen = self._finished | pending
+        return self._history
+
+
+def _read(problem: Problem, frozen: FrozenTrial) -> Trial:
+    """Return a finished trial of a study."""
+    encoding = encoding_of(problem.space, frozen.params)
+    (spec,) = problem.space.decode([np.array(encoding)])
+    score, latency_ms = frozen.values
+    attributes = frozen.user_attrs
+    top1, std = attributes.get("top1", score), attributes.get("std", 0.0)
+    return Trial(encoding, spec, top1, std, latency_ms, score, attributes.get("diverged", False))
+
+
+def _announce(study: Study, watched: _Watched, worker: str, encoding: Encoding) -> set[Encoding]:
+    """Announce a proposal; return the encodings that others announced or that are in the study by now.
+
+    Of two workers that announce the same encoding at once, the later one finds the announcement of the other.
+    """
+    study.set_user_attr(PROPOSED + worker, [int(choice) for choice in encoding])
     announced = {
-        tuple(said) for key, said in study.user_attrs.items() if key.startswith(PROPOSED) and key != PROPOSED + worker
+        tuple(choices)
+        for key, choices in study.user_attrs.items()
+        if key.startswith(PROPOSED) and key != PROPOSED + worker
     }
-    # After that: what an announcement became that its worker has meanwhile replaced by its next.
-    return announced | _history(problem, study.get_trials(deepcopy=False)).seen
+    # Read after that: it holds the trial of an announcement that its worker has replaced by its next one meanwhile.
+    return announced | watched.update(study.get_trials(deepcopy=False)).seen
 
 
 def _retry_unclaimed(study: Study, since: dict[int, float]) -> None:
-    """Does again what a worker took and died over before its first heartbeat: Optuna never finds such trials.
+    """Put up again the trials whose worker died before its first heartbeat: Optuna never finds these.
 
-    `since` is when they were first seen, by this process's clock: those of machines differ.
+    `since` says when each was first seen, by the clock of this process: those of machines differ.
     """
     storage = study._storage
     interval = storage.get_heartbeat_interval() if isinstance(storage, BaseHeartbeat) else None
@@ -212,38 +257,22 @@ def _retry_unclaimed(study: Study, since: dict[int, float]) -> None:
 
 
 def _retry(study: Study, trial: FrozenTrial) -> None:
-    """Fails a running trial and puts it up again; nothing where somebody was faster."""
+    """Fail a running trial and put it up again; do nothing where another process was faster."""
     try:
         study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, UpdateFinishedTrialError):
         return
-    RetryHeartbeatStaleTrialCallback()(study, trial)
+    with quiet_optuna():
+        RetryHeartbeatStaleTrialCallback()(study, trial)
 
 
-def _history(problem: Problem, known: Sequence[FrozenTrial]) -> History:
-    """What is finished, and what others are evaluating."""
-    history = History(problem)
-    decisions = distributions(problem.space).keys()
-    for trial in known:
-        if trial.state not in (TrialState.FAIL, TrialState.PRUNED) and decisions <= trial.params.keys():
-            row = row_of(problem.space, trial.params)
-            if trial.state == TrialState.COMPLETE and row not in history.seen:
-                history.add(row, *trial.values)
-            history.seen.add(row)
-    return history
-
-
-def finished(study: Study, problem: Problem) -> tuple[list[Row], np.ndarray, np.ndarray]:
-    """The rows that were evaluated, each once, in order, with their scores and latencies (ms)."""
-    history = _history(problem, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-    return history.rows, history.scores, history.latencies
+def finished_trials(study: Study, problem: Problem) -> list[Trial]:
+    """Return the trials that were evaluated, each network once, in the order of their numbers."""
+    return _Watched(problem).update(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))).trials
 
 
 def retry_trials_of(study: Study, worker: str) -> int:
-    """Fails the running trials of a worker that died, and those that nobody claims, for others to do again.
-
-    How many there were.
-    """
+    """Put up again the running trials of a worker that died, and those that no worker claims; return their number."""
     unclaimed = {trial.number for trial in _running(study) if WORKER not in trial.user_attrs}
     if unclaimed:
         time.sleep(_UNCLAIMED)
@@ -258,7 +287,7 @@ def retry_trials_of(study: Study, worker: str) -> int:
 
 
 def retry_running(study: Study) -> None:
-    """Fails all running trials, for others to do again: nobody is left who works on them."""
+    """Put up again all running trials: no process works on them any more."""
     for trial in _running(study):
         _retry(study, trial)
 

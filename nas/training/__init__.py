@@ -1,1 +1,1 @@
-"""Training: data sources, recipes, the loop, and batch norm that is ready when it is needed."""
+"""Train networks on images: sources, recipes, the training loop and its folder."""

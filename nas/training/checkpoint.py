@@ -1,4 +1,4 @@
-"""Files of trained networks: written whole or not at all, read without running anything in them."""
+"""Write and read checkpoints of trainings. Files are written whole or not at all, and nothing in them is run."""
 
 from __future__ import annotations
 
@@ -16,21 +16,27 @@ VERSION = 1
 
 
 def save_checkpoint(path: str | Path, contents: dict[str, Any]) -> None:
-    """Writes tensors and plain values. Raises NasError if they cannot be written; an old file then stays."""
+    """Write tensors and plain values into a file.
+
+    Raises NasError if the file cannot be written; an old one then stays as it was.
+    """
     with replacing(path) as side:
         try:
             torch.save({"version": VERSION, **contents}, side)
-        except RuntimeError as error:  # how torch says that a disk is full
+        except RuntimeError as error:  # torch raises this where a disk is full
             raise NasError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from None
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on the CPU. Raises NasError for a file that is not whole or not one of these."""
+    """Return the contents that `save_checkpoint` wrote, on the CPU.
+
+    Raises NasError for a file that is not whole or not a checkpoint.
+    """
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise NasError(f"{path}: no such file") from None
-    except Exception as error:  # the unpickler's own, and whatever it stumbles over in bytes that mean nothing
+    except Exception as error:  # the unpickler raises many kinds for bytes that are no checkpoint
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NasError(f"{path}: not a checkpoint, or not a whole one ({reason})") from None
     if not isinstance(contents, dict) or "version" not in contents:
@@ -41,9 +47,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_model(path: str | Path) -> MobileNet:
-    """The trained network of a checkpoint, in evaluation mode.
+    """Return the trained network of a checkpoint, in evaluation mode.
 
-    Its input are images (n, 3, resolution, resolution) normalised as in `nas.training.data`.
+    Its inputs are images (n, 3, resolution, resolution), normalised as in `nas.training.images`. Raises NasError for
+    a file that is no such checkpoint.
     """
     contents = load_checkpoint(path)
     try:

@@ -1,4 +1,4 @@
-"""A larger network's outputs as further labels (arXiv 1503.02531)."""
+"""Learn from a larger network's outputs beside the labels (arXiv 1503.02531)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch.nn import functional
 
 
 class Teacher(NamedTuple):
-    """A trained network of the same classes; it sees the very images that the student does (arXiv 2106.05237).
+    """A trained network of the same classes. It sees the same images as the student (arXiv 2106.05237).
 
-    `weight` is the share of its labels in the loss, `temperature` softens both networks' outputs.
+    `weight` is the share of its outputs in the loss. `temperature` softens the outputs of both networks.
     """
 
     model: nn.Module
@@ -20,7 +20,10 @@ class Teacher(NamedTuple):
     temperature: float = 2.0
 
     def loss(self, images: Tensor, logits: Tensor, label_loss: Tensor) -> Tensor:
-        """The labels' loss mixed with the divergence from the teacher, which T² keeps at the scale of the former."""
+        """Return the loss of the labels mixed with the divergence from the teacher.
+
+        The factor of the squared temperature keeps the gradients of both at the same scale.
+        """
         with torch.no_grad():
             wanted = self.model(images)
         divergence = functional.kl_div(

@@ -1,4 +1,4 @@
-"""Weights to start from: another training's, or torchvision's."""
+"""Start a training from the weights of another training, or from torchvision's."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ TORCHVISION = "torchvision"
 Weights = dict[str, Tensor]
 
 
-class Taken(NamedTuple):
-    """How many layers got weights, and the names of those that did not."""
+class CopiedLayers(NamedTuple):
+    """The number of layers that got weights, and the names of those that did not."""
 
-    taken: int
+    copied: int
     fresh: tuple[str, ...]
 
 
 def load_weights(source: str, model: MobileNet) -> Weights:
-    """Those of a checkpoint's file, or torchvision's of that network which has most in common with `model`.
+    """Return the weights of a checkpoint, or torchvision's of the network that has most in common with `model`.
 
-    Raises NasError if they cannot be had.
+    Raises NasError if the file is no checkpoint, or torchvision's file is neither here nor can be downloaded.
     """
     if source != TORCHVISION:
         contents = load_checkpoint(source)
@@ -52,27 +52,27 @@ TORCHVISION_NETWORKS = ("mobilenet_v3_large", "mobilenet_v3_small", "mobilenet_v
 
 
 @torch.no_grad()
-def take_weights(model: nn.Module, weights: Weights) -> Taken:
-    """Copies the layers that have the same name and shapes in `weights`; the others stay as they are.
+def copy_weights(model: nn.Module, weights: Weights) -> CopiedLayers:
+    """Copy the layers that have the same name and shapes in `weights`; the others stay as they are.
 
-    Raises NasError if there is none.
+    Raises NasError if there is no such layer.
     """
     matching = _matching(model, weights)
     layers = [name for name, module in model.named_modules() if _own(module)]
     if not matching:
         raise NasError("none of these weights fits this network; leave out --init")
     model.load_state_dict({f"{layer}.{name}": weights[f"{layer}.{name}"] for layer, name in matching}, strict=False)
-    taken = {layer for layer, _ in matching}
-    return Taken(len(taken), tuple(layer for layer in layers if layer not in taken))
+    copied = {layer for layer, _ in matching}
+    return CopiedLayers(len(copied), tuple(layer for layer in layers if layer not in copied))
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a module itself, without those of the modules in it."""
+    """Return the tensors of a module itself, without those of the modules in it."""
     return {name: tensor for name, tensor in module.state_dict().items() if "." not in name}
 
 
 def _matching(model: nn.Module, weights: Weights) -> list[tuple[str, str]]:
-    """Layer and tensor of those layers of which all tensors are there in the right shape."""
+    """Return (layer, tensor) for all tensors of each layer that `weights` has in full and in the right shapes."""
     pairs = []
     for layer, module in model.named_modules():
         own = _own(module)

@@ -1,4 +1,4 @@
-"""Processes that train one network together, as torchrun starts them; or the one that trains alone."""
+"""The processes that train one network together, as torchrun starts them, or the one that trains alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import distributed, nn
 
 from nas.errors import NasError
-from nas.training.data import Share
+from nas.training.images import BatchShare
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +23,16 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes files and speaks."""
+        """Return whether this process is the one that writes files and prints messages."""
         return self.rank == 0
 
     @property
-    def share(self) -> Share:
-        return Share(self.rank, self.count)
+    def share(self) -> BatchShare:
+        """Return this process's share of every batch."""
+        return BatchShare(self.rank, self.count)
 
     def sums(self, *values: float, device: torch.device | str = "cpu") -> list[float]:
-        """Sums over all processes."""
+        """Return the sum of each value over all processes."""
         if self.count == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=device)
@@ -39,7 +40,7 @@ class Processes:
         return tensor.tolist()
 
     def average_statistics(self, model: nn.Module) -> None:
-        """Batch norm's running statistics become their mean over all processes."""
+        """Replace batch norm's running statistics by their mean over all processes."""
         if self.count == 1:
             return
         for buffer in model.buffers():
@@ -48,23 +49,23 @@ class Processes:
                 buffer /= self.count
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes have called this."""
         if self.count > 1:
             distributed.barrier()
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 @contextmanager
 def joined_processes() -> Iterator[tuple[Processes, torch.device]]:
-    """Joins the processes that torchrun started, each on a GPU of its own where there are any; alone without torchrun.
+    """Join the processes that torchrun started, each on a GPU of its own where there are any.
 
-    Raises NasError where a machine has fewer GPUs than processes.
+    Without torchrun this process trains alone. Raises NasError where a machine has fewer GPUs than processes.
     """
     gpus = torch.cuda.device_count()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield ALONE, torch.device("cuda" if gpus else "cpu")
+        yield SINGLE_PROCESS, torch.device("cuda" if gpus else "cpu")
         return
     local_rank = int(os.environ["LOCAL_RANK"])
     if gpus and local_rank >= gpus:

@@ -1,4 +1,4 @@
-"""A training and its folder: `last.pt` to go on from, `best.pt` to use, `metrics.csv`."""
+"""Train into a folder: `last.pt` to resume from, `best.pt` to use, and `metrics.csv`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from nas.errors import NasError
 from nas.files import write_text
 from nas.models.mobilenet import build_model
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
-from nas.training.data import Data, source_slug
+from nas.training.data import source_slug
 from nas.training.distillation import Teacher
-from nas.training.initial import Taken, load_weights, take_weights
-from nas.training.loop import Machine, Metrics, Step, Training
+from nas.training.images import Data
+from nas.training.initial import CopiedLayers, copy_weights, load_weights
+from nas.training.loop import Machine, Metrics, Training, TrainingStep
 from nas.training.recipes import Recipe
 from nas.training.tensorboard import tensorboard_writer
 
@@ -31,9 +32,9 @@ LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.csv"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a training is a function of. `resolution` is that of the images, in pixels.
+    """All that decides the result of a training. `resolution` is that of the images, in pixels.
 
-    `init` and `teacher` name where first weights and the teacher came from, if there are any.
+    `init` and `teacher` name the source of the first weights and of the teacher, where there are any.
     """
 
     spec: ArchSpec
@@ -69,7 +70,7 @@ class Settings:
 
 
 def load_settings(out: str | Path) -> Settings:
-    """Those of the run in a folder. Raises NasError if there is none."""
+    """Return the settings of the training in a folder. Raises NasError if there is none."""
     path = Path(out) / LAST
     if not path.exists():
         raise NasError(f"{out}: there is no training to resume here; leave out --resume to start one")
@@ -80,18 +81,24 @@ def _settings(contents: dict[str, Any], path: Path) -> Settings:
     try:
         return Settings.from_dict(contents)
     except (KeyError, TypeError, NasError) as error:
-        raise NasError(f"{path}: not a checkpoint that a training goes on from ({error})") from None
+        raise NasError(f"{path}: not a checkpoint that a training can resume from ({error})") from None
 
 
 def default_folder(name: str, spec: ArchSpec, source: str) -> Path:
-    """Of the training of a network, as it was named, on a source: beside a spec of a search, else in reports/."""
+    """Return the folder for training a network on a source: beside its spec if a search found it, else in reports/.
+
+    `name` is how the user named the network: a published name or a file.
+    """
     *beside, in_reports = _stems(name, spec)
     stem = beside[0] if beside and (beside[0].parent / "run.json").exists() else in_reports
     return stem.with_name(f"{stem.name}-{source_slug(source)}")
 
 
 def trainings_of(name: str, spec: ArchSpec) -> list[Path]:
-    """The folders of a network's trainings, as it was named: beside its spec, and in reports/."""
+    """Return the folders of a network's finished trainings, beside its spec and in reports/.
+
+    `name` is how the user named the network: a published name or a file.
+    """
     found = {best.parent for stem in _stems(name, spec) for best in stem.parent.glob(f"{escape(stem.name)}-*/{BEST}")}
     return sorted(found)
 
@@ -103,9 +110,9 @@ def _stems(name: str, spec: ArchSpec) -> list[Path]:
 
 
 def check_unused(out: str | Path) -> None:
-    """Raises NasError for a folder that holds a training."""
+    """Raise NasError for a folder that holds a training."""
     if (Path(out) / LAST).exists():
-        raise NasError(f"{out}: already holds a training; go on with it by --resume, or name another folder by --out")
+        raise NasError(f"{out}: already holds a training; continue it with --resume, or name another folder with --out")
 
 
 def train(
@@ -117,26 +124,26 @@ def train(
     machine: Machine | None = None,
     teacher: nn.Module | None = None,
     tensorboard: bool = False,
-    on_init: Callable[[Taken], None] = lambda taken: None,
-    on_step: Callable[[Step], None] = lambda step: None,
+    on_init: Callable[[CopiedLayers], None] = lambda layers: None,
+    on_step: Callable[[TrainingStep], None] = lambda step: None,
     on_epoch: Callable[[Metrics], None] = lambda metrics: None,
 ) -> list[Metrics]:
-    """Trains to the end of the recipe and returns one row an epoch; the folder is up to date after each.
+    """Train to the end of the recipe, and return the metrics of each epoch. The folder is up to date after each.
 
-    `teacher` is the network that `settings.teacher` names. With several processes all call this, and the first one
+    `teacher` is the network that `settings.teacher` names. Of several processes all call this, and the first one
     writes. Raises NasError for a folder that already holds a training (unless `resume`), for a training of other
-    settings, for weights that cannot be had, and for what `Training` refuses.
+    settings, for weights that cannot be loaded, and where `Training` does.
     """
     out, machine = Path(out), machine or Machine()
     last, first = out / LAST, machine.processes.first
     if not resume:
         check_unused(out)
-    machine.processes.wait()  # until all have looked, before the first one writes
+    machine.processes.wait()  # the others look into the folder before the first one writes
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         model = build_model(settings.spec, len(data.classes), settings.recipe.dropout)
     if settings.init and not resume:
-        on_init(take_weights(model, load_weights(settings.init, model)))
+        on_init(copy_weights(model, load_weights(settings.init, model)))
     training = Training(
         model,
         data,
@@ -151,13 +158,15 @@ def train(
     write_row = tensorboard_writer(out, len(rows)) if tensorboard and first else lambda row: None
     if first:
         if not resume:
-            # Now, so that a folder that cannot be written to is known, and Ctrl-C in the first epoch leaves a run.
+            # Before the first epoch, so that a folder that cannot be written to is found out at once, and Ctrl-C in
+            # the first epoch leaves a training to resume.
             save_checkpoint(last, {**header, "metrics": [], **training.state()})
         _write_metrics(out, rows)
     for metrics in training.epochs(on_step):
         rows.append(metrics)
         if first:
-            # The best first: killed in between, the epoch is trained and both are written again.
+            # The best is written first: if the process is killed in between, the epoch is trained and both are written
+            # again.
             if best_epoch(rows) is metrics:
                 weights = {"average": training.kept.state_dict(), "epoch": metrics.epoch}
                 save_checkpoint(out / BEST, {**header, "metrics": [metrics._asdict()], **weights})
@@ -169,7 +178,7 @@ def train(
 
 
 def best_epoch(rows: list[Metrics]) -> Metrics:
-    """The earliest of those with the highest accuracy."""
+    """Return the earliest of the epochs with the highest top-1."""
     return max(rows, key=lambda row: row.top1)
 
 
@@ -190,7 +199,7 @@ def _resume(training: Training, header: dict[str, Any], last: Path) -> list[Metr
         training.load_state(contents)
         return [Metrics(**row) for row in contents["metrics"]]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise NasError(f"{last}: not a checkpoint that a training goes on from ({error})") from None
+        raise NasError(f"{last}: not a checkpoint that a training can resume from ({error})") from None
 
 
 def _write_metrics(out: Path, rows: list[Metrics]) -> None:

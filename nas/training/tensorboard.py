@@ -1,4 +1,4 @@
-"""Metrics for TensorBoard, if its package is installed."""
+"""Write metrics for TensorBoard, if its package is installed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ FOLDER = "tensorboard"
 
 
 def tensorboard_writer(folder: Path, finished: int) -> Callable[[Metrics], None]:
-    """Writes an epoch's metrics into `folder`; what is there of epochs after `finished` is void.
+    """Return a function that writes an epoch's metrics into `folder`.
 
-    Raises NasError without the package.
+    TensorBoard then ignores what the folder holds of epochs after `finished`. Raises NasError without the package.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -1,4 +1,4 @@
-"""Trainings of a second or less: what an estimate rests on, and whole searches that rest on such estimates."""
+"""Estimates by trainings of a second or less, and whole searches with such estimates."""
 
 import json
 import math
@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from support import synthetic
@@ -19,13 +20,16 @@ from nas.accuracy.short_training import ShortTraining
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, load_results
-from nas.cli import search
 from nas.errors import NasError
-from nas.search.request import Request
+from nas.runs.record import load_record
+from nas.search import __main__ as search
+from nas.search.request import SearchRequest, targets_of
 from nas.search.run import search as find
-from nas.training.data import EMBEDDED, Data, TensorImages, load_data
+from nas.training.data import EMBEDDED, load_data
+from nas.training.images import Data
 from nas.training.loop import DivergedError, Training
 from nas.training.recipes import Recipe
+from nas.training.tensor_images import TensorImages
 
 
 def tiny(out: int) -> ArchSpec:
@@ -35,7 +39,7 @@ def tiny(out: int) -> ArchSpec:
 
 @pytest.fixture(autouse=True)
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Little images, one thread and two epochs; the ids of the networks that are trained."""
+    """Use few images, one thread and two epochs. The list fills with the ids of the networks that are trained."""
     data, part = load_data(EMBEDDED), {}
     for name, images, count in (("train", data.train, 256), ("val", data.val, 100)):
         part[name] = TensorImages(images.images[:count], images.labels[:count])
@@ -68,7 +72,7 @@ def entries(log: Path) -> list[dict[str, Any]]:
 def test_an_estimate_is_the_validation_accuracy_of_a_training(trained: list[str]) -> None:
     estimator = ShortTraining()
     assert estimator.resolution == 32
-    top1, std, extrapolated = estimator.estimate([tiny(8)])
+    top1, std, extrapolated, diverged = estimator.estimate([tiny(8)])
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = short_training.build_model(tiny(8), 10, estimator._recipe.dropout)
@@ -76,6 +80,7 @@ def test_an_estimate_is_the_validation_accuracy_of_a_training(trained: list[str]
     assert top1[0] == pytest.approx(last.top1, abs=1e-6)
     assert std[0] == pytest.approx(100 * np.sqrt(last.top1 / 100 * (1 - last.top1 / 100) / 100))
     assert not extrapolated[0]
+    assert not diverged[0]
     assert "fashion-mnist-sample" in estimator.training_recipe
     assert "2 epochs" in estimator.training_recipe
     assert "32 px" in estimator.training_recipe
@@ -97,7 +102,7 @@ def test_nothing_is_trained_twice(trained: list[str], tmp_path: Path) -> None:
     assert [entry["spec_id"] for entry in entries(log)] == trained
 
 
-def test_half_a_line_of_a_killed_process_is_no_harm(trained: list[str], tmp_path: Path) -> None:
+def test_half_a_line_of_a_killed_process_is_skipped(trained: list[str], tmp_path: Path) -> None:
     log = tmp_path / "estimates.jsonl"
     ShortTraining(log=log).estimate([tiny(8), tiny(16)])
     log.write_bytes(log.read_bytes()[:-20])
@@ -108,15 +113,15 @@ def test_half_a_line_of_a_killed_process_is_no_harm(trained: list[str], tmp_path
 
 
 @pytest.mark.parametrize("lost", ["spec_id", "settings", "curve", "top1", "std", "diverged"])
-def test_a_line_that_is_no_training_is_named(trained: list[str], tmp_path: Path, lost: str) -> None:
+def test_a_line_that_is_no_result_is_named(trained: list[str], tmp_path: Path, lost: str) -> None:
     log = tmp_path / "estimates.jsonl"
-    ShortTraining(log=log).take([tiny(8), tiny(16)], [50.0, 60.0])
+    ShortTraining(log=log).add_estimates([tiny(8), tiny(16)], [50.0, 60.0])
     first, second = entries(log)
     del second[lost]
     for line in (second, second | {lost: None}, [], 3):
         log.write_text(f"{json.dumps(first)}\n{json.dumps(line)}\n", encoding="utf-8")
         with pytest.raises(
-            NasError, match=r"estimates.jsonl: line 2 is no training of this program's; take it"
+            NasError, match=r"estimates.jsonl: line 2 is not the result of a short training; remove"
         ) as error:
             ShortTraining(log=log).estimate([tiny(8)])
         assert "\n" not in str(error.value)
@@ -124,7 +129,7 @@ def test_a_line_that_is_no_training_is_named(trained: list[str], tmp_path: Path,
 
 
 class MadeUp:
-    """A training at whose end a network has as many points as its parameters say, after as many an epoch for all."""
+    """A training whose top-1 grows with the network's parameters, and by the same amount every epoch."""
 
     def __init__(self, model: Any, data: Data, recipe: Recipe, **options: Any) -> None:
         self.recipe = recipe
@@ -135,7 +140,7 @@ class MadeUp:
             yield SimpleNamespace(epoch=epoch, top1=self.start + 2 * epoch)
 
 
-def test_hyperband_stops_who_falls_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_hyperband_stops_networks_that_fall_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(short_training, "Training", MadeUp)
     order = random.Random(0).sample(range(1, 31), 24)
     specs = [tiny(8 * k) for k in order]
@@ -176,15 +181,17 @@ def test_a_training_that_diverges_counts_as_the_worst(
     told: list[str] = []
     first = ShortTraining(log=tmp_path / "log", say=told.append).estimate([odd, even])
     assert first.top1[0] == 0 < first.top1[1]
+    assert first.diverged.tolist() == [True, False]
     assert told == [f"warning: the training of network {odd.id} diverged; it counts as 0 %"]
     logged = entries(tmp_path / "log")
     assert [(len(entry["curve"]), entry["diverged"]) for entry in logged] == [(1, True), (2, False)]
     again = ShortTraining(log=tmp_path / "log", say=told.append).estimate([even, odd])
     assert again.top1.tolist() == first.top1.tolist()[::-1]
+    assert again.diverged.tolist() == [False, True]
     assert len(told) == len(trained) == 2, "it was trained again, or its failure is not known"
 
 
-def test_what_else_goes_wrong_in_a_training_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_error_of_a_training_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreadable(self: MadeUp) -> Iterator[SimpleNamespace]:
         raise NasError("image.png cannot be read")
 
@@ -194,18 +201,28 @@ def test_what_else_goes_wrong_in_a_training_ends_it(monkeypatch: pytest.MonkeyPa
         ShortTraining().estimate([tiny(8)])
 
 
-def test_what_others_estimated_is_taken_over(trained: list[str]) -> None:
+def test_estimates_of_others_are_not_trained_again(trained: list[str]) -> None:
     estimator = ShortTraining()
-    estimator.take([tiny(8)], [61.5])
-    assert estimator.estimate([tiny(8)]).top1[0] == 61.5
-    estimator.estimate([tiny(16)])  # the pruner has no curve of the other, and none is needed
+    estimator.add_estimates([tiny(8), tiny(24)], [61.5, 0.0])
+    estimates = estimator.estimate([tiny(8), tiny(24)])
+    assert estimates.top1.tolist() == [61.5, 0]
+    assert estimates.diverged.tolist() == [False, True]
+    estimator.estimate([tiny(16)])  # the pruner has no curve of the others, and needs none
     assert trained == [tiny(16).id]
 
 
-def test_codes_are_estimated_like_specs(trained: list[str]) -> None:
+def test_optuna_speaks_after_an_estimate(trained: list[str]) -> None:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    ShortTraining().estimate([tiny(8)])
+    assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    optuna.logging.set_verbosity(before)
+
+
+def test_encodings_are_estimated_like_specs(trained: list[str]) -> None:
     space = load_space("mobilenet_v3_small").at([(0.35, 96)])
-    estimator, codes = ShortTraining(), space.encode([space.smallest((0.35, 96))])
-    assert estimator.compile(space)(codes) == estimator.estimate([space.smallest((0.35, 96))]).top1
+    estimator, encodings = ShortTraining(), space.encode([space.smallest((0.35, 96))])
+    assert estimator.compile(space)(encodings) == estimator.estimate([space.smallest((0.35, 96))]).top1
     assert len(trained) == 1
 
 
@@ -220,12 +237,12 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def request(**changes: Any) -> Request:
+def request(**changes: Any) -> SearchRequest:
     plain: dict[str, Any] = {
-        **{"budget_ms": 0.7, "only": "large", "large_space": "few.py", "runtime": "synthetic", "trials": 4},
-        **{"estimator": "short-training", "data": EMBEDDED, "strategy": "fitted"},
+        **{"targets": targets_of((0.7,), only="large"), "large_space": "few.py", "runtime": "synthetic", "trials": 4},
+        **{"estimator": "short-training", "data": EMBEDDED, "strategy": "surrogate"},
     }
-    return Request(**plain | changes)
+    return SearchRequest(**plain | changes)
 
 
 def test_a_search_prints_the_validation_accuracy_of_that_data(
@@ -240,12 +257,12 @@ def test_a_search_prints_the_validation_accuracy_of_that_data(
     spec = ArchSpec.load(folder / "run" / "large.json")
     assert results["accuracy"]["top1"] == pytest.approx(logged[spec.id], abs=1e-3)
     assert len(trained) == len(set(trained)) == len(logged)
-    manifest = json.loads((folder / "run" / "run.json").read_text(encoding="utf-8"))
-    for network in manifest["networks"]:  # published ones have been trained alike, or are left out
-        assert network["top1_source"] == "estimated"
-        assert network["estimated_top1"] == pytest.approx(logged[ArchSpec.from_dict(network["spec"]).id], abs=1e-3)
-    assert {network["name"] for network in manifest["networks"]} > {"mobilenet_v3_large", "mobilenet_v3_small"}
-    assert manifest["roles"]["large"]["optimum"] is None
+    record = load_record(folder / "run")
+    for network in record.networks:  # published ones have been trained alike, or are left out
+        assert network.published_top1 is None
+        assert network.estimated_top1 == pytest.approx(logged[network.spec.id], abs=1e-3)
+    assert {network.name for network in record.networks} > {"mobilenet_v3_large", "mobilenet_v3_small"}
+    assert record.targets[0].optimum is None
     assert "fashion-mnist-sample" in (folder / "run" / "index.html").read_text(encoding="utf-8")
 
 
@@ -267,7 +284,7 @@ def test_a_killed_search_goes_on_without_training_again(
     monkeypatch.setattr(short_training, "build_model", build)
     run = find(request(), Path("run"), resume=True)
     assert trained == once
-    assert [t.spec.id for t in run.trials("large")] == [t.spec.id for t in whole.trials("large")]
+    assert [t.trial.spec.id for t in run.trials("large")] == [t.trial.spec.id for t in whole.trials("large")]
     assert (Path("run") / "large.json").read_text() == (Path("whole") / "large.json").read_text()
 
 
@@ -289,11 +306,11 @@ def test_what_others_on_a_data_base_trained_is_not_trained_again(
 ) -> None:
     shared = {"storage": "sqlite:///shared.db", "study": "common", "strategy": "random", "objective": objective}
     one = find(request(**shared), Path("one"))
-    own = {trial.spec.id: trial.top1 for trial in one.trials("large", "random")}
+    own = {logged.trial.spec.id: logged.trial.top1 for logged in one.trials("large", "random")}
     assert set(own) <= set(trained)
     trained.clear()
     two = find(request(**shared), Path("two"))
-    assert {t.spec.id: t.top1 for t in two.trials("large", "random")} == pytest.approx(own)
+    assert {t.trial.spec.id: t.trial.top1 for t in two.trials("large", "random")} == pytest.approx(own)
     assert not set(own) & set(trained)
 
 
@@ -308,8 +325,8 @@ def test_other_strategies_work_beside_it(folder: Path, trained: list[str]) -> No
         ({"data": None}, "--estimator short-training trains networks: name the images with --data"),
         ({"estimator": "imagenet-prior"}, "--data is for --estimator short-training"),
         ({"strategy": "exact"}, "--strategy exact needs an accuracy that is a sum over blocks"),
-        ({"resolution": (96, 128)}, "name a single --resolution"),
-        ({"recipe_level": "timm-ra"}, "--recipe-level is of imagenet-prior"),
+        ({"resolutions": (96, 128)}, "name a single one with --resolutions"),
+        ({"recipe_level": "timm-ra"}, "--recipe-level belongs to imagenet-prior"),
         ({"data": "no-such"}, "unknown data source 'no-such'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Sums over blocks against a plain loop over the blocks that stand in the networks."""
+"""Additive models against a plain loop over the blocks of the networks."""
 
 import random
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def restricted(name: str) -> SearchSpace:
     return space.at([(space.widths[1], space.resolutions[0]), (space.widths[0], space.resolutions[-1])])
 
 
-def sums_of(space: SearchSpace, value: Callable[[PlacedBlock], float], constants: np.ndarray) -> AdditiveModel:
+def model_of(space: SearchSpace, value: Callable[[PlacedBlock], float], constants: np.ndarray) -> AdditiveModel:
     options = [
         np.array([[value(placed) for placed in space.options(variant, slot)] for variant in space.variants])
         for slot in space.slots
@@ -31,7 +31,7 @@ def sums_of(space: SearchSpace, value: Callable[[PlacedBlock], float], constants
 
 
 def random_values(seed: int) -> Callable[[PlacedBlock], float]:
-    """A number for every block, the same for the same block."""
+    """Return a function that gives a number for every block, the same for the same block."""
     rng, values = random.Random(seed), {}  # type: ignore[var-annotated]
 
     def value(placed: PlacedBlock) -> float:
@@ -50,12 +50,12 @@ def test_sums_equal_a_plain_loop(name: str, seed: int) -> None:
     space, value = restricted(name), random_values(seed)
     constants = np.array([rng.random() for _ in space.variants])
     specs = [space.sample(rng) for _ in range(5)]
-    codes = space.encode(specs)
-    wanted = [constants[row[0]] + plain_sum(spec, value) for spec, row in zip(specs, codes, strict=True)]
-    np.testing.assert_allclose(sums_of(space, value, constants)(codes), wanted, rtol=1e-12)
+    encodings = space.encode(specs)
+    wanted = [constants[encoding[0]] + plain_sum(spec, value) for spec, encoding in zip(specs, encodings, strict=True)]
+    np.testing.assert_allclose(model_of(space, value, constants)(encodings), wanted, rtol=1e-12)
 
 
-def test_a_cost_of_blocks_is_such_a_sum() -> None:
+def test_a_cost_of_blocks_is_an_additive_model() -> None:
     """Parameters: stem, first block and head are the constant of a variant."""
     space = load_space("mobilenet_v3_small")
 
@@ -67,42 +67,40 @@ def test_a_cost_of_blocks_is_such_a_sum() -> None:
     for variant in space.variants:
         spec = space.at([variant]).sample(rng)
         constants.append(count_cost(spec).params - plain_sum(spec, params))
-    sums = sums_of(space, params, np.array(constants))
+    model = model_of(space, params, np.array(constants))
     specs = [space.sample(rng) for _ in range(200)]
-    assert sums(space.encode(specs)).tolist() == [count_cost(spec).params for spec in specs]
+    assert model(space.encode(specs)).tolist() == [count_cost(spec).params for spec in specs]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 8_191, 8_192, 8_193, 20_000])
 def test_chunks_do_not_show(rows: int) -> None:
     space = restricted("mobilenet_v3_small")
-    sums = sums_of(space, random_values(0), np.array([1.0, 2.0]))
+    model = model_of(space, random_values(0), np.array([1.0, 2.0]))
     rng = random.Random(0)
-    few = np.array([space.draw(lambda decision: rng.randrange(len(decision.choices))) for _ in range(7)])
-    codes = np.resize(few, (rows, few.shape[1])) if rows else few[:0]
-    np.testing.assert_array_equal(sums(codes), np.resize(sums(few), rows) if rows else np.zeros(0))
-    assert sums(codes).shape == (rows,)
+    few = np.array([space.build_encoding(lambda decision: rng.randrange(len(decision.choices))) for _ in range(7)])
+    encodings = np.resize(few, (rows, few.shape[1])) if rows else few[:0]
+    np.testing.assert_array_equal(model(encodings), np.resize(model(few), rows) if rows else np.zeros(0))
+    assert model(encodings).shape == (rows,)
 
 
-def test_codes_may_be_of_any_integer_type_and_order() -> None:
+def test_encodings_may_be_of_any_integer_type_and_order() -> None:
     space = restricted("mobilenet_v3_large")
-    sums = sums_of(space, random_values(0), np.array([1.0, 2.0]))
+    model = model_of(space, random_values(0), np.array([1.0, 2.0]))
     rng = random.Random(0)
-    codes = space.encode([space.sample(rng) for _ in range(50)])
-    wanted = sums(codes)
-    np.testing.assert_array_equal(sums(codes.astype(np.int64)), wanted)
-    np.testing.assert_array_equal(sums(codes.astype(np.int8)), wanted)
-    np.testing.assert_array_equal(sums(np.asfortranarray(codes)), wanted)
-    np.testing.assert_array_equal(sums(np.repeat(codes, 2, axis=0)[::2]), wanted)
+    encodings = space.encode([space.sample(rng) for _ in range(50)])
+    wanted = model(encodings)
+    np.testing.assert_array_equal(model(encodings.astype(np.int64)), wanted)
+    np.testing.assert_array_equal(model(encodings.astype(np.int8)), wanted)
+    np.testing.assert_array_equal(model(np.asfortranarray(encodings)), wanted)
+    np.testing.assert_array_equal(model(np.repeat(encodings, 2, axis=0)[::2]), wanted)
 
 
 def test_values_of_the_wrong_shape_are_refused() -> None:
     space = restricted("mobilenet_v3_small")
-    right = sums_of(space, lambda placed: 1.0, np.zeros(2))
+    right = model_of(space, lambda placed: 1.0, np.zeros(2))
     with pytest.raises(AssertionError):
         AdditiveModel(space, np.zeros(3), right.options)
     with pytest.raises(AssertionError):
         AdditiveModel(space, np.zeros(2), right.options[:-1])
     with pytest.raises(AssertionError):
         AdditiveModel(space, np.zeros(2), [values[:, :-1] for values in right.options])
-    with pytest.raises(AssertionError):
-        AdditiveModel(space.fine_view, np.zeros(2), right.options)

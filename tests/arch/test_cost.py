@@ -1,4 +1,4 @@
-"""Costs by arithmetic, against published counts, sums by hand, and each other."""
+"""Costs by arithmetic against published counts, sums by hand and each other."""
 
 import itertools
 import random
@@ -13,7 +13,7 @@ from nas.arch.published import published_spec
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, PlacedBlock, StemSpec
 
 # Counted on torchvision's and timm's own modules (parameters by torch, MACs by fvcore) at 224 x 224, 1000 classes.
-# MACs are given to 10,000; what is None was not counted there.
+# MACs are rounded to 10,000. None: not counted there.
 COUNTED = [
     ("mobilenet_v1", 1.0, False, 4_231_976, 567.72, 1.02),
     ("mobilenet_v2", 1.0, False, 3_504_872, 299.49, 1.28),

@@ -1,5 +1,6 @@
-"""Names to things, and the user's own files."""
+"""Spaces, networks and registered things by name, and spaces and networks in the user's own files."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.accuracy import ESTIMATORS, load_estimator
-from nas.arch.loading import load_space, load_spec, space_names
+from nas.arch.loading import load_space, load_spec, space_fingerprint, space_names
 from nas.arch.published import published_spec
 from nas.arch.space import SearchSpace
 from nas.errors import NasError
@@ -17,6 +18,7 @@ from nas.names import resolve
 from nas.search.strategies import STRATEGIES
 
 REPOSITORY = Path(__file__).parent.parent.parent
+SMALL = (REPOSITORY / "search_spaces" / "mobilenet_v3_small.py").read_text(encoding="utf-8")
 
 
 # Spaces -----------------------------------------------------------------------------------------------
@@ -31,12 +33,63 @@ def test_every_file_of_search_spaces_is_a_space_of_its_own_name() -> None:
 
 def test_a_users_space_by_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
-    text = (REPOSITORY / "search_spaces" / "mobilenet_v3_small.py").read_text(encoding="utf-8")
-    path.write_text(text.replace('name="mobilenet_v3_small"', 'name="mine"').replace("out=96", "out=88"))
+    path.write_text(SMALL.replace('name="mobilenet_v3_small"', 'name="mine"').replace("out=96", "out=88"))
     space = load_space(str(path))
     assert isinstance(space, SearchSpace)
     assert (space.name, space.stages[-1].out) == ("mine", 88)
     assert load_space(path) == space
+
+
+def test_a_users_space_is_executed_once_for_each_content(tmp_path: Path) -> None:
+    path, log = tmp_path / "mine.py", tmp_path / "log"
+    text = f"from search_spaces.once_for_all import SPACE\nopen({str(log)!r}, 'a').write('executed ')\n"
+    edited = f"{text}SPACE = SPACE.at([(1.0, 224)])\n"
+    path.write_text(text)
+    space, fingerprint = load_space(path), space_fingerprint(path)
+    (tmp_path / "folder").mkdir()
+    assert load_space(path) is load_space(str(path)) is load_space(tmp_path / "folder" / ".." / "mine.py") is space
+    assert log.read_text() == "executed "
+
+    path.write_text(edited)
+    assert load_space(path) == space.at([(1.0, 224)])
+    assert load_space(path) is load_space(path)
+    assert log.read_text() == "executed executed "
+    assert space_fingerprint(path) != fingerprint
+
+    path.write_text(text)
+    assert load_space(path) is space
+    assert space_fingerprint(path) == fingerprint
+    assert log.read_text() == "executed executed "
+
+
+def test_an_edit_that_keeps_size_and_time_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    for out in (88, 80):
+        path.write_text(f"{SMALL.replace('out=96', f'out={out}')}")
+        os.utime(path, (0, 0))
+        assert load_space(path).stages[-1].out == out
+
+
+def test_a_space_that_failed_is_executed_again(tmp_path: Path) -> None:
+    path, ready = tmp_path / "mine.py", tmp_path / "ready"
+    path.write_text(f"open({str(ready)!r})\nfrom search_spaces.once_for_all import SPACE\n")
+    with pytest.raises(NasError, match="does not load"):
+        load_space(path)
+    ready.touch()
+    assert load_space(path) == load_space("once_for_all")
+
+
+def test_fingerprints_name_the_content_alone(tmp_path: Path) -> None:
+    names = space_names()
+    fingerprints = {space_fingerprint(name) for name in names}
+    assert len(fingerprints) == len(names)
+    assert all(len(text) == 16 and int(text, 16) >= 0 for text in fingerprints)
+    (tmp_path / "copy.py").write_bytes((REPOSITORY / "search_spaces" / f"{names[0]}.py").read_bytes())
+    assert space_fingerprint(tmp_path / "copy.py") == space_fingerprint(names[0])
+    with pytest.raises(NasError, match="unknown search space 'none'"):
+        space_fingerprint("none")
+    with pytest.raises(NasError, match=r"none\.py: this search space does not load \(FileNotFoundError"):
+        space_fingerprint(tmp_path / "none.py")
 
 
 def test_a_relative_path_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,9 +174,9 @@ def test_a_spec_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(NasError, match="resolution is 16; it must be"):
         load_spec("mobilenet_v2", resolution=16)
     published_spec("mobilenet_v2").save(tmp_path / "a.json")
-    with pytest.raises(NasError, match="a spec's file has one width only"):
+    with pytest.raises(NasError, match="the spec in a file has one width only"):
         load_spec(tmp_path / "a.json", width=0.5)
-    with pytest.raises(NasError, match="a spec's file has one width only"):
+    with pytest.raises(NasError, match="the spec in a file has one width only"):
         load_spec(tmp_path / "a.json", scale_head=True)
 
 
@@ -132,21 +185,21 @@ def test_a_spec_that_is_not_there(tmp_path: Path) -> None:
     st.sampled_from([load_spec, load_space]),
     st.sampled_from(["", "/", ".json", ".py", "@"]),
 )
-def test_whatever_name_is_given_is_one_clear_line(text: str, load: Callable[[str], object], end: str) -> None:
+def test_any_name_is_one_clear_line(text: str, load: Callable[[str], object], end: str) -> None:
     with pytest.raises(NasError):
         load(f"{text}{end}")
 
 
-# The dicts --------------------------------------------------------------------------------------------
+# Registries ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("kind", "known"), [("runtime", RUNTIMES), ("estimator", ESTIMATORS), ("strategy", STRATEGIES)]
+    ("category", "known"), [("runtime", RUNTIMES), ("estimator", ESTIMATORS), ("strategy", STRATEGIES)]
 )
-def test_an_unknown_name_lists_the_known_ones(kind: str, known: dict[str, str]) -> None:
+def test_an_unknown_name_lists_the_known_ones(category: str, known: dict[str, str]) -> None:
     with pytest.raises(NasError) as caught:
-        resolve(kind, "abacus", known)
-    assert str(caught.value) == f"unknown {kind} 'abacus'; known: {', '.join(sorted(known))}"
+        resolve(category, "abacus", known)
+    assert str(caught.value) == f"unknown {category} 'abacus'; known: {', '.join(sorted(known))}"
 
 
 def test_an_unknown_estimator() -> None:
@@ -155,13 +208,13 @@ def test_an_unknown_estimator() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "known"),
+    ("category", "name", "known"),
     [
-        (kind, name, known)
-        for kind, known in (("runtime", RUNTIMES), ("estimator", ESTIMATORS), ("strategy", STRATEGIES))
+        (category, name, known)
+        for category, known in (("runtime", RUNTIMES), ("estimator", ESTIMATORS), ("strategy", STRATEGIES))
         for name in known
     ],
 )
-def test_every_name_leads_to_a_thing(kind: str, name: str, known: dict[str, str]) -> None:
+def test_every_name_leads_to_an_attribute(category: str, name: str, known: dict[str, str]) -> None:
     """Naming a runtime does not load it, so that this holds where it is not installed."""
-    assert resolve(kind, name, known) is not None
+    assert resolve(category, name, known) is not None

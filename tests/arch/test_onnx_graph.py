@@ -1,16 +1,15 @@
-"""Graphs without torch, against the modules that torch builds, run by onnxruntime."""
+"""Graphs written without torch, run by onnxruntime, against the modules that torch builds."""
 
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from support.fine_view import sample_fine_view
+from support.onnx_sessions import session
 from torch import nn
 
 from nas.arch.cost import network_layers
@@ -18,6 +17,7 @@ from nas.arch.loading import load_space, space_names
 from nas.arch.onnx_graph import INPUT, OUTPUT, network_model, part_model
 from nas.arch.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart, context_of, parts_of
 from nas.arch.published import published_spec
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.models.mobilenet import build_model, folded_convolutions
 
@@ -32,9 +32,9 @@ SAMPLES = [(name, fine, seed) for name in space_names() for fine, seed in ((Fals
 
 
 def trained_looking(spec: ArchSpec, num_classes: int) -> nn.Module:
-    """Batch norm as training leaves it: a fold in the wrong order or with a wrong epsilon shows.
+    """Return a network with batch norm as training leaves it. A fold in the wrong order or with a wrong epsilon shows.
 
-    Its statistics are those of random images, without which the signal fades and only the biases are compared.
+    The statistics are those of random images, without which the signal fades and only the biases are compared.
     """
     torch.manual_seed(0)
     model = build_model(spec, num_classes)
@@ -48,15 +48,8 @@ def trained_looking(spec: ArchSpec, num_classes: int) -> nn.Module:
     return model.eval()
 
 
-def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    onnx.checker.check_model(model, full_check=True)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def assert_equal_to_torch(spec: ArchSpec) -> None:
-    """Against the module in double precision: in float32 torch itself is off by up to 2e-5 of the output's scale."""
+    """Compare with the module in double precision: in float32 torch is off by up to 2e-5 of the output's scale."""
     module = trained_looking(spec, 17)
     images = np.random.default_rng(0).standard_normal((2, 3, spec.resolution, spec.resolution), np.float32)
     graph = network_model(spec, 17, folded_convolutions(module), batch=2)
@@ -77,7 +70,8 @@ def test_published_networks_give_torchs_outputs(name: str) -> None:
 @pytest.mark.parametrize(("name", "fine", "seed"), SAMPLES)
 def test_networks_of_the_spaces_give_torchs_outputs(name: str, fine: bool, seed: int) -> None:
     space = load_space(name).at([(1.0, load_space(name).resolutions[0])])
-    spec = (space.fine_view if fine else space).sample(random.Random(seed))
+    sample = sample_fine_view if fine else SearchSpace.sample
+    spec = sample(space, random.Random(seed))
     assert_equal_to_torch(spec.replace(resolution=64))
 
 
@@ -132,7 +126,7 @@ def operations(part: Part) -> list[str]:
 
 
 def test_a_part_stands_in_its_context() -> None:
-    """What is timed is the context's convolution, the part, and the pooling: the first and last also without it."""
+    """A timed graph is the context's convolution, the part, and the pooling."""
     block = BlockPart(BlockSpec(kernel=3, expanded=48, out=24, se=16), 24, 14)
     assert operations(ContextPart(24, 14)) == ["Conv", "GlobalAveragePool"]
     squeeze = ["GlobalAveragePool", "Conv", "Relu", "Conv", "HardSigmoid", "Mul"]
@@ -182,69 +176,3 @@ def test_writing_graphs_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-
-
-# int8 -------------------------------------------------------------------------------------------------
-
-QUANTISED: dict[str, Part] = {
-    "se": BlockPart(BlockSpec(kernel=5, expanded=48, out=16, se=16), 16, 14),
-    "hswish": BlockPart(BlockSpec(kernel=3, expanded=48, out=24, stride=2, activation="hswish"), 16, 14),
-    "sigmoid": BlockPart(BlockSpec(kernel=3, expanded=48, out=16, se=8, gate="sigmoid", activation="relu6"), 16, 14),
-    "active output": BlockPart(BlockSpec(op="sepconv", kernel=3, expanded=16, out=16, activate_output=True), 16, 14),
-    "stem": StemPart(StemSpec(out=16), 32),
-    "head": HeadPart(HeadSpec(conv=48, hidden=32), 16, 7, 10),
-    "relu head": HeadPart(HeadSpec(conv=0, hidden=32, activation="relu"), 16, 7, 10),
-    "context": ContextPart(16, 14),
-    "network": NetworkPart(published_spec("mobilenet_v3_small").replace(resolution=32), 10),
-}
-
-
-class Calibration(CalibrationDataReader):
-    def __init__(self, shape: list[int]) -> None:
-        self.images = iter([{INPUT: np.random.default_rng(0).standard_normal(shape, np.float32)}])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self.images, None)
-
-
-def optimised(model: onnx.ModelProto, folder: Path) -> list[str]:
-    """The operations that a session runs."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(folder / "optimised.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
-
-
-@pytest.mark.parametrize("name", QUANTISED)
-def test_int8_runs_the_operations_of_onnxruntimes_own_quantisation(name: str, tmp_path: Path) -> None:
-    """What is timed is what would be deployed."""
-    plain, ours = part_model(QUANTISED[name]), part_model(QUANTISED[name], "int8")
-    shape = [dimension.dim_value for dimension in plain.graph.input[0].type.tensor_type.shape.dim]
-    onnx.save(plain, tmp_path / "plain.onnx")
-    quantize_static(
-        tmp_path / "plain.onnx",
-        tmp_path / "theirs.onnx",
-        Calibration(shape),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
-    theirs = onnx.load(tmp_path / "theirs.onnx")
-    assert sorted(node.op_type for node in ours.graph.node) == sorted(node.op_type for node in theirs.graph.node)
-    operations_run = optimised(ours, tmp_path)
-    assert operations_run == optimised(theirs, tmp_path)
-    assert "QLinearConv" in operations_run
-    assert "Conv" not in operations_run
-
-
-@pytest.mark.parametrize("name", [name for name in QUANTISED if name != "network"])
-def test_int8_computes_roughly_the_same(name: str) -> None:
-    """A scale or a zero point in the wrong place would show. Fifty layers of rough scales leave little, though."""
-    outputs = []
-    for precision in ("float32", "int8"):
-        run = session(part_model(QUANTISED[name], precision))
-        images = np.random.default_rng(0).standard_normal(run.get_inputs()[0].shape, np.float32)
-        outputs.append(run.run(None, {INPUT: images})[0].ravel())
-    assert np.corrcoef(*outputs)[0, 1] > 0.95

@@ -1,4 +1,4 @@
-"""Networks cut into parts: nothing lost, nothing twice, and names that say what a time depends on."""
+"""Networks cut into parts: nothing is lost or repeated, and names hold everything that a time depends on."""
 
 import dataclasses
 import random
@@ -6,23 +6,26 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fine_view import sample_fine_view
 
 from nas.arch.cost import network_layers
+from nas.arch.families import FAMILIES
 from nas.arch.loading import load_space, space_names
 from nas.arch.parts import BlockPart, ContextPart, HeadPart, NetworkPart, StemPart, context_of, parts_of
-from nas.arch.published import FAMILIES, published_spec
+from nas.arch.published import published_spec
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ACTIVATIONS, GATES, ArchSpec, BlockSpec, HeadSpec, StemSpec
 
 
 @st.composite
 def networks(draw: st.DrawFn) -> ArchSpec:
-    """Of the spaces, their fine views, and the published families."""
+    """Draw a network of a space, of its fine view, or of a published family."""
     name = draw(st.sampled_from([*space_names(), *FAMILIES]))
     if name in FAMILIES and draw(st.booleans()):
         return published_spec(name)
     space = load_space(name if name in space_names() else "mobilenet_v3_large")
-    space = space.fine_view if draw(st.booleans()) else space
-    return space.sample(random.Random(draw(st.integers(0, 2**32))))
+    sample = sample_fine_view if draw(st.booleans()) else SearchSpace.sample
+    return sample(space, random.Random(draw(st.integers(0, 2**32))))
 
 
 @given(networks(), st.sampled_from([10, 1000]))
@@ -37,7 +40,7 @@ def test_the_parts_are_the_network(spec: ArchSpec, num_classes: int) -> None:
 
 @given(networks(), networks())
 def test_parts_have_one_name_exactly_if_they_are_alike(one: ArchSpec, other: ArchSpec) -> None:
-    """But for the gate of a block without SE, and the activation of an empty head, which do not exist."""
+    """The gate of a block without SE and the activation of an empty head do not exist, and do not count."""
 
     def plain(part: object) -> object:
         if isinstance(part, BlockPart) and not part.block.se:
@@ -55,7 +58,7 @@ BLOCK = BlockPart(BlockSpec(kernel=5, expanded=72, out=40, stride=2, se=24), 24,
 
 
 def test_names_that_a_person_can_read() -> None:
-    """They stand in the tables that users have: a change of theirs makes every table worthless."""
+    """Users' tables hold these names: another name makes every table useless."""
     assert StemPart(StemSpec(out=16), 224).key == "stem 224 o16 hswish"
     assert BLOCK.key == "mbconv 24x56 k5 e72 o40 s2 se24-hard_sigmoid relu"
     v1 = BlockSpec(op="sepconv", kernel=3, expanded=32, out=64, activation="relu6", activate_output=True)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.arch.cost import count_cost
-from nas.arch.published import DATA, FAMILIES, published_names, published_results, published_spec
+from nas.arch.families import FAMILIES
+from nas.arch.published import DATA, published_names, published_results, published_spec
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 
@@ -89,7 +90,7 @@ def test_a1_rows_are_those_of_the_paper() -> None:
     ]  # fmt: skip
 
 
-# What was published of them ---------------------------------------------------------------------------
+# Published figures ------------------------------------------------------------------------------------
 
 PARAMS_M = {(row["name"], row["resolution"]): row["params_m"] for row in TIMM}
 
@@ -100,7 +101,7 @@ def test_timm_networks_have_timms_number_of_parameters(result) -> None:  # type:
     assert round(count_cost(result.spec).params / 1e6, 2) == PARAMS_M[checkpoint, result.spec.resolution]
 
 
-def test_of_timms_networks_only_those_that_a_spec_cannot_express_are_left_out() -> None:
+def test_only_timm_networks_that_a_spec_cannot_express_are_left_out() -> None:
     used = {result.source.split()[2] for result in RESULTS if result.recipe.startswith("timm-")}
     left_out = {row["name"] for row in TIMM} - used
     assert {name.split("_")[0] for name in left_out if "efficientnet" not in name} <= {
@@ -127,7 +128,7 @@ def test_the_same_network_is_the_same_from_every_source() -> None:
     assert published_spec("semnasnet_100").replace(norm_eps=1e-3).id == published_spec("mnasnet_a1").id
     by_name = {result.spec.name: result.spec.id for result in RESULTS}
     published = [r for r in RESULTS if r.spec.id == by_name["mobilenet_v3_large"] and r.recipe == "slim"]
-    assert [result.top1 for result in published] == [75.2], "the row of the h-swish ablation says the same again"
+    assert [result.top1 for result in published] == [75.2], "the row of the h-swish ablation repeats it"
 
 
 def test_results_are_plausible_and_name_their_source() -> None:
@@ -167,7 +168,7 @@ def test_minimalistic_networks_have_neither_se_nor_h_swish_nor_large_kernels() -
         assert (spec.stem.activation, spec.head.activation) == ("relu", "relu")
 
 
-# Names that are none ----------------------------------------------------------------------------------
+# Unknown names ----------------------------------------------------------------------------------------
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
@@ -201,7 +202,7 @@ def test_a_width_where_there_is_none_or_one_already() -> None:
         published_spec("hardcorenas_a", width=0.5)
     with pytest.raises(NasError, match="published at one width only"):
         published_spec("hardcorenas_a", scale_head=True)
-    with pytest.raises(NasError, match="its name says the width already"):
+    with pytest.raises(NasError, match="the name says the width already"):
         published_spec("mobilenet_v3_large@0.5", width=0.75)
 
 

@@ -1,4 +1,4 @@
-"""Specs: their JSON, their id, and every way a spec's file can be wrong."""
+"""Specs: their JSON, their id, and every way in which a spec's file can be wrong."""
 
 import copy
 import json
@@ -29,7 +29,7 @@ CHANNELS = st.integers(1, 2_000)
 
 @st.composite
 def specs(draw: st.DrawFn) -> ArchSpec:
-    """Any network that a spec can express, far beyond the search spaces."""
+    """Draw any network that a spec can express, far beyond the search spaces."""
     stem = StemSpec(out=draw(CHANNELS), activation=draw(st.sampled_from(ACTIVATIONS)))
     blocks, channels = [], stem.out
     for _ in range(draw(st.integers(1, 6))):
@@ -62,7 +62,7 @@ def specs(draw: st.DrawFn) -> ArchSpec:
     )
 
 
-# What a spec is ---------------------------------------------------------------------------------------
+# Valid specs ------------------------------------------------------------------------------------------
 
 
 @given(specs())
@@ -92,14 +92,14 @@ def test_a_saved_spec_loads_and_keeps_its_results(tmp_path: Path) -> None:
 
 
 def test_a_mark_in_front_of_the_text_is_skipped(tmp_path: Path) -> None:
-    """Windows editors write one."""
+    """Some Windows editors write one."""
     spec, path = published_spec("mobilenet_v3_small"), tmp_path / "a.json"
     path.write_text(spec.to_json(), encoding="utf-8-sig")
     assert ArchSpec.load(path) == spec
 
 
 def changes_of_a_block(block: BlockSpec) -> Iterator[dict[str, Any]]:
-    """Every single field of a block set to another value that may stand there."""
+    """Yield changes of single fields of a block to another valid value."""
     yield {"kernel": block.kernel + 2}
     if block.op == "mbconv":
         yield {"expanded": block.expanded + 8}
@@ -113,7 +113,7 @@ def changes_of_a_block(block: BlockSpec) -> Iterator[dict[str, Any]]:
 
 
 @given(specs())
-def test_id_changes_with_whatever_exists(spec: ArchSpec) -> None:
+def test_id_changes_with_every_part_that_exists(spec: ArchSpec) -> None:
     others = [
         spec.with_block(i, **change) for i, block in enumerate(spec.blocks) for change in changes_of_a_block(block)
     ]
@@ -144,7 +144,7 @@ def test_id_tells_a_sepconv_from_an_mbconv_of_the_same_channels() -> None:
 
 
 @given(specs(), st.sampled_from(GATES), st.sampled_from(ACTIVATIONS))
-def test_id_ignores_what_does_not_exist(spec: ArchSpec, gate: str, activation: str) -> None:
+def test_id_ignores_parts_that_do_not_exist(spec: ArchSpec, gate: str, activation: str) -> None:
     other = spec.replace(name="another name")
     for index, block in enumerate(spec.blocks):
         if not block.se:
@@ -155,7 +155,7 @@ def test_id_ignores_what_does_not_exist(spec: ArchSpec, gate: str, activation: s
 
 
 def test_ids_are_twelve_hexadecimal_digits_that_stay() -> None:
-    """They stand in reports and studies, so a later version must give the same ones."""
+    """Reports and studies hold ids, so that a later version must give the same ones."""
     assert published_spec("mobilenet_v3_large").id == "eccb4d1b2825"
     assert published_spec("mnasnet_a1").id == "a5ea17046a7e"
     assert all(
@@ -189,7 +189,7 @@ def test_channels_round_as_published(value: float, rounded: int) -> None:
     assert round_channels(value) == rounded
 
 
-# What it is not ---------------------------------------------------------------------------------------
+# Invalid specs ----------------------------------------------------------------------------------------
 
 
 def set_at(*keys: Any) -> Callable[[Any], Callable[[dict[str, Any]], None]]:
@@ -326,7 +326,7 @@ PLACES = [
 
 @settings(max_examples=200)
 @given(st.sampled_from(PLACES), JSON)
-def test_whatever_stands_there_is_a_spec_or_one_clear_line(place: tuple[Any, ...], value: Any) -> None:
+def test_any_value_is_a_spec_or_one_clear_line(place: tuple[Any, ...], value: Any) -> None:
     data = copy.deepcopy(DATA)
     set_at(*place)(value)(data)
     message = ""
@@ -342,7 +342,7 @@ def test_whatever_stands_there_is_a_spec_or_one_clear_line(place: tuple[Any, ...
 
 
 @given(st.text() | JSON.map(json.dumps))
-def test_whatever_a_file_holds_is_one_clear_line(text: str) -> None:
+def test_any_text_is_one_clear_line(text: str) -> None:
     with pytest.raises(NasError):
         ArchSpec.from_json(text)
 

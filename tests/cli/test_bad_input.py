@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,21 +12,25 @@ import pytest
 from support import synthetic
 from support.synthetic import Machine
 
+from nas import measure, train
 from nas.accuracy import ESTIMATORS
 from nas.arch.loading import space_names
 from nas.arch.published import published_spec
-from nas.cli import measure, netadapt, report, run, search, train
+from nas.cli.entry import run
 from nas.latency.measuring import new_table
 from nas.latency.runtimes import RUNTIMES
 from nas.latency.table import LatencyTable
-from nas.runs.folder import RunFolder
-from nas.search.request import Request
+from nas.netadapt import __main__ as netadapt
+from nas.report import __main__ as report
+from nas.runs.folder import RunFolder, new_record
+from nas.search import __main__ as search
+from nas.search.request import SearchRequest, targets_of
 from nas.search.strategies import STRATEGIES
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
-    """An empty folder, where nothing is measured for real."""
+    """Go to an empty folder, where nothing is measured for real."""
     synthetic.empty_folder(monkeypatch, tmp_path)
     return synthetic.install(monkeypatch)
 
@@ -37,17 +40,18 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], machine: Machine) -> Refused:
-    """Runs a command as its user does; the one line that it writes on stderr, without its name."""
+    """Run a command as its user does, and return the one line on stderr without the command's name."""
 
     def call(command: ModuleType, *arguments: str, measured: bool = False) -> str:
         monkeypatch.setattr(sys, "argv", [str(command.__file__), *arguments])
         before = listing()
+        name = command.__name__.removesuffix(".__main__").removeprefix("nas.")
         with pytest.raises(SystemExit) as end:
-            run(command.main)
+            run(name, command.main)
         assert end.value.code == 2
         errors = capsys.readouterr().err
         line, empty = errors.split("\n")
-        assert line.startswith(f"nas.{Path(str(command.__file__)).stem}: error: ")
+        assert line.startswith(f"nas.{name}: error: ")
         assert empty == ""
         assert len(line) < 800
         if not measured:
@@ -63,7 +67,7 @@ def listing() -> dict[str, bytes | None]:
 
 
 def searched(*arguments: str) -> tuple[str, ...]:
-    """Arguments of a search that nothing is wrong with, and then these."""
+    """Return the arguments of a valid search, and then these."""
     few = ("--large-space", "few.py", "--small-space", "few.py")
     return ("--budget-ms", "1", *few, "--runtime", "synthetic", *arguments)
 
@@ -72,14 +76,14 @@ def searched(*arguments: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "-0.0", "nan", "inf", "1e999", "fast", "", "20ms"])
-@pytest.mark.parametrize("flag", ["--budget-ms", "--small-budget-ms", "--width"])
+@pytest.mark.parametrize("flag", ["--budget-ms", "--small-budget-ms", "--widths"])
 def test_numbers_that_are_no_milliseconds(refused: Refused, flag: str, value: str) -> None:
     line = refused(search, *searched(flag, value))
     assert line == f"argument {flag}: {value!r} is not a finite number above 0"
 
 
-@pytest.mark.parametrize("flag", ["--small-budget-ms", "--width"])
-def test_what_takes_one_number_takes_no_list(refused: Refused, flag: str) -> None:
+@pytest.mark.parametrize("flag", ["--small-budget-ms", "--widths"])
+def test_flags_of_one_number_take_no_list(refused: Refused, flag: str) -> None:
     assert refused(search, *searched(flag, "2,5")) == f"argument {flag}: '2,5' is not a finite number above 0"
 
 
@@ -93,11 +97,11 @@ def test_several_budgets_are_each_a_number(refused: Refused, value: str, wrong: 
 
 
 def test_two_budgets_are_no_mistake(refused: Refused) -> None:
-    """What is wrong is what comes after them."""
+    """The error is about the strategy behind them."""
     line = refused(search, *searched("--budget-ms", "2,5", "--strategy", "nonesuch"))
     assert line.startswith("unknown strategy 'nonesuch'; known: ")
     line = refused(search, *searched("--budget-ms", "2,5,2"))
-    assert line == "of the budgets 2.0, 5.0, 2.0 two are (nearly) the same"
+    assert line == "two budgets of Large are (nearly) 2 ms; name each once"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_two_budgets_are_no_mistake(refused: Refused) -> None:
     [
         (["--trials", "0"], "argument --trials: '0' is not a whole number of at least 1"),
         (["--trials", "many"], "argument --trials: 'many' is not a whole number of at least 1"),
-        (["--resolution", "0"], "argument --resolution: '0' is not a whole number of at least 1"),
+        (["--resolutions", "0"], "argument --resolutions: '0' is not a whole number of at least 1"),
         (["--seed", "x"], "argument --seed: "),
         (["--only", "medium"], "argument --only: invalid choice: 'medium'"),
         (["--colour"], "unrecognized arguments: --colour"),
@@ -159,16 +163,16 @@ def test_spaces_that_do_not_load(refused: Refused, text: str | None, message: st
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--width", "0.9"], "space few has no width 0.9; it has 0.75, 1"),
-        (["--resolution", "100"], "space few has no resolution 100; it has 96, 128"),
+        (["--widths", "0.9"], "space few has no width 0.9; it has 0.75, 1"),
+        (["--resolutions", "100"], "space few has no resolution 100; it has 96, 128"),
     ],
 )
-def test_scales_that_a_space_lacks(refused: Refused, arguments: list[str], message: str) -> None:
+def test_variants_that_a_space_lacks(refused: Refused, arguments: list[str], message: str) -> None:
     assert refused(search, *searched(*arguments)).startswith(message)
 
 
 def test_a_data_base_that_is_not_there(refused: Refused) -> None:
-    """Said before the minutes that the latency table takes."""
+    """The error comes before the minutes that the latency table takes."""
     pytest.importorskip("psycopg", reason="the extra `distributed` is not installed")
     for url in ("nosuch://me@host/db", f"postgresql://me:secret@/db?host={Path.cwd()}"):
         line = refused(search, *searched("--storage", url, "--study", "s"))
@@ -180,7 +184,7 @@ def test_a_data_base_that_is_not_there(refused: Refused) -> None:
 
 @pytest.fixture
 def table() -> dict[str, Any]:
-    """A table of this machine, as its file has it."""
+    """Return a table of this machine in the form of its file."""
     made = new_table(synthetic.made_runtime())
     made.reference_ms = 4.0
     made.save("table.json")
@@ -222,7 +226,7 @@ def test_tables_that_cannot_be_used(refused: Refused, table: dict[str, Any], nam
     if command is search:
         line = refused(search, *searched("--table", "table.json"))
     else:
-        line = refused(measure, "--space", "few.py", "--runtime", "synthetic", "--out", "table.json")
+        line = refused(measure, "--space", "few.py", "--runtime", "synthetic", "--table", "table.json")
     assert line.startswith("table.json")
     assert message in line
 
@@ -234,8 +238,8 @@ def test_tables_that_are_no_files(refused: Refused, path: str) -> None:
 
 
 def test_this_devices_own_broken_table(refused: Refused, table: dict[str, Any]) -> None:
-    """Found without being named: the line says where it is."""
-    own = new_table(synthetic.made_runtime()).default_path()
+    """The table is found without being named; the line says where it is."""
+    own = new_table(synthetic.made_runtime()).path
     own.parent.mkdir()
     own.write_text("{", encoding="utf-8")
     assert refused(search, *searched()).startswith(f"{own}: not JSON")
@@ -251,9 +255,10 @@ def test_folders_that_cannot_be_made(refused: Refused, out: str) -> None:
 
 
 def begun(path: Path, **changes: Any) -> None:
-    """A run that was begun with the arguments of `searched()`."""
+    """Begin a run with the arguments of `searched()`."""
     few = {"large_space": "few.py", "small_space": "few.py", "runtime": "synthetic"}
-    RunFolder(path, asdict(Request(**{"budget_ms": 1.0, **few, **changes})), "python -m nas.search", resume=False)
+    wanted = SearchRequest(targets=targets_of((1.0,)), **few, **changes)
+    RunFolder.begin(path, new_record("python -m nas.search", wanted.arguments())).close()
 
 
 def test_a_folder_that_holds_a_run(refused: Refused) -> None:
@@ -296,22 +301,22 @@ def test_a_budget_that_cannot_be_kept(refused: Refused) -> None:
         (["--networks", "-5"], "argument --networks: '-5' is not a whole number of at least 1"),
         (["--all", "--check"], "argument --check: not allowed with argument --all"),
         (["--check"], "there is no table of this device yet; `python -m nas.measure` makes one"),
-        (["--mend"], "--mend goes with --check, which finds the factor"),
+        (["--recalibrate"], "--recalibrate goes with --check, which finds the factor"),
         (["--bundle", "b.zip", "--profile", "mobilenet_v3_small"], "--bundle measures nothing here"),
     ],
 )
-def test_measuring_what_cannot_be_measured(refused: Refused, arguments: list[str], message: str) -> None:
+def test_measurements_that_cannot_be(refused: Refused, arguments: list[str], message: str) -> None:
     assert refused(measure, "--space", "few.py", "--runtime", "synthetic", *arguments).startswith(message)
 
 
 def test_measuring_into_a_table_of_other_threads(refused: Refused, table: dict[str, Any]) -> None:
     Path("table.json").write_text(json.dumps(table), encoding="utf-8")
-    line = refused(measure, "--space", "few.py", "--runtime", "synthetic", "--threads", "2", "--out", "table.json")
+    line = refused(measure, "--space", "few.py", "--runtime", "synthetic", "--threads", "2", "--table", "table.json")
     assert line.startswith("table.json is of synthetic 1.0, 1 thread, float32; ask for that with --threads 1")
 
 
 def test_measuring_into_a_folder_that_cannot_be_made(refused: Refused) -> None:
-    line = refused(measure, "--space", "few.py", "--runtime", "synthetic", "--out", "few.py/table.json")
+    line = refused(measure, "--space", "few.py", "--runtime", "synthetic", "--table", "few.py/table.json")
     assert line.startswith("few.py: this folder cannot be made")
 
 
@@ -322,11 +327,11 @@ def test_the_smallest_budget_is_named_by_the_flag_that_sets_it(refused: Refused)
     assert "--only" not in line
 
 
-def test_mending_another_devices_table(refused: Refused, table: dict[str, Any]) -> None:
+def test_recalibrating_another_devices_table(refused: Refused, table: dict[str, Any]) -> None:
     table["device"]["cpu"] = "Another CPU"
     Path("table.json").write_text(json.dumps(table), encoding="utf-8")
-    flags = ("--out", "table.json", "--allow-other-device", "--check", "--mend")
-    assert refused(measure, "--runtime", "synthetic", *flags) == "--mend is for a table of this device"
+    flags = ("--table", "table.json", "--allow-other-device", "--check", "--recalibrate")
+    assert refused(measure, "--runtime", "synthetic", *flags) == "--recalibrate is for a table of this device"
 
 
 # nas.netadapt -----------------------------------------------------------------------------------------
@@ -362,7 +367,7 @@ def test_trimmings_that_cannot_be(refused: Refused, arguments: list[str], messag
 # nas.report -------------------------------------------------------------------------------------------
 
 
-def test_reports_of_what_is_no_run(refused: Refused) -> None:
+def test_reports_of_folders_without_a_run(refused: Refused) -> None:
     assert refused(report) == "the following arguments are required: RUN"
     for name in ("nowhere", "few.py"):
         assert refused(report, name).startswith(f"{name}: no such folder; name the folder that a run of nas.search")
@@ -435,9 +440,9 @@ def test_ctrl_c_ends_with_one_line_and_status_130(
     monkeypatch.setattr(sys, "argv", [str(search.__file__), *searched("--out", "run")])
     monkeypatch.setattr("nas.latency.predictor.measure_missing", interrupted)
     with pytest.raises(SystemExit) as end:
-        run(search.main)
+        run("search", search.main)
     assert end.value.code == 130
-    assert capsys.readouterr().err == "nas.search: interrupted; what was finished is kept\n"
+    assert capsys.readouterr().err == "nas.search: interrupted; everything that was finished is kept\n"
     assert Path("run/run.json").exists(), "there is nothing to resume"
 
 
@@ -448,11 +453,11 @@ def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [str(search.__file__), *searched()])
     monkeypatch.setattr("nas.latency.predictor.measure_missing", broken)
     with pytest.raises(ZeroDivisionError):
-        run(search.main)
+        run("search", search.main)
 
 
 def test_as_a_process() -> None:
-    """As a shell sees it."""
+    """A shell sees the exit status and the two streams."""
     command = [sys.executable, "-m", "nas.search", "--budget-ms", "1", "--large-space", "nonesuch"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""The command on a machine that is known: where it ends, what it leaves, and how it is taken up again."""
+"""The command on a synthetic machine: where it ends, the files that it leaves, and how it resumes."""
 
 import csv
 import itertools
@@ -16,17 +16,20 @@ from support.synthetic import Machine, network_ms
 
 from nas.arch.published import published_spec
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, load_results
-from nas.cli import netadapt
 from nas.errors import NasError
 from nas.latency.table import LatencyTable
 from nas.models.mobilenet import build_model
+from nas.netadapt import __main__ as netadapt
 from nas.netadapt import evaluators, fine_tuning
-from nas.netadapt.fine_tuning import TunedProposals
+from nas.netadapt.fine_tuning import FineTunedProposals
 from nas.netadapt.long_training import recipe_of
 from nas.netadapt.trimming import Trimming
 from nas.runs.folder import RunFolder
+from nas.runs.record import load_record
 from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
-from nas.training.data import EMBEDDED, Data, TensorImages, load_data
+from nas.training.data import EMBEDDED, load_data
+from nas.training.images import Data
+from nas.training.tensor_images import TensorImages
 
 SPEC = ArchSpec(
     name="chain",
@@ -40,7 +43,6 @@ SPEC = ArchSpec(
     ),
     head=HeadSpec(conv=64, hidden=32),
 )
-COMMAND = "python -m nas.netadapt"
 ON_IMAGES = SPEC.replace(resolution=32)
 Call = Callable[..., str]
 
@@ -54,7 +56,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs the command; what it prints."""
+    """Return a function that runs the command and returns its output."""
 
     def called(*arguments: str, share: float = 0.8, network: str = "chain.json") -> str:
         full_ms = full(network) if "--data" not in arguments else network_ms(ON_IMAGES, 10)
@@ -72,6 +74,14 @@ def full(network: str) -> float:
 def rows(folder: str) -> list[dict[str, str]]:
     with Path(folder, "steps.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def logged_ids(folder: str) -> list[str]:
+    """Return the ids of the networks in the log of a run."""
+    run = RunFolder.resume(Path(folder), load_record(Path(folder)).arguments)
+    ids = [logged.trial.spec.id for logged in run.trials("netadapt")]
+    run.close()
+    return ids
 
 
 def step_files(folder: str) -> dict[str, Any]:
@@ -92,14 +102,14 @@ TRAINED = (*ON_DATA, "--out", "run")
 
 @pytest.fixture
 def few_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """To train on and to judge by, so that neither a training nor a proposal takes long."""
+    """Train and evaluate on few images, so that neither a training nor a proposal takes long."""
     whole = load_data(EMBEDDED)
     train, val = (
         TensorImages(part.images[:count], part.labels[:count]) for part, count in ((whole.train, 600), (whole.val, 200))
     )
     few = Data(whole.source, whole.classes, train, val)
     monkeypatch.setattr("nas.training.data.load_data", lambda source, data_dir: few)
-    monkeypatch.setattr(fine_tuning, "JUDGING_IMAGES", 200)
+    monkeypatch.setattr(fine_tuning, "HELD_OUT_IMAGES", 200)
     monkeypatch.setattr(fine_tuning, "CALIBRATION_IMAGES", 128)
     monkeypatch.setattr(evaluators, "recipe_of", lambda request: recipe_of(request).replace(batch_size=32))
     fine_tuning.split_data.cache_clear()
@@ -107,7 +117,7 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     fine_tuning.split_data.cache_clear()
 
 
-# What is left behind ----------------------------------------------------------------------------------
+# The files of a run -----------------------------------------------------------------------------------
 
 
 def test_a_run_by_the_prior(call: Call) -> None:
@@ -134,12 +144,13 @@ def test_a_run_by_the_prior(call: Call) -> None:
     specs = [ArchSpec.from_dict(network["spec"]) for network in family]
     assert [spec.id for spec in specs] == [row["spec_id"] for row in table]
     assert (specs[0], specs[-1]) == (SPEC, final)
-    trials = RunFolder(Path("run"), json.loads(Path("run/run.json").read_text())["arguments"], COMMAND, resume=True)
-    assert [trial.spec.id for trial in trials.trials("netadapt")] == [row["spec_id"] for row in table]
-    assert "python -m nas.netadapt" in trials.manifest["command"]
+    assert logged_ids("run") == [row["spec_id"] for row in table]
+    record = load_record(Path("run"))
+    assert "python -m nas.netadapt" in record.command
+    assert record.finished
 
 
-def test_what_whole_networks_take_beyond_their_parts_is_taken_off_the_budget(call: Call, machine: Machine) -> None:
+def test_measurements_above_predictions_lower_the_limit_of_predictions(call: Call, machine: Machine) -> None:
     reference = published_spec("mobilenet_v3_large").id
     machine.whole = lambda spec: 1.0 if spec.id == reference else 1.1
     call("--out", "run")
@@ -190,7 +201,7 @@ def test_a_run_on_images(call: Call, few_images: None) -> None:
     assert len(set(places)) > 1
 
 
-def test_a_seed_without_weights_is_trained_first_and_what_is_left_at_last(call: Call, few_images: None) -> None:
+def test_a_seed_without_weights_is_trained_first_and_the_final_network_at_last(call: Call, few_images: None) -> None:
     training = ("--epochs", "1", "--finish", "fine-tune")
     out = call(*TRAINED, *training, share=0.95)
     assert "chain has no weights: training it for 1 epochs, into run/seed" in out
@@ -199,7 +210,7 @@ def test_a_seed_without_weights_is_trained_first_and_what_is_left_at_last(call: 
 
 
 def test_weights_for_other_classes_are_trained_on_those_of_the_images_first(call: Call, few_images: None) -> None:
-    """With a classifier that is new, the first cuts would be chosen by chance."""
+    """With an untrained classifier the first cuts would be chosen by chance."""
     torch.manual_seed(0)
     torch.save(build_model(SPEC, 1000).state_dict(), "weights.pth")
     out = call(*TRAINED, "--weights", "weights.pth", "--epochs", "1", share=0.95)
@@ -210,11 +221,11 @@ def test_weights_for_other_classes_are_trained_on_those_of_the_images_first(call
     assert torch.equal(first.classifier[3].weight, load_model("run/seed/best.pt").classifier[3].weight)
 
 
-# Stopped and taken up again ---------------------------------------------------------------------------
+# Stopped and resumed ----------------------------------------------------------------------------------
 
 
 def killed(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, after: int, work: Callable[[], Any]) -> None:
-    """Does `work` in a process that is killed, without a chance to tidy, in the call `after` of `where.name`."""
+    """Run `work` in a process that is killed in the call number `after` (from 0) of `where.name`, by SIGKILL."""
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
@@ -246,8 +257,7 @@ def test_a_killed_run_goes_the_same_way(call: Call, monkeypatch: pytest.MonkeyPa
     assert step_files("run") == step_files("whole")
     assert rows("run") == rows("whole")
     assert Path("run/trajectory.json").read_text() == Path("whole/trajectory.json").read_text()
-    folder = RunFolder(Path("run"), json.loads(Path("run/run.json").read_text())["arguments"], COMMAND, resume=True)
-    assert [trial.spec.id for trial in folder.trials("netadapt")] == [row["spec_id"] for row in rows("whole")]
+    assert logged_ids("run") == [row["spec_id"] for row in rows("whole")]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -262,7 +272,7 @@ def test_a_killed_run_on_images_goes_the_same_way(
     def begun() -> None:
         call(*ON_DATA, "--out", "run", network="chain.pt", share=0.9)
 
-    killed(monkeypatch, TunedProposals, "estimate", steps - 2, begun)
+    killed(monkeypatch, FineTunedProposals, "estimate", steps - 2, begun)
     assert 1 < len(step_files("run")) < steps
     call(*ON_DATA, "--out", "run", "--resume", network="chain.pt", share=0.9)
     assert step_files("run") == step_files("whole")
@@ -270,7 +280,7 @@ def test_a_killed_run_on_images_goes_the_same_way(
     assert all(torch.equal(weights[name], again[name]) for name in weights)
 
 
-def test_a_run_is_taken_up_with_its_own_arguments_only(call: Call) -> None:
+def test_a_run_resumes_with_its_own_arguments_only(call: Call) -> None:
     call("--out", "run")
     with pytest.raises(NasError, match="was begun with --metric ratio, not with --metric accuracy"):
         call("--out", "run", "--resume", "--metric", "accuracy")
@@ -293,10 +303,10 @@ def test_a_budget_that_trimming_cannot_reach(call: Call) -> None:
 def test_a_training_at_the_end_needs_images(call: Call) -> None:
     with pytest.raises(NasError, match="--finish scratch needs images to train on; name them with --data"):
         call("--finish", "scratch", "--out", "run")
-    assert not Path("run").exists(), "nobody said so before the trimming"
+    assert not Path("run").exists(), "the mistake is found before anything is trimmed"
 
 
-def test_weights_that_are_not_the_seeds(call: Call) -> None:
+def test_weights_of_another_network_are_refused(call: Call) -> None:
     torch.save(build_model(SPEC.with_block(2, expanded=48, se=16), 1000).state_dict(), "weights.pth")
     with pytest.raises(NasError, match=r"weights.pth: not the weights of chain: size mismatch for features.3"):
         call("--weights", "weights.pth", "--out", "run")
@@ -310,7 +320,7 @@ def test_weights_that_are_not_the_seeds(call: Call) -> None:
 
 
 def foreign(table: Path) -> None:
-    """The table as if it were of another machine."""
+    """Write the table as `foreign.json`, as if it had been measured on another machine."""
     loaded = LatencyTable.load(table)
     device = loaded.device
     loaded.device = type(device).from_dict(device.to_dict() | {"cpu": "Another CPU"})
@@ -318,7 +328,7 @@ def foreign(table: Path) -> None:
 
 
 def test_another_devices_table(call: Call, machine: Machine) -> None:
-    """Its rows are enough to trim by, but nothing is measured; a row that it lacks is named."""
+    """Trimming uses its rows and measures nothing. The error names a row that it lacks."""
     call("--out", "here")
     foreign(next(Path("latency_tables").glob("*.json")))
     machine.ran.clear()

@@ -1,7 +1,6 @@
 """The command from its arguments to its last line, on a machine that is known."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,11 @@ from support import synthetic
 from support.synthetic import Machine
 
 from nas.arch.loading import load_spec
-from nas.cli import search
 from nas.latency.table import LatencyTable
 from nas.runs.folder import RunFolder
-from nas.search.request import Request
+from nas.runs.record import load_record
+from nas.search import __main__ as search
+from nas.search.request import SearchRequest, targets_of
 
 
 @pytest.fixture(autouse=True)
@@ -42,25 +42,24 @@ def searched(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 def test_a_search_ends_with_what_was_found_and_where_it_lies(searched: Callable[..., str]) -> None:
     out = searched("--budget-ms", "0.6", "--small-budget-ms", "0.4", "--out", "runs/one")
     lines = out.splitlines()
-    manifest = json.loads(Path("runs/one/run.json").read_text(encoding="utf-8"))
-    for network in manifest["networks"]:
-        shown = [line for line in lines if re.match(rf"\s*{network['name']}\s", line)]
-        assert len(shown) == (network["raw_ms"] is not None)
+    record = load_record(Path("runs/one"))
+    for network in record.networks:
+        shown = [line for line in lines if re.match(rf"\s*{network.name}\s", line)]
+        assert len(shown) == (network.raw_ms is not None)
         if shown:
-            assert f"{network['measured_ms']:.2f}" in shown[0]
-            assert f"{network['estimated_top1']:.1f}" in shown[0]
+            assert f"{network.measured_ms:.2f}" in shown[0]
+            assert f"{network.estimated_top1:.1f}" in shown[0]
     assert any(line.startswith("large: 0.") and "of 0.6 ms" in line for line in lines)
     assert any(line.startswith("small: 0.") and "of 0.4 ms" in line for line in lines)
-    for role in ("large", "small"):
-        proven = manifest["roles"][role]["optimum"]["proven"]["top1"]
-        (line,) = (line for line in lines if line.startswith(f"{role}: proven optimum of the model"))
-        assert f"{proven:.3f} %" in line
+    for result in record.targets:
+        (line,) = (line for line in lines if line.startswith(f"{result.target.name}: proven optimum of the model"))
+        assert f"{result.optimum.best.top1:.3f} %" in line
         assert re.search(r"best of \d+ trials of tpe: \d\d\.\d+ %, \d\.\d+ below", line)
     assert "specs:  runs/one/large.json runs/one/small.json" in lines
     assert f"report: {Path('runs/one/index.html')}" in lines
     assert "train:  python -m nas.train runs/one/small.json" in lines
     assert all(load_spec(f"runs/one/{role}.json").blocks for role in ("large", "small"))
-    assert manifest["command"].startswith("python -m nas.search")
+    assert record.command.startswith("python -m nas.search")
 
 
 def test_the_report_is_drawn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,14 +102,14 @@ def test_folders_are_named_after_the_budget_and_never_taken_twice(searched: Call
 def test_every_argument_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Any, ...]] = []
 
-    def stop(request: Request, out: Path, *, resume: bool, console: object) -> RunFolder:
+    def stop(request: SearchRequest, out: Path, *, resume: bool, console: object) -> RunFolder:
         seen.append((request, out, resume))
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nas.search.run.search", stop)
     arguments = (
-        "--budget-ms 7.5 --small-budget-ms 2.5 --only small --large-space a --small-space b --width 0.5 1 "
-        "--resolution 96 128 --table t.json --runtime r --threads 3 --precision p --allow-other-device "
+        "--budget-ms 7.5 --small-budget-ms 2.5 --only small --large-space a --small-space b --widths 0.5 1 "
+        "--resolutions 96 128 --table t.json --runtime r --threads 3 --precision p --allow-other-device "
         "--estimator e --recipe-level l --strategy s --trials 9 "
         "--objective mnasnet --reward-w -0.15 "
         "--workers 3 --storage sqlite:///x.db --study y "
@@ -121,14 +120,12 @@ def test_every_argument_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(KeyboardInterrupt):
             search.main(text.split())
     assert seen[0] == (
-        Request(
-            budget_ms=7.5,
-            small_budget_ms=2.5,
-            only="small",
+        SearchRequest(
+            targets=targets_of((7.5,), 2.5, "small"),
             large_space="a",
             small_space="b",
-            width=(0.5, 1.0),
-            resolution=(96, 128),
+            widths=(0.5, 1.0),
+            resolutions=(96, 128),
             table="t.json",
             runtime="r",
             threads=3,
@@ -150,7 +147,7 @@ def test_every_argument_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
         Path("o"),
         True,
     )
-    assert seen[1] == (Request(budget_ms=20.0), Path("reports/20ms"), False), "defaults differ"
+    assert seen[1] == (SearchRequest(targets=targets_of((20.0,))), Path("reports/20ms"), False), "defaults differ"
 
 
 def test_a_budget_that_does_not_bind_is_said(searched: Callable[..., str]) -> None:

@@ -1,22 +1,26 @@
 """The command as a user runs it, on a network that trains in a second."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from nas import train
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
-from nas.cli import run, train
+from nas.cli.entry import run
 from nas.errors import NasError
 from nas.training import data as training_data
 from nas.training.checkpoint import load_checkpoint
-from nas.training.data import TensorImages
+from nas.training.images import Data
+from nas.training.tensor_images import TensorImages
 
 SPEC = ArchSpec(
     name="tiny net",
@@ -29,11 +33,11 @@ SPEC = ArchSpec(
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """A folder of one's own with a spec in it, and 400 images instead of 12,000."""
+    """Go to an empty folder with a spec in it, and embed 400 images instead of 12,000."""
     monkeypatch.chdir(tmp_path)
     SPEC.save("tiny.json")
     embedded = training_data._embedded()
-    few = training_data.Data(
+    few = Data(
         embedded.source,
         embedded.classes,
         *(TensorImages(part.images[:200], part.labels[:200]) for part in (embedded.train, embedded.val)),
@@ -49,7 +53,7 @@ def settings_of(folder: str) -> dict:
     return load_checkpoint(Path(folder) / "last.pt")
 
 
-def test_trains_and_says_what_came_out(capsys):
+def test_trains_and_reports_the_result(capsys):
     train.main(["tiny.json", "--epochs", "2"])
     out = capsys.readouterr().out
     folder = "reports/tiny-net-fashion-mnist-sample"
@@ -81,7 +85,7 @@ def test_starts_from_weights_and_learns_from_a_teacher(capsys):
     wide.save("wide.json")
     train.main(["tiny.json", "--epochs", "2", "--teacher", "wide.json", "--out", "first"])
     out = capsys.readouterr().out
-    assert out.index("first the teacher, wide, into first/teacher") < out.index("best accuracy")
+    assert out.index("training the teacher first, wide, into first/teacher") < out.index("best accuracy")
     assert load_checkpoint("first/teacher/last.pt")["epoch"] == 2
     saved = settings_of("first")
     assert (saved["teacher"], saved["init"], saved["epoch"]) == ("wide.json", None, 2)
@@ -132,7 +136,7 @@ def test_a_spec_of_a_search_is_trained_beside_it():
     assert Path("run/small-fashion-mnist-sample/best.pt").exists()
 
 
-def test_resumes_with_what_it_was_started_with(capsys):
+def test_resumes_with_the_settings_of_its_start(capsys):
     train.main(["tiny.json", "--epochs", "1", "--seed", "7", "--out", "here"])
     train.main(["tiny.json", "--out", "here", "--resume"])
     assert settings_of("here")["seed"] == 7
@@ -142,7 +146,7 @@ def test_resumes_with_what_it_was_started_with(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("tiny.json --out here", "here: already holds a training; go on with it by --resume, or name another folder"),
+        ("tiny.json --out here", "here: already holds a training; continue it with --resume, or name another folder"),
         ("tiny.json --out here --resume --epochs 9", "--epochs is 9, and the training to resume has 1; leave it out"),
         ("tiny.json --out here --resume --batch-size 9", "--batch-size is 9"),
         ("mobilenet_v2 --out here --resume", "the training to resume is of another network (tiny net"),
@@ -174,7 +178,7 @@ def test_numbers_that_are_none_are_refused(flag, value, capsys):
 def test_errors_are_one_line_and_status_2(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/nas/train.py", "nothing.json"])
     with pytest.raises(SystemExit) as error:
-        run(train.main)
+        run("train", train.main)
     assert error.value.code == 2
     assert capsys.readouterr().err == "nas.train: error: nothing.json: no such file\n"
 
@@ -189,19 +193,29 @@ def test_help_is_quick():
     assert seconds < 5  # under one where nothing else runs
 
 
-def test_ctrl_c_leaves_a_run_that_goes_on(capsys, monkeypatch):
-    def interrupt(progress, step):
-        if step.epoch == 2:
+@pytest.fixture
+def ctrl_c():
+    """Let SIGINT raise KeyboardInterrupt; pytest in the background of a script inherits that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_leaves_a_run_that_can_be_resumed(capsys, monkeypatch, ctrl_c):
+    def interrupt(share, note):
+        assert re.fullmatch(r"epoch [123]/3, [\d,]+ images/s", note)
+        if note.startswith("epoch 2"):
+            assert 1 / 3 < share <= 2 / 3
             signal.raise_signal(signal.SIGINT)
 
     command = ["tiny.json", "--epochs", "3", "--out", "here"]
     monkeypatch.setattr(sys, "argv", ["/somewhere/nas/train.py", *command])
     with monkeypatch.context() as patch:
-        patch.setattr(train._Progress, "on_step", interrupt)
+        patch.setattr(train.RichConsole, "progress", lambda console, title: nullcontext(interrupt))
         with pytest.raises(SystemExit) as error:
-            run(train.main)
+            run("train", train.main)
     assert error.value.code == 130
-    assert capsys.readouterr().err == "nas.train: interrupted; what was finished is kept\n"
+    assert capsys.readouterr().err == "nas.train: interrupted; everything that was finished is kept\n"
     assert settings_of("here")["epoch"] == 1
     train.main([*command, "--resume"])
     assert settings_of("here")["epoch"] == 3

@@ -4,9 +4,11 @@ import torch
 from PIL import Image
 
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
-from nas.training.data import EMBEDDED, Data, TensorImages, load_data
+from nas.training.data import EMBEDDED, load_data
+from nas.training.images import Data
 from nas.training.recipes import load_recipe
 from nas.training.run import Settings, train
+from nas.training.tensor_images import TensorImages
 
 SPEC = ArchSpec(
     name="tiny net",

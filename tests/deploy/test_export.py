@@ -12,8 +12,9 @@ import pytest
 import torch
 from support import synthetic
 
+from nas import export, train
 from nas.arch.parts import context_of, parts_of
-from nas.cli import export, run, train
+from nas.cli.entry import run
 from nas.deploy.export import TOLERANCE, accuracy, export_int8, export_onnx, export_program
 from nas.deploy.onnx_file import KEY, OnnxNetwork
 from nas.deploy.trained import load_trained
@@ -22,8 +23,8 @@ from nas.latency.measuring import new_table
 from nas.latency.table_file import Row
 from nas.models.mobilenet import folded_convolutions
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
-from nas.training.data import MEAN, STD
-from nas.training.loop import evaluate
+from nas.training.evaluation import evaluate_model
+from nas.training.images import MEAN, STD
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_the_file_says_what_it_is(trained, exported):
 def test_int8_is_small_and_nearly_as_good(trained, exported, few):
     float32, int8 = map(OnnxNetwork.load, exported)
     top1 = accuracy(float32, few.val)
-    assert top1 == evaluate(trained.model, few.val.batches(100, 32))[1] == trained.metrics.top1 > 50
+    assert top1 == evaluate_model(trained.model, few.val.batches(100, 32)).top1 == trained.metrics.top1 > 50
     assert accuracy(int8, few.val) > top1 - 4
     # All weights are in int8; with them come zero points, a vector a layer.
     constants = onnx.load(exported[1]).graph.initializer
@@ -195,7 +196,7 @@ def test_tables_of_other_classes_are_said_to_be(trained, monkeypatch, tmp_path):
         table.rows = {part.key: Row(0.5, (0.4, 0.6), 9, 0.01) for part in parts}
         table.rows |= {part.key: Row(0.1, (0.1, 0.1), 9, 0.01) for part in contexts}
         table.save(tmp_path / f"{classes}.json")
-    (own, own_ms), (other, other_ms) = export._expected(trained)
+    (own, own_ms), (other, other_ms) = export._predicted_ms(trained)
     assert own_ms == other_ms == table.predict_ms([spec])[0] > 0
     assert "classes" not in own
     assert other == f"{own}, with 1,000 classes"
@@ -226,7 +227,7 @@ def test_a_checkpoint_of_an_older_kind_is_refused(training, tmp_path):
 
 def test_predicts_without_torch(exported, pictures, few):
     code = (
-        "import sys; sys.modules['torch'] = None; from nas.cli import predict\n"
+        "import sys; sys.modules['torch'] = None; from nas import predict\n"
         "predict.main(sys.argv[1:]); print('torchvision' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(exported[0]), "--top", "1", *map(str, pictures)]
@@ -240,7 +241,7 @@ def test_predicts_without_torch(exported, pictures, few):
 
 
 def test_a_checkpoint_predicts_the_same(exported, training, pictures, capsys):
-    from nas.cli import predict
+    from nas import predict
 
     texts = []
     for model in (exported[0], training, training / "best.pt"):
@@ -251,13 +252,13 @@ def test_a_checkpoint_predicts_the_same(exported, training, pictures, capsys):
 
 
 def test_images_that_cannot_be_read_do_not_stop_the_others(exported, pictures, tmp_path, capsys, monkeypatch):
-    from nas.cli import predict
+    from nas import predict
 
     (tmp_path / "broken.png").write_bytes(b"no image")
     arguments = ["/x/nas/predict.py", str(exported[0]), str(tmp_path / "broken.png"), "nothing.png", str(pictures[0])]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as error:
-        run(predict.main)
+        run("predict", predict.main)
     assert error.value.code == 2
     captured = capsys.readouterr()
     assert captured.out.startswith(f"{pictures[0]}: ")

@@ -6,7 +6,8 @@ from PIL import Image
 
 from nas.deploy.images import Preparation
 from nas.errors import NasError
-from nas.training.data import DISK_CROP, MEAN, STD, DiskImages
+from nas.training.disk_images import DISK_CROP, DiskImages
+from nas.training.images import MEAN, STD
 
 PLAIN = Preparation(resolution=48, crop=DISK_CROP, mean=MEAN, std=STD)
 

@@ -1,5 +1,6 @@
 """Bundles: what they hold, that measuring them elsewhere gives a table, and that no moment to be killed loses a run."""
 
+import ast
 import errno
 import io
 import json
@@ -25,6 +26,7 @@ from onnx import numpy_helper
 from support import synthetic
 from support.synthetic import Machine, network_ms
 
+from nas import measure
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space, load_spec
 from nas.arch.onnx_graph import part_model
@@ -32,18 +34,17 @@ from nas.arch.parts import BlockPart, NetworkPart, Part, parts_of
 from nas.arch.published import published_spec
 from nas.arch.space import SearchSpace
 from nas.arch.spec import BlockSpec
-from nas.cli import measure
 from nas.errors import NasError
-from nas.latency.bundle import runner
-from nas.latency.bundle import writing as bundle
-from nas.latency.bundle.runner import ARCHIVE, Bundle, Graph, ProgressLine, duration
-from nas.latency.bundle.writing import Rows, bundle_rows, emptied, write_bundle
+from nas.latency.bundle import runner, writing
+from nas.latency.bundle.archive import ARCHIVE, Bundle, Graph
+from nas.latency.bundle.runner import ProgressLine, duration
+from nas.latency.bundle.writing import PlannedBatch, plan_batches, without_weights, write_bundle
 from nas.latency.device import Device
 from nas.latency.measuring import co_run_networks
-from nas.latency.table import LatencyTable, space_parts
-from nas.latency.timing import ANCHOR, REFERENCE_COPIES, ROW, Effort, Run
+from nas.latency.table import LatencyTable, default_path, space_parts
+from nas.latency.timing import ANCHOR_RULE, REFERENCE_COPIES, ROW_RULE, StoppingRule, TimedRun
 
-SCALE = (0.75, 96)
+VARIANT = (0.75, 96)
 COMPARED = load_spec("mobilenet_v3_small", resolution=96)
 
 
@@ -51,37 +52,37 @@ COMPARED = load_spec("mobilenet_v3_small", resolution=96)
 def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
     path = tmp_path_factory.mktemp("space") / "few.py"
     path.write_text(synthetic.SPACE, encoding="utf-8")
-    return load_space(path).at([SCALE])
+    return load_space(path).at([VARIANT])
 
 
 @pytest.fixture(scope="module")
-def sessions(space: SearchSpace) -> list[Rows]:
-    return bundle_rows([space], [], [COMPARED])
+def batches(space: SearchSpace) -> list[PlannedBatch]:
+    return plan_batches([space], [], [COMPARED])
 
 
 @pytest.fixture(scope="module")
-def parts(sessions: list[Rows]) -> dict[str, Part]:
-    """Whatever is run, by its key."""
-    run = [part for session in sessions for part in (*session.parts, *map(NetworkPart, session.among))]
+def parts(batches: list[PlannedBatch]) -> dict[str, Part]:
+    """All parts that run, by their keys."""
+    run = [part for batch in batches for part in (*batch.parts, *map(NetworkPart, batch.co_run))]
     return {part.key: part for part in (*run, NetworkPart(COMPARED))}
 
 
 @pytest.fixture(scope="module")
-def zipped(sessions: list[Rows], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def zipped(batches: list[PlannedBatch], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "bundle.zip"
-    assert write_bundle(path, sessions) == path.stat().st_size
+    assert write_bundle(path, batches) == path.stat().st_size
     return path
 
 
 @pytest.fixture(scope="module")
 def few_zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reference and the parts of one network in three sessions of two rounds: a second on a real runtime."""
+    """The reference and the parts of one network in three batches of two rounds: a second on a real runtime."""
     path = tmp_path_factory.mktemp("bundle") / "few.zip"
-    anchors, rows = bundle_rows([], [], [COMPARED])
+    anchors, rows = plan_batches([], [], [COMPARED])
     with pytest.MonkeyPatch.context() as patch:
-        for effort in ("ANCHOR", "ROW"):
-            patch.setattr(bundle, effort, Effort(1.0, 2, 2))
-        write_bundle(path, [anchors, Rows(rows.parts[:6], []), Rows(rows.parts[6:], [COMPARED])])
+        for rule in ("ANCHOR_RULE", "ROW_RULE"):
+            patch.setattr(writing, rule, StoppingRule(1.0, 2, 2))
+        write_bundle(path, [anchors, PlannedBatch(rows.parts[:6], []), PlannedBatch(rows.parts[6:], [COMPARED])])
     return path
 
 
@@ -93,13 +94,13 @@ def unzipped(path: Path, folder: Path) -> Path:
 
 
 class Model(bytes):
-    """What the archive holds under a key."""
+    """A model of the archive, with its key."""
 
     key: str
 
 
 class BundleRuntime(synthetic.SyntheticRuntime):
-    """Runs a model on the machine as the part that its key names."""
+    """A runtime that runs a model on the machine as the part that its key names."""
 
     name = "onnxruntime"
     version = onnxruntime.__version__
@@ -109,7 +110,7 @@ class BundleRuntime(synthetic.SyntheticRuntime):
         self.precision = precision
         self.parts = parts
 
-    def load(self, model: Model) -> Run:
+    def load(self, model: Model) -> TimedRun:
         part = self.parts[model.key]
         assert isinstance(part, NetworkPart) or onnx.load_from_string(model).graph.name == part.key
         return self.compile(part)
@@ -130,7 +131,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, parts: dict[str, Part], tmp_path: P
     monkeypatch.setattr(
         runner, "OnnxRuntime", lambda threads, precision: BundleRuntime(threads, precision, machine, parts)
     )
-    monkeypatch.setattr(runner, "allowed_cores", lambda: [0, 1])
+    monkeypatch.setattr(runner, "usable_cores", lambda: 2)
     monkeypatch.chdir(tmp_path)
     return machine
 
@@ -148,48 +149,48 @@ def few_folder(few_zipped: Path, tmp_path: Path) -> Path:
 # What is in it ----------------------------------------------------------------------------------------
 
 
-def test_what_a_search_asks_for_is_in_it(sessions: list[Rows], space: SearchSpace) -> None:
-    table = LatencyTable(device=Device.this(), runtime=None, reference_ms=1.0)  # type: ignore[arg-type]
+def test_what_a_search_asks_for_is_in_it(batches: list[PlannedBatch], space: SearchSpace) -> None:
+    table = LatencyTable(device=Device.this(), runtime=None, reference_ms=1.0, path=Path())  # type: ignore[arg-type]
     wanted = [*space_parts(space), *parts_of(COMPARED), NetworkPart(published_spec("mobilenet_v3_large"))]
-    wanted += [NetworkPart(end(scale)) for scale in space.variants for end in (space.smallest, space.largest)]
-    keys = [part.key for session in sessions for part in session.parts]
+    wanted += [NetworkPart(end(variant)) for variant in space.variants for end in (space.smallest, space.largest)]
+    keys = [part.key for batch in batches for part in batch.parts]
     assert set(keys) == {part.key for part in table.missing(wanted)}
     assert len(keys) == len(set(keys))
     published = load_spec("mobilenet_v2")
-    assert NetworkPart(published) in bundle_rows([space], [published], [])[0].parts
+    assert NetworkPart(published) in plan_batches([space], [published], [])[0].parts
 
 
-def test_rows_are_timed_as_this_package_times_them(sessions: list[Rows], space: SearchSpace) -> None:
-    """Whole networks first, which set the reference's time; then scale by scale, among the same networks as here."""
-    anchors, rows, others = sessions
+def test_rows_are_timed_as_this_package_times_them(batches: list[PlannedBatch], space: SearchSpace) -> None:
+    """Whole networks first, which set the reference time; then variant by variant, with the same co-run networks."""
+    anchors, rows, others = batches
     assert {type(part) for part in anchors.parts} == {NetworkPart}
-    assert (anchors.effort, rows.effort, others.effort) == (ANCHOR, ROW, ROW)
-    assert (anchors.among, rows.among, others.among) == ([], co_run_networks(space), [])
+    assert (anchors.stopping_rule, rows.stopping_rule, others.stopping_rule) == (ANCHOR_RULE, ROW_RULE, ROW_RULE)
+    assert (anchors.co_run, rows.co_run, others.co_run) == ([], co_run_networks(space), [])
     assert {part.key for part in space_parts(space)} <= {part.key for part in rows.parts}
 
 
-def test_landmarks_fit_into_memory(space: SearchSpace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle, "BATCH_BYTES", 8 << 20)
+def test_anchor_networks_fit_into_memory(space: SearchSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "BATCH_BYTES", 8 << 20)
     specs = [space.sample(random.Random(seed)) for seed in range(20)]
-    sizes = [[count_cost(part.spec).param_bytes for part in rows.parts] for rows in bundle_rows([], specs, [])]
+    sizes = [[count_cost(part.spec).param_bytes for part in rows.parts] for rows in plan_batches([], specs, [])]
     assert sum(map(len, sizes)) == 21
     assert max(map(len, sizes)) > 1
     assert all(len(size) == 1 or sum(size) <= 8 << 20 for size in sizes)
 
 
-def test_three_files_whose_weights_travel_light(zipped: Path, sessions: list[Rows], tmp_path: Path) -> None:
+def test_three_files_whose_weights_travel_light(zipped: Path, batches: list[PlannedBatch], tmp_path: Path) -> None:
     with zipfile.ZipFile(zipped) as archive:
-        assert archive.namelist() == ["README.txt", "measure.py", ARCHIVE]
+        assert archive.namelist() == ["README.txt", "measure.pyz", ARCHIVE]
         readme = archive.read("README.txt").decode()
     assert len(readme.splitlines()) == 5
-    assert "python measure.py" in readme
+    assert "python measure.pyz" in readme
     assert "--allow-other-device" in readme
     bytes_of_weights = sum(graph.size for graph in Bundle.open(unzipped(zipped, tmp_path / "x")).graphs.values())
     assert bytes_of_weights > 40e6
     assert zipped.stat().st_size < 0.01 * bytes_of_weights
     one, other = tmp_path / "one.zip", tmp_path / "other.zip"
     for path in (one, other):
-        write_bundle(path, sessions[-1:])
+        write_bundle(path, batches[-1:])
     assert one.read_bytes() == other.read_bytes()
 
 
@@ -205,7 +206,7 @@ PARTS = [
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.key.replace(" ", "_"))
 def test_a_model_is_filled_with_weights_like_its_own(part: Part, precision: str) -> None:
     """The same bytes outside the weights; inside, the same spread, and neither zeros nor denormal numbers."""
-    graph, zeros = emptied(part, precision)
+    graph, zeros = without_weights(part, precision)
     filled, original = graph.filled(zeros), part_model(part, precision)
     assert len(filled) == len(zeros) == original.ByteSize()
     onnx.checker.check_model(onnx.load_from_string(zeros))
@@ -231,33 +232,33 @@ def test_a_model_is_filled_with_weights_like_its_own(part: Part, precision: str)
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     synthetic.empty_folder(monkeypatch, tmp_path)
     command = ["--space", "few.py", "--bundle", "b.zip"]
-    measure.main([*command, "--width", "1", "--resolution", "96", "--threads", "2"])
+    measure.main([*command, "--widths", "1", "--resolutions", "96", "--threads", "2"])
     found = Bundle.open(unzipped(Path("b.zip"), tmp_path / "x"))
     assert f"b.zip: {found.rows} rows, 0." in capsys.readouterr().out
     assert found.threads == 2
     wanted = space_parts(load_space("few.py").at([(1.0, 96)]))
     assert {part.key for part in wanted} < set(found.graphs)
     assert NetworkPart(published_spec("mobilenet_v3_small")).key in found.graphs
-    for flags in (["--budget-ms", "3"], ["--check"], ["--out", "x.json"], ["--runtime", "torch"]):
+    for flags in (["--budget-ms", "3"], ["--check"], ["--table", "x.json"], ["--runtime", "torch"]):
         with pytest.raises(NasError, match="--bundle measures nothing here"):
             measure.main([*command, *flags])
     with pytest.raises(NasError, match=r"space few has no width 0\.3"):
-        measure.main([*command, "--width", "0.3"])
+        measure.main([*command, "--widths", "0.3"])
 
 
 # Measuring --------------------------------------------------------------------------------------------
 
 
 def test_the_table_is_one_of_this_package(
-    machine: Machine, folder: Path, space: SearchSpace, sessions: list[Rows], capsys: pytest.CaptureFixture[str]
+    machine: Machine, folder: Path, space: SearchSpace, batches: list[PlannedBatch], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = runner.run(folder, ["--threads", "1"])
     table = LatencyTable.load(path)
-    assert path == Path(table.default_path().name)
+    assert path == Path(default_path(table.device, table.runtime).name)
     table.check_device()
     assert str(table.runtime) == f"onnxruntime {onnxruntime.__version__}, 1 thread, float32"
     assert time.time() - 60 < time.mktime(time.strptime(table.created, "%Y-%m-%dT%H:%M:%S+00:00")) - time.timezone
-    keys = {part.key for session in sessions for part in session.parts}
+    keys = {part.key for batch in batches for part in batch.parts}
     assert set(table.rows) == keys
     specs = [space.sample(random.Random(seed)) for seed in range(10)]
     reference_ms = network_ms(published_spec("mobilenet_v3_large"))
@@ -273,7 +274,7 @@ def test_the_table_is_one_of_this_package(
         runner.run(folder, [])
 
 
-def test_another_version_and_too_many_threads_are_told(
+def test_another_version_and_too_many_threads_are_reported(
     machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(BundleRuntime, "version", "1.20.1")
@@ -288,11 +289,11 @@ def test_another_version_and_too_many_threads_are_told(
 def test_a_run_that_was_killed_goes_on(
     machine: Machine, few_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where the last line of its log is only half written."""
+    """It does so where the last line of its log is only half written, too."""
     whole = LatencyTable.load(runner.run(few_folder, ["--out", "whole.json"]))
     calls = iter(range(len(machine.compiled) - 1))
 
-    def killed(self: BundleRuntime, model: bytes, original: Callable = BundleRuntime.load) -> Run:
+    def killed(self: BundleRuntime, model: bytes, original: Callable = BundleRuntime.load) -> TimedRun:
         if next(calls, None) is None:
             raise KeyboardInterrupt
         return original(self, model)
@@ -317,16 +318,16 @@ def test_a_run_that_was_killed_goes_on(
         assert table.rows.keys() == whole.rows.keys()
         assert [table.rows[key].ratio for key in table.rows] == pytest.approx([whole.rows[k].ratio for k in table.rows])
         assert (table.created == head["created"]) or cut == len(kept)
-        assert ("going on with mine.json.log: " in capsys.readouterr().out) == (rows > 0)
+        assert ("resuming mine.json.log: " in capsys.readouterr().out) == (rows > 0)
         assert not log.exists()
         Path("mine.json").unlink()
 
 
 def interrupted(few_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The log of a run that was stopped after its first batch."""
+    """Return the log of a run that was stopped after its first batch."""
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "Effort", lambda *effort: next(efforts))
-        efforts = iter([ANCHOR])
+        patch.setattr(runner, "StoppingRule", lambda *fields: next(rules))
+        rules = iter([ANCHOR_RULE])
         with pytest.raises(StopIteration):
             runner.run(few_folder, ["--out", "mine.json"])
     assert len(Path("mine.json.log").read_text(encoding="utf-8").splitlines()) == 2
@@ -367,7 +368,9 @@ def test_a_full_disk_keeps_what_was_measured(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(NasError, match=r"mine\.json\.log: cannot be written \(No space left on device\); mend"):
+        with pytest.raises(
+            NasError, match=r"mine\.json\.log: cannot be written \(No space left on device\); what was measured is kept"
+        ):
             runner.run(few_folder, ["--out", "mine.json"])
     assert log.read_bytes().startswith(rows)
     assert runner.run(few_folder, ["--out", "mine.json"]).exists()
@@ -405,15 +408,28 @@ def test_a_line_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert duration(600) == "10 min"
 
 
-# The script, on its own -------------------------------------------------------------------------------
+def test_the_program_is_the_same_bytes_and_old_pythons_read_it() -> None:
+    """An old one reads far enough to say that it is too old."""
+    assert writing.zipapp() == writing.zipapp()
+    with zipfile.ZipFile(io.BytesIO(writing.zipapp())) as archive:
+        sources = {name: archive.read(name).decode() for name in archive.namelist()}
+    assert list(sources) == ["__main__.py", *writing.FILES]
+    assert list(writing.FILES) == sorted(writing.FILES)
+    for name, source in sources.items():
+        ast.parse(source, feature_version=(3, 4) if name == "__main__.py" else (3, 10))
+
+
+# The program, on its own -------------------------------------------------------------------------------
 
 BLOCKED = "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'search_spaces', 'scipy', 'pandas']))"
 
 
 def script(python: str | Path, folder: Path, *arguments: str, before: str = "") -> list[str]:
-    """A command that runs the bundle's measure.py, after some statements."""
+    """Return a command that runs the bundle's measure.pyz, after some statements if there are any."""
+    if not before:
+        return [str(python), "-I", str(folder / "measure.pyz"), *arguments]
     text = f"{before}\nimport runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    return [str(python), "-I", "-c", text, str(folder / "measure.py"), *arguments]
+    return [str(python), "-I", "-c", text, str(folder / "measure.pyz"), *arguments]
 
 
 def call(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -422,7 +438,7 @@ def call(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of an environment that holds numpy and onnxruntime, and nothing else."""
+    """The interpreter of an environment that holds numpy and onnxruntime, and nothing else."""
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not installed")
@@ -444,7 +460,7 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_in_an_environment_of_numpy_and_onnxruntime(few_zipped: Path, tmp_path: Path, bare_python: Path) -> None:
     check = "import importlib.util as u; print(*(n for n in ('torch', 'onnx', 'nas', 'scipy') if u.find_spec(n)))"
-    assert call([str(bare_python), "-c", check], tmp_path).stdout.strip() == ""
+    assert call([str(bare_python), "-I", "-c", check], tmp_path).stdout.strip() == ""
     folder = unzipped(few_zipped, tmp_path / "bundle")
     result = call(script(bare_python, folder, "--out", "mine.json"), tmp_path)
     assert result.returncode == 0, result.stderr
@@ -457,7 +473,7 @@ def test_in_an_environment_of_numpy_and_onnxruntime(few_zipped: Path, tmp_path: 
 
 
 def test_killed_without_warning_it_goes_on(few_zipped: Path, tmp_path: Path) -> None:
-    """And it loads neither torch nor onnx, nor this package from where it is installed."""
+    """It loads neither torch nor onnx, nor this package from where it is installed."""
     folder = unzipped(few_zipped, tmp_path / "bundle")
     command = script(sys.executable, folder, "--out", "mine.json", before=BLOCKED)
     log = tmp_path / "mine.json.log"
@@ -475,7 +491,7 @@ def test_killed_without_warning_it_goes_on(few_zipped: Path, tmp_path: Path) -> 
     assert not (tmp_path / "mine.json").exists()
     result = call(command, tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "going on with mine.json.log: " in result.stdout
+    assert "resuming mine.json.log: " in result.stdout
     table = LatencyTable.load(tmp_path / "mine.json")
     assert all(table.rows[key].ratio == row["ratio"] for batch in rows for key, row in batch.items())
 
@@ -483,7 +499,10 @@ def test_killed_without_warning_it_goes_on(few_zipped: Path, tmp_path: Path) -> 
 def test_what_stops_the_script_is_one_line(few_zipped: Path, tmp_path: Path) -> None:
     folder = unzipped(few_zipped, tmp_path / "bundle")
     for before, expected in (
-        ("import sys; sys.modules['onnxruntime'] = None", "`python -m pip install numpy onnxruntime` installs"),
+        (
+            "import sys; sys.modules['onnxruntime'] = None",
+            "`python -m pip install numpy onnxruntime` installs the packages that it needs",
+        ),
         ("import sys; sys.version_info = (3, 8, 1)", "this is Python 3.8, and it takes 3.10 or newer"),
         ("import os; os.chdir('/')", "networks.zip: cannot be read"),
     ):
@@ -491,4 +510,4 @@ def test_what_stops_the_script_is_one_line(few_zipped: Path, tmp_path: Path) -> 
             (folder / ARCHIVE).write_bytes(b"no zip")
         result = call(script(sys.executable, folder, before=before), tmp_path)
         assert result.returncode == 2
-        assert re.fullmatch(textwrap.dedent(f"measure.py: error: .*{re.escape(expected)}.*\n"), result.stderr)
+        assert re.fullmatch(textwrap.dedent(f"measure.pyz: error: .*{re.escape(expected)}.*\n"), result.stderr)

@@ -1,4 +1,4 @@
-"""What a table says of itself, where the truth is known."""
+"""Check tables on a machine whose times are known."""
 
 import dataclasses
 import random
@@ -12,7 +12,7 @@ from nas.arch.loading import load_space
 from nas.arch.space import SearchSpace, Variant
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
-from nas.latency.fidelity import check, covered_variants, figures, held_out
+from nas.latency.fidelity import check, covered_variants, fidelity_of, fidelity_text, held_out
 from nas.latency.measuring import measure_missing, new_table
 from nas.latency.table import LatencyTable, space_parts
 
@@ -38,20 +38,30 @@ def table(machine: Machine, space: SearchSpace) -> LatencyTable:
 
 def test_figures_by_hand() -> None:
     measured = np.array([1.0, 2.0, 4.0, 5.0])
-    found = figures(measured * [1.02, 0.98, 1.08, 0.8], measured)
-    assert (found["networks"], found["mape"], found["bias"]) == (4, 0.08, -0.03)
-    assert (found["within_5_percent"], found["within_10_percent"]) == (0.5, 0.75)
-    assert found["spearman"] == pytest.approx(0.8)  # 4.32 and 4.0 change places
-    assert found["kendall"] == pytest.approx(2 / 3, abs=1e-4)
+    found = fidelity_of(measured * [1.02, 0.98, 1.08, 0.8], measured, noise_mape=0.02)
+    assert (found.networks, found.mape, found.bias) == (4, 0.08, -0.03)
+    assert (found.within_5_percent, found.within_10_percent) == (0.5, 0.75)
+    assert found.spearman == pytest.approx(0.8)  # 4.32 and 4.0 change places
+    assert found.kendall == pytest.approx(2 / 3, abs=1e-4)
+    assert fidelity_text(found) == (
+        "4 random networks: mean error 8.0% (measuring twice differs by 2.0%), bias -3.0%, within 5 %: 50%, "
+        "within 10 %: 75%, Spearman 0.800, Kendall 0.667"
+    )
 
 
-def test_only_scales_that_are_whole_are_covered(table: LatencyTable, space: SearchSpace) -> None:
+def test_one_network_has_no_rank_correlation() -> None:
+    """JSON has no number for an undefined correlation."""
+    found = fidelity_of(np.array([1.0]), np.array([1.1]), noise_mape=0.0)
+    assert (found.spearman, found.kendall) == (0, 0)
+
+
+def test_only_variants_that_are_whole_are_covered(table: LatencyTable, space: SearchSpace) -> None:
     assert covered_variants(table, space) == [Variant(0.5, 96), Variant(1.0, 128)]
     del table.rows[next(key for key in table.rows if key.startswith("stem 96 "))]
     assert covered_variants(table, space) == [Variant(1.0, 128)]
 
 
-def test_networks_are_of_the_covered_scales_of_every_space(table: LatencyTable, space: SearchSpace) -> None:
+def test_networks_are_of_the_covered_variants_of_every_space(table: LatencyTable, space: SearchSpace) -> None:
     other = dataclasses.replace(space, name="other", head=dataclasses.replace(space.head, hidden=64))
     measure_missing(table, space_parts(other.at([(0.75, 96)])))
     specs = held_out(table, [space, other, load_space("mobilenet_v3_large")], 40, random.Random(0))
@@ -66,11 +76,13 @@ def test_networks_are_of_the_covered_scales_of_every_space(table: LatencyTable, 
 def test_a_true_table_has_no_error(table: LatencyTable, space: SearchSpace) -> None:
     specs = held_out(table, [space], 20, random.Random(0))
     shares: list[float] = []
-    found, predicted, measured = check(table, specs, rng=random.Random(0), on_progress=shares.append)
+    found, predicted, measured = check(
+        table, specs, rng=random.Random(0), on_progress=lambda share, note: shares.append(share)
+    )
     assert predicted == pytest.approx(measured, rel=1e-4)
-    assert (found["mape"], found["bias"], found["noise_mape"]) == pytest.approx((0, 0, 0), abs=1e-4)
-    assert (found["within_5_percent"], found["within_10_percent"]) == (1, 1)
-    assert found["spearman"] == pytest.approx(1)
+    assert (found.mape, found.bias, found.noise_mape) == pytest.approx((0, 0, 0), abs=1e-4)
+    assert (found.within_5_percent, found.within_10_percent) == (1, 1)
+    assert found.spearman == pytest.approx(1)
     assert shares == sorted(shares)
     assert shares[-1] == 1
 
@@ -87,14 +99,14 @@ def test_what_the_parts_do_not_know_is_found(table: LatencyTable, space: SearchS
     found, predicted, measured = check(table, specs, rng=random.Random(0))
     truth = np.array([network_ms(spec) * whole(spec) for spec in specs])
     assert measured == pytest.approx(truth, rel=1e-4)
-    assert found["bias"] == pytest.approx(float((predicted / truth - 1).mean()), abs=1e-4)
-    assert 0.03 < found["bias"] < 0.055
-    assert found["mape"] >= found["bias"]
-    assert 0.4 < found["within_5_percent"] < 0.95
-    assert found["noise_mape"] < 1e-4
+    assert found.bias == pytest.approx(float((predicted / truth - 1).mean()), abs=1e-4)
+    assert 0.03 < found.bias < 0.055
+    assert found.mape >= found.bias
+    assert 0.4 < found.within_5_percent < 0.95
+    assert found.noise_mape < 1e-4
 
 
 def test_the_noise_of_measuring_is_told_apart(table: LatencyTable, space: SearchSpace, machine: Machine) -> None:
     machine.noise = 0.03
     found, _, _ = check(table, held_out(table, [space], 30, random.Random(0)), rng=random.Random(0))
-    assert 0.001 < found["noise_mape"] < 0.03
+    assert 0.001 < found.noise_mape < 0.03

@@ -19,15 +19,16 @@ from nas.arch.space import SearchSpace
 from nas.arch.spec import BlockSpec
 from nas.errors import NasError
 from nas.latency.device import Device
+from nas.latency.fidelity import fidelity_of
 from nas.latency.measuring import co_run_networks, measure_missing, new_table
 from nas.latency.networks import measure_latency
 from nas.latency.runtimes import Runtime
 from nas.latency.table import LatencyTable, RuntimeId, space_parts, table_file
 
-SENTINEL_MS = network_ms(published_spec("mobilenet_v3_large"))
+REFERENCE_MS = network_ms(published_spec("mobilenet_v3_large"))
 # Rows keep seven digits after the point; some forty of them are in a network.
-EXACT = 40 * 1e-7 * SENTINEL_MS
-SCALES = [(0.5, 96), (1.0, 96)]
+EXACT = 40 * 1e-7 * REFERENCE_MS
+VARIANTS = [(0.5, 96), (1.0, 96)]
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def runtime() -> Runtime:
 @pytest.fixture(scope="module")
 def space() -> SearchSpace:
     """Small enough to be measured in a second, with SE and both activations."""
-    space = load_space("mobilenet_v3_small").at(SCALES)
+    space = load_space("mobilenet_v3_small").at(VARIANTS)
     stages = tuple(dataclasses.replace(s, kernels=(3, 5), expansions=(3, 4), depths=(1, 2)) for s in space.stages)
     return dataclasses.replace(space, stages=stages)
 
@@ -59,7 +60,7 @@ def measured(space: SearchSpace) -> Iterator[LatencyTable]:
 @pytest.fixture
 def table(machine: Machine, measured: LatencyTable) -> LatencyTable:
     """Every row of the space, not yet saved."""
-    return dataclasses.replace(measured, rows=dict(measured.rows), _prices={})
+    return dataclasses.replace(measured, rows=dict(measured.rows))
 
 
 # Prediction -------------------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ def test_predictions_are_what_networks_take(table: LatencyTable, space: SearchSp
     specs = [space.sample(random.Random(seed)) for seed in range(50)]
     predicted = table.predict_ms(specs)
     assert predicted == pytest.approx([network_ms(spec) for spec in specs], abs=EXACT)
-    assert table.reference_ms == pytest.approx(SENTINEL_MS)
+    assert table.reference_ms == pytest.approx(REFERENCE_MS)
     measured = measure_latency(specs[:5], table=table)
     assert [m.normalised_ms for m in measured] == pytest.approx(list(predicted[:5]), abs=EXACT)
     assert table.predict_ms([]).shape == (0,)
@@ -84,7 +85,7 @@ def test_published_networks_too(machine: Machine, name: str) -> None:
     assert table.predict_ms([spec])[0] == pytest.approx(network_ms(spec), abs=EXACT)
 
 
-def test_compiled_prices_are_the_predictions(table: LatencyTable, space: SearchSpace) -> None:
+def test_compiled_predictions_are_the_predictions(table: LatencyTable, space: SearchSpace) -> None:
     specs = [space.sample(random.Random(seed)) for seed in range(200)]
     assert table.compile(space)(space.encode(specs)) == pytest.approx(table.predict_ms(specs), rel=1e-12)
 
@@ -107,9 +108,9 @@ def test_stairs_are_kept_and_never_smoothed(machine: Machine) -> None:
     measure_missing(table, parts)
     times = [table.part_ms(part) for part in parts]
     assert times == pytest.approx([added_ms(part) for part in parts], abs=EXACT)
-    price = dict(zip(widths, times, strict=True))
-    assert price[184] > 1.02 * price[192]
-    assert all(price[width] > price[width + 8] for width in widths[1:-1:2])
+    time_ms = dict(zip(widths, times, strict=True))
+    assert time_ms[184] > 1.02 * time_ms[192]
+    assert all(time_ms[width] > time_ms[width + 8] for width in widths[1:-1:2])
 
 
 # Rows -------------------------------------------------------------------------------------------------
@@ -142,8 +143,8 @@ def test_a_missing_row_is_named_with_what_fills_it(table: LatencyTable, space: S
         table.compile(load_space("mobilenet_v3_large"))
 
 
-def test_a_row_measured_later_is_seen_by_what_was_priced_before(machine: Machine, space: SearchSpace) -> None:
-    """LatencyPredictor are remembered; a slower reference or a new row makes them anew."""
+def test_a_row_measured_later_changes_earlier_predictions(machine: Machine, space: SearchSpace) -> None:
+    """Predictions are remembered until a row or the reference time changes."""
     table, spec = new_table(runtime()), space.sample(random.Random(0))
     machine.speed = lambda now: 0.5
     measure_missing(table, parts_of(spec))
@@ -153,8 +154,8 @@ def test_a_row_measured_later_is_seen_by_what_was_priced_before(machine: Machine
     assert table.predict_ms([spec])[0] == pytest.approx(network_ms(spec), abs=2 * EXACT)
 
 
-def test_the_sentinels_time_is_frozen_once_saved(machine: Machine, space: SearchSpace, tmp_path: Path) -> None:
-    """So that a budget means the same tomorrow, on a quicker or a slower day."""
+def test_the_reference_time_is_settled_once_saved(machine: Machine, space: SearchSpace, tmp_path: Path) -> None:
+    """A budget means the same tomorrow, on a faster or a slower day."""
     table = new_table(runtime())
     measure_missing(table, parts_of(space.sample(random.Random(0))))
     table.save(tmp_path / "table.json")
@@ -172,23 +173,23 @@ def test_noise_does_not_bias_a_network(machine: Machine, space: SearchSpace) -> 
     table, specs = new_table(runtime()), [space.sample(random.Random(seed)) for seed in range(20)]
     measure_missing(table, [part for spec in specs for part in parts_of(spec)])
     truth = np.array([network_ms(spec) for spec in specs])
-    error = table.predict_ms(specs) / truth * SENTINEL_MS / table.reference_ms - 1
+    error = table.predict_ms(specs) / truth * REFERENCE_MS / table.reference_ms - 1
     assert np.abs(error).mean() < 0.02
     assert all(row.quartiles[0] < row.ratio < row.quartiles[1] for row in table.rows.values())
 
 
 def test_a_few_rows_more_take_the_factor_of_the_others(machine: Machine, space: SearchSpace) -> None:
-    """Alone they tell none: without it, what trimming asks for would be dearer than the rows of the search."""
+    """They are too few for a factor of their own; without one, trimmed networks would look slower than others."""
     table, at = new_table(runtime()), space.at(space.variants[:1])
-    co_runs = co_run_networks(at)
-    machine.whole = lambda spec: 0.9 if spec in co_runs else 1.0
-    measure_missing(table, space_parts(at), among=co_runs)
+    co_run = co_run_networks(at)
+    machine.whole = lambda spec: 0.9 if spec in co_run else 1.0
+    measure_missing(table, space_parts(at), co_run=co_run)
     network = at.smallest(at.variants[0])
     assert table.predict_ms([network])[0] == pytest.approx(0.9 * network_ms(network), rel=1e-3)
     finer = network.with_block(1, expanded=328)  # which is no option of the space
-    assert measure_missing(table, parts_of(finer), among=[finer]) > 0
+    assert measure_missing(table, parts_of(finer), co_run=[finer]) > 0
     assert table.predict_ms([finer])[0] == pytest.approx(0.9 * network_ms(finer), rel=1e-3)
-    assert [noted["rows"] for noted in table.calibrations] == [len(table.rows)]
+    assert [noted.rows for noted in table.calibrations] == [len(table.rows)]
 
 
 def test_progress_of_measuring_goes_up_to_the_end(machine: Machine, space: SearchSpace) -> None:
@@ -202,11 +203,11 @@ def test_progress_of_measuring_goes_up_to_the_end(machine: Machine, space: Searc
 
 
 def test_a_table_comes_back_as_it_was_saved(table: LatencyTable, space: SearchSpace, tmp_path: Path) -> None:
-    table.fidelity = {"mape": 0.01}
+    table.fidelity = fidelity_of(np.array([1.0, 2.0]), np.array([1.01, 1.99]), noise_mape=0.01)
     path = table.save(tmp_path / "folder" / "table.json")
     loaded = LatencyTable.load(path)
     assert loaded.path == path
-    for field in ("device", "runtime", "reference_ms", "num_classes", "rows", "created", "fidelity"):
+    for field in ("device", "runtime", "reference_ms", "num_classes", "rows", "created", "fidelity", "calibrations"):
         assert getattr(loaded, field) == getattr(table, field), field
     specs = [space.sample(random.Random(seed)) for seed in range(20)]
     assert loaded.predict_ms(specs).tolist() == table.predict_ms(specs).tolist()
@@ -216,11 +217,22 @@ def test_a_table_comes_back_as_it_was_saved(table: LatencyTable, space: SearchSp
     assert len(text.splitlines()) > len(table.rows), "one line a row, for diff"
 
 
-def test_a_name_says_device_runtime_and_threads(table: LatencyTable) -> None:
-    device = dataclasses.replace(table.device, cpu="Intel(R) Core(TM) i7-8565U CPU @ 1.80GHz", flags=("avx", "avx2"))
+def test_a_name_says_device_runtime_and_threads() -> None:
+    device = Device("Intel(R) Core(TM) i7-8565U CPU @ 1.80GHz", ("avx", "avx2"), 4, "x86_64", "Linux 6", None, None)
     name = table_file(device, RuntimeId("onnxruntime", "1.20", 2, "float32"))
-    assert name == "intel-core-i7-8565u-1-80ghz-avx2-onnxruntime-t2.json"
+    assert name == "intel-core-i7-8565u-1-80ghz-avx2-1ce647-onnxruntime-t2.json"
     assert table_file(device, RuntimeId("onnxruntime", "1.20", 1, "int8")).endswith("-onnxruntime-t1-int8.json")
+    assert table_file(device, RuntimeId("onnxruntime", "1.20", 1, "float32"), 10).endswith("-onnxruntime-t1-n10.json")
+
+
+def test_another_identity_has_another_name() -> None:
+    """Processors of one name can differ: a virtual machine that moves may get other instruction sets."""
+    device = Device("A CPU", ("avx", "avx2", "fma"), 4, "x86_64", "Linux 6", None, None)
+    others = [{"flags": ("avx", "avx2")}, {"architecture": "riscv64"}, {"cpu": "A (CPU)"}, {"cpu": "B"}]
+    names = {device.name, *(dataclasses.replace(device, **other).name for other in others)}
+    assert len(names) == 5
+    same = dataclasses.replace(device, cores=1, os="Another 1.0", governor="powersave", max_mhz=1)
+    assert same.name == device.name == "a-avx2-27f7d2"
 
 
 Change = Callable[[dict[str, Any]], object]
@@ -261,6 +273,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "reference negative": (lambda d: d["reference"].update(ms=-1), "the reference's time is -1"),
     "reference gone": (lambda d: d["reference"].pop("ms"), "damaged"),
     "another reference": (lambda d: d["reference"].update(spec_id="0" * 12), "reference"),
+    "fidelity a number": (lambda d: d.update(fidelity=3), "damaged"),
+    "fidelity incomplete": (lambda d: d.update(fidelity={"mape": 0.1}), "damaged"),
+    "fidelity of text": (lambda d: d["fidelity"].update(mape="good"), "its fidelity has mape 'good'; check it again"),
+    "calibration of more": (lambda d: d.update(calibrations=[{"colour": 1}]), "damaged"),
     "classes": (lambda d: d.update(num_classes="many"), "damaged"),
     "endless classes": (lambda d: d.update(num_classes=float("inf")), "damaged"),
 }
@@ -269,6 +285,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_tables_are_refused(table: LatencyTable, tmp_path: Path, name: str) -> None:
     change, message = BROKEN[name]
+    table.fidelity = fidelity_of(np.array([1.0, 2.0]), np.array([1.01, 1.99]), noise_mape=0.01)
     path = table.save(tmp_path / "table.json")
     data = json.loads(path.read_text(encoding="utf-8"))
     change(data)
@@ -364,7 +381,7 @@ def test_this_device_is_the_same_twice_and_survives_json() -> None:
 
 
 def test_whole_networks_are_rows_of_their_own(table: LatencyTable, machine: Machine) -> None:
-    """What the sum over the parts does not know is in their row."""
+    """Their row holds what the sum over the parts leaves out."""
     machine.whole = lambda spec: 1.5 if spec.name == "mobilenet_v2" else 1.0
     spec = published_spec("mobilenet_v2")
     measure_missing(table, [NetworkPart(spec)])
@@ -383,4 +400,4 @@ def test_measured_latency_is_normalised_and_raw(table: LatencyTable, machine: Ma
     assert after.quartiles_ms == pytest.approx((network_ms(spec), network_ms(spec)))
     assert before.error == pytest.approx(0, abs=1e-6)
     assert not before.disturbed
-    assert after.disturbed, "nobody is told that the machine never was at its speed"
+    assert after.disturbed, "the machine never reached its speed, and nothing reports it"

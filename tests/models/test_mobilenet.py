@@ -1,7 +1,6 @@
 """The built module against torchvision's, against published sizes, and against the arithmetic of nas.arch.cost."""
 
 import copy
-import logging
 import pickle
 import random
 
@@ -9,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
+from support.fine_view import sample_fine_view
 from torch import nn
 from torch.nn.functional import conv2d
 from torchvision.models import mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, mobilenetv2, mobilenetv3
 from torchvision.models.mobilenetv3 import MobileNetV3, _mobilenet_v3_conf
 
 from nas.arch.cost import count_cost, network_layers
+from nas.arch.families import FAMILIES
 from nas.arch.loading import load_space, load_spec
-from nas.arch.published import FAMILIES, published_names
+from nas.arch.published import published_names
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.models.mobilenet import InvertedResidual, build_model, folded_convolutions
 
@@ -44,15 +46,14 @@ def parameters(model: nn.Module) -> int:
 
 
 def traced_macs(model: nn.Module, resolution: int) -> tuple[int, int]:
-    """MACs of convolutions and of linear layers, counted on the running module."""
-    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    """Return the MACs of convolutions and of linear layers, counted by fvcore on the running module."""
     analysis = FlopCountAnalysis(model.eval(), torch.zeros(1, 3, resolution, resolution))
     counts = analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
     return int(counts["conv"]), int(counts["linear"])
 
 
 def randomise_norms(model: nn.Module) -> nn.Module:
-    """Statistics and scales as training leaves them, so that a wrong epsilon or order shows."""
+    """Set statistics and scales as training leaves them, so that a wrong epsilon or order shows."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, 0, 0.3)
@@ -122,10 +123,10 @@ def test_batch_norm_has_the_published_constants():
 @pytest.mark.parametrize("fine", [False, True])
 def test_networks_of_the_spaces_are_built_and_agree_with_their_cost(name, fine):
     space = load_space(name)
-    space = space.fine_view if fine else space
+    sample = sample_fine_view if fine else SearchSpace.sample
     rng = random.Random(0)
     for _ in range(2):
-        spec = space.sample(rng)
+        spec = sample(space, rng)
         model = build_model(spec, num_classes=10)
         cost = count_cost(spec, 10)
         assert parameters(model) == cost.params
@@ -160,7 +161,7 @@ BLOCK_TYPES = [
 
 
 def plain_forward(spec: ArchSpec, folded, images: torch.Tensor) -> torch.Tensor:
-    """The network written out from the words of nas.arch.spec, with the layers of `folded_convolutions`."""
+    """Run the network as nas.arch.spec describes it, with the layers of `folded_convolutions`."""
     activations = {"relu": nn.functional.relu, "relu6": nn.functional.relu6, "hswish": nn.functional.hardswish}
     gates = {"hard_sigmoid": nn.functional.hardsigmoid, "sigmoid": torch.sigmoid}
     layers = iter(folded)
@@ -208,7 +209,7 @@ def test_blocks_are_torchvision_s_where_they_can_be():
 @pytest.mark.parametrize(
     "spec", [ODD_SPEC, *map(load_spec, ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mnasnet_a1"))]
 )
-def test_computes_what_the_spec_says(spec):
+def test_a_network_computes_as_its_spec_says(spec):
     torch.manual_seed(1)
     model = randomise_norms(build_model(spec, num_classes=7)).eval()
     images = torch.randn(2, 3, 64, 64)

@@ -1,4 +1,4 @@
-"""The quicker convolutions against torch's own."""
+"""Small-map convolutions against torch's own."""
 
 import copy
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from nas.arch.loading import load_spec
 from nas.models.mobilenet import build_model
-from nas.models.small_maps import SmallMapConv2d, quicken
+from nas.models.small_maps import SmallMapConv2d, use_small_map_convolutions
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 3), (7, 7), (1, 3), (5, 2)])
@@ -20,7 +20,7 @@ def test_results_and_gradients_are_those_of_torch(size, kernel, stride, groups, 
     torch.manual_seed(0)
     theirs = nn.Conv2d(8, 8, kernel, stride, kernel // 2, groups=groups, bias=bias).double()
     ours = copy.deepcopy(theirs)
-    quicken(ours)
+    use_small_map_convolutions(ours)
     assert type(ours) is SmallMapConv2d
     images = torch.randn(3, 8, *size, dtype=torch.float64).to(memory_format=torch.channels_last)
     results = []
@@ -33,11 +33,11 @@ def test_results_and_gradients_are_those_of_torch(size, kernel, stride, groups, 
         torch.testing.assert_close(got, expected)
 
 
-def test_a_network_stays_what_it_is():
+def test_a_network_keeps_its_blocks_and_results():
     torch.manual_seed(0)
     theirs = build_model(load_spec("mobilenet_v3_small"), 10).eval()
     ours = copy.deepcopy(theirs)
-    quicken(ours)
+    use_small_map_convolutions(ours)
     assert [type(block) for block in ours.features] == [type(block) for block in theirs.features]
     assert ours.state_dict().keys() == theirs.state_dict().keys()
     with torch.no_grad():
@@ -57,5 +57,5 @@ def test_other_paddings_are_left_alone():
             nn.Conv2d(4, 4, 3, padding="same"),
         ]
     )
-    quicken(convolutions)
+    use_small_map_convolutions(convolutions)
     assert {type(convolution) for convolution in convolutions} == {nn.Conv2d}

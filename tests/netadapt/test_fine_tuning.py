@@ -1,4 +1,4 @@
-"""Proposals judged by training them a little."""
+"""Proposals that are trained a little and evaluated on images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +10,19 @@ import torch
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.models.mobilenet import MobileNet, build_model
-from nas.netadapt.fine_tuning import HELD_OUT, JUDGING_IMAGES, TunedProposals, Tuning, judge, split_data
-from nas.netadapt.inherited_weights import inherited
-from nas.training.data import EMBEDDED, DiskImages, TensorImages, load_data
+from nas.netadapt.fine_tuning import (
+    HELD_OUT_EVERY,
+    HELD_OUT_IMAGES,
+    FineTunedProposals,
+    FineTuning,
+    evaluate_on_held_out,
+    split_data,
+)
+from nas.netadapt.inherited_weights import inherit_weights
+from nas.training.data import EMBEDDED, load_data
+from nas.training.disk_images import DiskImages
 from nas.training.recipes import Recipe
+from nas.training.tensor_images import TensorImages
 
 
 @pytest.fixture
@@ -23,8 +32,8 @@ def model(tiny_spec: ArchSpec) -> MobileNet:
 
 
 @pytest.fixture
-def tuning(recipe: Recipe) -> Tuning:
-    return Tuning(source=EMBEDDED, data_dir=None, recipe=recipe.replace(batch_size=32), steps=3)
+def tuning(recipe: Recipe) -> FineTuning:
+    return FineTuning(source=EMBEDDED, data_dir=None, recipe=recipe.replace(batch_size=32), steps=3)
 
 
 @pytest.fixture
@@ -32,12 +41,12 @@ def specs(tiny_spec: ArchSpec) -> list[ArchSpec]:
     return [tiny_spec, tiny_spec.with_block(1, expanded=16), tiny_spec.with_block(1, out=8)]
 
 
-def test_judging_images_are_training_images_that_none_is_trained_on() -> None:
+def test_held_out_images_are_training_images_that_none_is_trained_on() -> None:
     whole, parts = load_data(EMBEDDED).train, split_data(EMBEDDED, None)
     assert isinstance(whole, TensorImages)
     assert isinstance(parts.train, TensorImages)
     assert isinstance(parts.val, TensorImages)
-    assert len(parts.val) == min(JUDGING_IMAGES, len(whole) // HELD_OUT)
+    assert len(parts.val) == min(HELD_OUT_IMAGES, len(whole) // HELD_OUT_EVERY)
     assert len(parts.train) + len(parts.val) == len(whole)
     both = torch.cat([parts.train.images, parts.val.images]).flatten(1).sort(0).values
     assert torch.equal(both, whole.images.flatten(1).sort(0).values)
@@ -62,57 +71,60 @@ def test_images_on_disk_are_split_too(tmp_path: Path) -> None:
 
 
 def test_proposals_are_trained_alike_and_the_model_is_left_alone(
-    model: MobileNet, tuning: Tuning, specs: list[ArchSpec]
+    model: MobileNet, tuning: FineTuning, specs: list[ArchSpec]
 ) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    first = TunedProposals(model, tuning).estimate(specs)
+    first = FineTunedProposals(model, tuning).estimate(specs)
     assert first.shape == (3,)
     assert ((first > 0) & (first < 100)).all()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert np.array_equal(TunedProposals(model, tuning).estimate(specs[::-1])[::-1], first), "whatever their order"
-    later = TunedProposals(model, tuning, steps_done=1).estimate(specs)
+    assert np.array_equal(FineTunedProposals(model, tuning).estimate(specs[::-1])[::-1], first), "whatever their order"
+    later = FineTunedProposals(model, tuning, steps_done=1).estimate(specs)
     assert not np.array_equal(later, first), "each step has batches of its own"
 
 
-def test_training_helps(model: MobileNet, tuning: Tuning, specs: list[ArchSpec]) -> None:
+def test_training_helps(model: MobileNet, tuning: FineTuning, specs: list[ArchSpec]) -> None:
     data = split_data(EMBEDDED, None)
     quicker = tuning.recipe.replace(learning_rate=0.12)  # a network that knows nothing yet has a long way to go
-    proposals = TunedProposals(model, Tuning(source=EMBEDDED, data_dir=None, recipe=quicker, steps=80))
+    proposals = FineTunedProposals(model, FineTuning(source=EMBEDDED, data_dir=None, recipe=quicker, steps=80))
     (accuracy,) = proposals.estimate(specs[1:2])
-    untrained = judge(inherited(specs[1], model), data)
-    assert accuracy > untrained.probability + 5
+    untrained = evaluate_on_held_out(inherit_weights(specs[1], model), data)
+    assert accuracy > untrained.mean_probability + 5
     kept = proposals.keep(specs[1])
-    assert kept.probability == accuracy
+    assert kept.mean_probability == accuracy
     assert kept.top1 > 30
 
 
 def test_proposals_are_trained_by_the_recipes_optimiser(
-    model: MobileNet, tuning: Tuning, specs: list[ArchSpec]
+    model: MobileNet, tuning: FineTuning, specs: list[ArchSpec]
 ) -> None:
     """AdamW moves every weight by about its learning rate, SGD by that times the gradient."""
     moved = {}
     for optimizer in ("adamw", "sgd"):
         recipe = tuning.recipe.replace(optimizer=optimizer, learning_rate=1e-3, weight_decay=0.0)
-        proposals = TunedProposals(model, replace(tuning, recipe=recipe))
+        proposals = FineTunedProposals(model, replace(tuning, recipe=recipe))
         proposals.estimate(specs[:1])
         proposals.keep(specs[0])
         moved[optimizer] = (proposals.model.features[0][0].weight - model.features[0][0].weight).abs().median()
     assert moved["sgd"] < moved["adamw"] / 5
 
 
-def test_a_training_that_diverges_is_said(model: MobileNet, tuning: Tuning, specs: list[ArchSpec]) -> None:
+def test_a_training_that_diverges_is_said(model: MobileNet, tuning: FineTuning, specs: list[ArchSpec]) -> None:
     """Its accuracy would be no number, which is chosen before all others."""
     wild = replace(tuning, recipe=tuning.recipe.replace(learning_rate=1e30))
     with pytest.raises(NasError, match="the training of a proposal diverged; take a recipe with a lower"):
-        TunedProposals(model, wild).estimate(specs)
+        FineTunedProposals(model, wild).estimate(specs)
 
 
 @pytest.mark.parametrize(
     ("readable", "message"),
-    [(0, "none of the images to (train on|judge by) can be read"), (2, "2 images to train on; .* takes 3")],
+    [
+        (0, "none of the images to (train on|evaluate on) can be read"),
+        (2, "it has 2 training images; .* takes at least 3"),
+    ],
 )
 def test_images_that_are_too_few(
-    model: MobileNet, tuning: Tuning, specs: list[ArchSpec], tmp_path: Path, readable: int, message: str
+    model: MobileNet, tuning: FineTuning, specs: list[ArchSpec], tmp_path: Path, readable: int, message: str
 ) -> None:
     """Without a word a training would wait for their next batch for ever."""
     from PIL import Image
@@ -124,26 +136,26 @@ def test_images_that_are_too_few(
             Image.new("RGB", (40, 40)).save(folder / f"{number}.png")
             if not readable:
                 (folder / f"{number}.png").write_bytes(b"")
-    proposals = TunedProposals(model, replace(tuning, source=f"imagefolder:{tmp_path}"))
+    proposals = FineTunedProposals(model, replace(tuning, source=f"imagefolder:{tmp_path}"))
     with pytest.raises(NasError, match=message):
-        proposals.judge()
+        proposals.evaluate()
     with pytest.raises(NasError, match=message):
         proposals.estimate(specs[:1])
 
 
-def test_what_is_kept_is_gone_on_from(model: MobileNet, tuning: Tuning, specs: list[ArchSpec]) -> None:
-    proposals = TunedProposals(model, tuning)
+def test_what_is_kept_is_gone_on_from(model: MobileNet, tuning: FineTuning, specs: list[ArchSpec]) -> None:
+    proposals = FineTunedProposals(model, tuning)
     accuracies = proposals.estimate(specs)
     kept = proposals.keep(specs[1])
-    assert kept.probability == accuracies[1]
+    assert kept.mean_probability == accuracies[1]
     assert proposals.model.spec == specs[1]
-    assert proposals.judge() == kept
-    again = TunedProposals(proposals.model, tuning, steps_done=1)
+    assert proposals.evaluate() == kept
+    again = FineTunedProposals(proposals.model, tuning, steps_done=1)
     assert np.array_equal(again.estimate(specs[1:2]), proposals.estimate(specs[1:2]))
 
 
-def test_workers_find_the_same(model: MobileNet, tuning: Tuning, specs: list[ArchSpec]) -> None:
-    alone = TunedProposals(model, tuning).estimate(specs)
-    with TunedProposals(model, tuning, workers=2) as proposals:
+def test_workers_find_the_same(model: MobileNet, tuning: FineTuning, specs: list[ArchSpec]) -> None:
+    alone = FineTunedProposals(model, tuning).estimate(specs)
+    with FineTunedProposals(model, tuning, workers=2) as proposals:
         assert np.array_equal(proposals.estimate(specs), alone)
-        assert proposals.keep(specs[2]).probability == alone[2]
+        assert proposals.keep(specs[2]).mean_probability == alone[2]

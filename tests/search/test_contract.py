@@ -4,18 +4,19 @@ import dataclasses
 import functools
 import itertools
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from support.problems import TINY, every_row, problem, real_space
+from support.problems import TINY, every_row, latency_ms, problem, real_space
 
-from nas.arch.space import SearchSpace
+from nas.arch.space import Encoding, SearchSpace
 from nas.errors import NasError
 from nas.names import resolve
-from nas.search.limits import Row
-from nas.search.loop import optimise
-from nas.search.parameters import distributions, params_of, row_of
+from nas.runs.parameters import distributions, encoding_of, params_of
+from nas.search.canonical import CanonicalForm
+from nas.search.loop import run_trials
 from nas.search.problem import Problem
 from nas.search.strategies import STRATEGIES, nsga2
 from nas.search.strategies.base import Strategy
@@ -35,8 +36,14 @@ def strategy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return found
 
 
-def rows_of(case: Problem, strategy: Strategy, trials: int = TRIALS, seed: int = 0, **options: list[Row]) -> list[Row]:
-    return list(optimise(case, strategy, trials=trials, seed=seed, **options))
+CANONICAL = CanonicalForm(TINY)
+
+
+def rows_of(
+    case: Problem, strategy: Strategy, trials: int = TRIALS, seed: int = 0, finished: Sequence[Encoding] = ()
+) -> list[Encoding]:
+    before = [case.evaluate(encoding) for encoding in finished]
+    return [trial.encoding for trial in run_trials(case, strategy, trials=trials, seed=seed, finished=before)]
 
 
 CASES = {"half": 0.4, "tight": 0.1, "measured": 0.15, "free": 2.0, "real": 0.15}  # name -> share of the range
@@ -49,7 +56,7 @@ def case_of(name: str) -> Problem:
 
 
 @functools.cache
-def whole_search(strategy: Strategy) -> list[Row]:
+def whole_search(strategy: Strategy) -> list[Encoding]:
     return rows_of(case_of("measured"), strategy, seed=0)
 
 
@@ -59,12 +66,12 @@ def test_proposals_fit_are_new_and_are_canonical(strategy: Strategy, name: str) 
     rows = rows_of(case, strategy, trials=6 if name == "real" else TRIALS)
     assert len(rows) == (6 if name == "real" else TRIALS)
     assert all(case.fits(row) for row in rows)
-    assert all(case.latency(np.array([row]))[0] <= case.budget_ms for row in rows)
+    assert all(case.latency(np.array([row]))[0] <= case.limit_ms for row in rows)
     specs = case.space.decode([np.array(row) for row in rows])
     assert len({spec.id for spec in specs}) == len(rows)
     assert [tuple(row) for row in case.space.encode(specs).tolist()] == rows
     for row in rows:
-        assert row_of(case.space, params_of(case.space, row)) == row
+        assert encoding_of(case.space, params_of(case.space, row)) == row
 
 
 def test_one_sequence_a_seed(strategy: Strategy) -> None:
@@ -87,7 +94,7 @@ def test_a_small_space_is_searched_to_its_end(strategy: Strategy) -> None:
     space = dataclasses.replace(TINY, stages=stages).at([(1.0, 32), (2.0, 32)])
     case = problem(space, 0.3)
     rows = every_row(space)
-    fitting = {spec.id for spec in space.decode(rows[case.latency(rows) <= case.budget_ms])}
+    fitting = {spec.id for spec in space.decode(rows[case.latency(rows) <= case.limit_ms])}
     assert 10 < len(fitting) < len(rows)
     found = rows_of(case, strategy, trials=len(rows) + 10)
     assert len(found) == len(fitting)
@@ -107,9 +114,9 @@ def test_a_space_of_one_network(strategy: Strategy) -> None:
 def test_none_is_worse_than_chance(strategy: Strategy) -> None:
     """The best of some 40 networks; what is far below chance is broken."""
     case = case_of("measured")
-    best = max(case.score(np.array(rows_of(case, strategy, trials=40))))
-    times, scores = case.latency(ROWS), case.score(ROWS)
-    fitting = np.sort(scores[times <= case.budget_ms])
+    best = max(case.additive(np.array(rows_of(case, strategy, trials=40))))
+    times, scores = case.latency(ROWS), case.additive(ROWS)
+    fitting = np.sort(scores[times <= case.limit_ms])
     share = np.searchsorted(fitting, best) / len(fitting)
     assert share > 0.93
     if strategy is EXACT:
@@ -121,17 +128,17 @@ def test_none_is_worse_than_chance(strategy: Strategy) -> None:
 
 def test_exact_begins_with_the_optimum_of_each_scale() -> None:
     case = case_of("measured")
-    first = rows_of(case, EXACT, trials=len(case.fitting_variants))
-    times, scores = case.latency(ROWS), case.score(ROWS)
-    for row, variant in zip(first, case.fitting_variants, strict=True):
-        best = scores[(ROWS[:, 0] == variant) & (times <= case.budget_ms)].max()
-        assert case.score(np.array([row]))[0] == pytest.approx(best, abs=1e-6)
+    first = rows_of(case, EXACT, trials=len(case.feasible_variants))
+    times, scores = case.latency(ROWS), case.additive(ROWS)
+    for row, variant in zip(first, case.feasible_variants, strict=True):
+        best = scores[(ROWS[:, 0] == variant) & (times <= case.limit_ms)].max()
+        assert case.additive(np.array([row]))[0] == pytest.approx(best, abs=1e-6)
 
 
 def test_exact_then_follows_the_front_down() -> None:
     case = problem(TINY.at([(1.0, 64)]), 0.8)
     rows = np.array(rows_of(case, EXACT, trials=12))
-    times, scores = case.latency(rows), case.score(rows)
+    times, scores = case.latency(rows), case.additive(rows)
     assert times.max() == times[0]
     assert scores.max() == scores[0]
     assert spearmanr(times, range(12)).statistic < -0.8
@@ -148,7 +155,7 @@ def test_evolution_draws_at_random_until_there_is_a_population() -> None:
     case = case_of("free")
     rows = rows_of(case, EVOLUTION, trials=130)
     assert rows[:TRIALS] == rows_of(case, RANDOM)
-    scores = case.score(np.array(rows))
+    scores = case.additive(np.array(rows))
     assert scores[100:].mean() > scores[:100].mean() + scores[:100].std(), "the winners' children are no better"
     assert rows_of(case, EVOLUTION, trials=130, finished=rows[:110]) == rows[110:]
 
@@ -159,9 +166,9 @@ def test_evolution_draws_at_random_until_there_is_a_population() -> None:
 def test_a_budget_that_nothing_fits_is_refused_with_the_fastest() -> None:
     case = problem(TINY, 0.0)
     fastest = case.latency(ROWS).min()
-    assert case.budget_ms == fastest
+    assert case.limit_ms == fastest
     with pytest.raises(NasError, match=rf"the fastest takes {fastest:.3g} ms") as error:
-        case.with_budget(fastest * (1 - 1e-12))
+        case.with_limit(fastest * (1 - 1e-12))
     assert "tiny" in str(error.value)
 
 
@@ -171,10 +178,10 @@ def test_the_fastest_network_is_reached_from_anywhere(noise: float) -> None:
     case = problem(TINY, 0.0, noise)
     times = case.latency(ROWS)
     assert case._fastest_ms.min() == pytest.approx(times.min())
-    fastest = {tuple(row) for row in ROWS[times <= case.budget_ms].tolist()}
+    fastest = {tuple(row) for row in ROWS[times <= case.limit_ms].tolist()}
     for seed in range(100):
         rng = random.Random(seed)
-        assert case.canonical(case.random_row(rng)) in {case.canonical(row) for row in fastest}
+        assert CANONICAL(case.sampler.sample(rng)) in {CANONICAL(row) for row in fastest}
 
 
 def test_what_fits_is_left_alone() -> None:
@@ -182,16 +189,16 @@ def test_what_fits_is_left_alone() -> None:
     canonical = {tuple(row) for row in TINY.encode(TINY.decode(ROWS[::97])).tolist()}
     kept = [row for row in canonical if case.fits(row)]
     assert len(kept) > 20
-    assert all(case.fitted(row, random.Random(0)) == row for row in kept)
+    assert all(case.sampler.repair(row, random.Random(0)) == row for row in kept)
 
 
 def test_repair_reaches_all_of_a_small_space() -> None:
     """What is made to fit is not always the same few networks."""
     case = problem(TINY, 0.1)
     times = case.latency(ROWS)
-    fitting = {case.canonical(tuple(row)) for row in ROWS[times <= case.budget_ms].tolist()}
+    fitting = {CANONICAL(tuple(row)) for row in ROWS[times <= case.limit_ms].tolist()}
     rng = random.Random(0)
-    drawn = {case.random_row(rng) for _ in range(1_000)}
+    drawn = {case.sampler.sample(rng) for _ in range(1_000)}
     assert drawn <= fitting
     assert len(drawn) > min(0.25 * len(fitting), 300)
 
@@ -200,9 +207,12 @@ def test_canonical_rows_are_those_of_encode() -> None:
     case = problem(TINY, 1.0)
     rows = [tuple(row) for row in ROWS[::61].tolist()]
     encoded = [tuple(row) for row in TINY.encode(TINY.decode([np.array(row) for row in rows])).tolist()]
-    assert [case.canonical(row) for row in rows] == encoded
+    assert [CANONICAL(row) for row in rows] == encoded
     assert sum(one != other for one, other in zip(rows, encoded, strict=True)) > 10
-    same = [(case.latency_ms(one), case.latency_ms(other)) for one, other in zip(rows, encoded, strict=True)]
+    same = [
+        (latency_ms(case.latency, one), latency_ms(case.latency, other))
+        for one, other in zip(rows, encoded, strict=True)
+    ]
     assert all(one == other for one, other in same), "one network, two prices"
 
 
@@ -224,7 +234,7 @@ def test_parameters_are_the_genes(space: SearchSpace) -> None:
     for row in rows:
         params = params_of(space, row)
         assert list(params) == list(decisions)
-        assert row_of(space, params) == row
+        assert encoding_of(space, params) == row
         assert all(decisions[name]._contains(decisions[name].to_internal_repr(value)) for name, value in params.items())
     for one, other in itertools.combinations(rows[:30], 2):
         assert (params_of(space, one) == params_of(space, other)) == (one == other)

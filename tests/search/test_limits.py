@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 from support.problems import TINY as LARGER
-from support.problems import every_row, latency, problem, score
+from support.problems import estimates_of, every_row, latency, problem, score
 
 from nas.arch.additive import AdditiveModel, Pair, can_follow
 from nas.arch.cost import count_cost
@@ -16,9 +16,11 @@ from nas.arch.loading import load_space
 from nas.arch.space import SearchSpace
 from nas.errors import NasError
 from nas.names import resolve
+from nas.search.canonical import CanonicalForm
+from nas.search.extremes import fastest_ms, slowest_ms
 from nas.search.limits import Limit, cost_limits
-from nas.search.loop import optimise
-from nas.search.problem import Problem, fastest_ms, slowest_ms
+from nas.search.loop import run_trials
+from nas.search.problem import Problem
 from nas.search.solver import ranking, solve
 from nas.search.strategies import STRATEGIES, nsga2
 from nas.search.strategies.base import Strategy
@@ -27,6 +29,7 @@ from nas.search.strategies.base import Strategy
 TINY = dataclasses.replace(LARGER, stages=(dataclasses.replace(LARGER.stages[0], depths=(1, 2)), *LARGER.stages[1:]))
 ROWS = every_row(TINY)
 WITHIN = 1e-6
+CANONICAL = CanonicalForm(TINY)
 
 
 @functools.cache
@@ -91,14 +94,14 @@ def test_exact_finds_what_trying_every_network_finds(case: tuple[float, float, f
     made = limited(*case)
     fits = np.all([limit(ROWS) <= limit.most for limit in made.limits], axis=0)
     assert 0 < fits.sum() < 0.9 * len(ROWS)
-    scores = made.score(ROWS)
+    scores = made.additive(ROWS)
     for variant in range(len(TINY.variants)):
         own = fits & (ROWS[:, 0] == variant)
-        assert own.any() == (variant in made.fitting_variants)
+        assert own.any() == (variant in made.feasible_variants)
         optimum = solve(score(TINY), made.limits, variant)
         assert (optimum is not None) == own.any()
         if optimum is not None:
-            assert made.fits(optimum.row)
+            assert made.fits(optimum.encoding)
             assert optimum.score == pytest.approx(scores[own].max(), abs=WITHIN)
 
 
@@ -110,9 +113,9 @@ def test_strategies_keep_all_limits(
     monkeypatch.setattr(nsga2, "POPULATION", 6)
     strategy: Strategy = resolve("strategy", name, STRATEGIES)
     made = limited(*case)
-    rows = list(optimise(made, strategy, trials=12, seed=0))
+    rows = [trial.encoding for trial in run_trials(made, strategy, trials=12, seed=0)]
     fitting = np.all([limit(ROWS) <= limit.most for limit in made.limits], axis=0)
-    unique = {made.canonical(tuple(row)) for row in ROWS[fitting][:40].tolist()}
+    unique = {CANONICAL(tuple(row)) for row in ROWS[fitting][:40].tolist()}
     assert len(set(rows)) == len(rows) >= min(12, len(unique))
     for spec in TINY.decode([np.array(row) for row in rows]):
         cost = count_cost(spec)
@@ -124,9 +127,9 @@ def test_repair_is_varied_under_every_limit() -> None:
     for case in CASES:
         made = limited(*case)
         fits = np.all([limit(ROWS) <= limit.most for limit in made.limits], axis=0)
-        fitting = {made.canonical(tuple(row)) for row in ROWS[fits].tolist()}
+        fitting = {CANONICAL(tuple(row)) for row in ROWS[fits].tolist()}
         rng = random.Random(0)
-        drawn = {made.random_row(rng) for _ in range(150)}
+        drawn = {made.sampler.sample(rng) for _ in range(150)}
         assert drawn <= fitting
         assert len(drawn) > min(0.2 * len(fitting), 50), case
 
@@ -145,7 +148,7 @@ def test_a_limit_that_nothing_keeps_names_the_smallest_value() -> None:
     assert fastest_ms(case.latency, few) == pytest.approx(times[params == params.min()].min())
     assert fastest_ms(case.latency, few) > times.min()
     with pytest.raises(NasError, match=r"with at most .* parameters is as fast as .* ms; the fastest takes"):
-        Problem(TINY, case.latency, case.score, float(times.min()), others=few)
+        Problem(TINY, case.latency, case.estimate, float(times.min()), others=few)
 
 
 # Pairs ------------------------------------------------------------------------------------------------
@@ -205,10 +208,11 @@ def test_the_fastest_network_is_found_with_pairs() -> None:
 def test_strategies_keep_a_budget_with_pairs(name: str) -> None:
     space = TINY.at([(2.0, 32)])  # where a network has one row, whatever its made-up corrections are
     prices, worth = paired(space, size=0.1), score(space)
-    case = Problem(space, prices, worth, float(np.quantile(prices(every_row(space)), 0.05)), worth)
-    rows = list(optimise(case, resolve("strategy", name, STRATEGIES), trials=15, seed=0))
+    case = Problem(space, prices, estimates_of(worth), float(np.quantile(prices(every_row(space)), 0.05)), worth)
+    strategy = resolve("strategy", name, STRATEGIES)
+    rows = [trial.encoding for trial in run_trials(case, strategy, trials=15, seed=0)]
     assert len(set(rows)) == 15
-    assert (prices(np.array(rows)) <= case.budget_ms).all()
+    assert (prices(np.array(rows)) <= case.limit_ms).all()
 
 
 # Runners-up -------------------------------------------------------------------------------------------
@@ -218,20 +222,20 @@ def test_strategies_keep_a_budget_with_pairs(name: str) -> None:
 def test_the_ranking_is_that_of_all_networks(case: tuple[float, float, float]) -> None:
     made = limited(*case)
     fits = np.all([limit(ROWS) <= limit.most for limit in made.limits], axis=0)
-    scores = {made.canonical(tuple(row)): value for row, value in
-              zip(ROWS[fits].tolist(), made.score(ROWS[fits]), strict=True)}  # fmt: skip
+    scores = {CANONICAL(tuple(row)): value for row, value in
+              zip(ROWS[fits].tolist(), made.additive(ROWS[fits]), strict=True)}  # fmt: skip
     wanted = sorted(scores.values(), reverse=True)[:12]
-    best = list(itertools.islice(made.best(), 12))
+    best = list(itertools.islice(ranking(made.additive, made.limits, made.feasible_variants), 12))
     assert [optimum.score for optimum in best] == pytest.approx(wanted, abs=WITHIN)
-    assert len({optimum.row for optimum in best}) == 12
-    assert all(made.fits(optimum.row) for optimum in best)
-    raw = list(itertools.islice(ranking(score(TINY), made.limits, made.fitting_variants), 12))
-    assert len({optimum.row for optimum in raw}) == 12
+    assert len({optimum.encoding for optimum in best}) == 12
+    assert all(made.fits(optimum.encoding) for optimum in best)
+    raw = list(itertools.islice(ranking(score(TINY), made.limits, made.feasible_variants), 12))
+    assert len({optimum.encoding for optimum in raw}) == 12
 
 
 def test_a_small_space_is_ranked_to_its_end() -> None:
     stages = tuple(dataclasses.replace(stage, kernels=(3,), expansions=(2,)) for stage in TINY.stages)
     space = dataclasses.replace(TINY, stages=stages).at([(1.0, 32)])
     case = problem(space, 0.5)
-    fitting = {case.canonical(tuple(row)) for row in every_row(space).tolist() if case.fits(tuple(row))}
-    assert {optimum.row for optimum in case.best()} == fitting
+    fitting = {CANONICAL(tuple(row)) for row in every_row(space).tolist() if case.fits(tuple(row))}
+    assert {optimum.encoding for optimum in ranking(case.additive, case.limits, case.feasible_variants)} == fitting

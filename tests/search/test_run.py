@@ -1,7 +1,7 @@
 """Whole searches on a machine that is known, in a space of few choices: a second each."""
 
-import json
 import random
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from support import synthetic
-from support.searching import BUDGET_MS, Told, co_runs, found, manifest, request, rows, whole_ms
+from support.fine_view import in_fine_view
+from support.searching import BUDGET_MS, Told, co_runs, found, record, request, result, rows, whole_ms
 from support.synthetic import Machine, network_ms
 
 from nas.accuracy.imagenet_prior import ImageNetPrior
@@ -24,15 +26,17 @@ from nas.errors import NasError
 from nas.latency import measuring
 from nas.latency.fidelity import covered_variants
 from nas.latency.measuring import new_table
-from nas.latency.predictor import NOISE, LatencyPredictor, open_table
+from nas.latency.predictor import LatencyPredictor, open_table
 from nas.latency.table import LatencyTable, space_parts
 from nas.report.writing import write_report
-from nas.runs.folder import RunFolder
-from nas.search import stages
-from nas.search.request import SMALL_SHARE, Request
-from nas.search.results import published_networks
+from nas.runs.folder import RunFolder, new_record
+from nas.runs.record import Trial
+from nas.runs.target import MARGIN, Target
+from nas.search import trials
+from nas.search.comparison import published_networks
+from nas.search.context import SearchContext
+from nas.search.request import SMALL_SHARE, SearchRequest, targets_of
 from nas.search.run import search
-from nas.search.stages import Search
 
 # What is left behind ----------------------------------------------------------------------------------
 
@@ -43,32 +47,33 @@ def test_a_run_is_whole_and_agrees_with_itself(machine: Machine, strategy: str) 
     run = search(request(strategy=strategy), out)
     assert run.path == out
     names = {path.name for path in out.iterdir()}
-    assert names == {"run.json", "study.log", "large.json", "small.json", "trials.csv", "front.csv", "table_rows.csv"}
-    data = manifest(out)
-    assert data == json.loads(json.dumps(run.manifest))
-    assert data["finished"] >= data["created"]
-    assert set(data["roles"]) == {"large", "small"}
-    table = LatencyTable.load(data["table"]["file"])
-    assert data["table"]["rows"] == len(table.rows)
-    assert data["table"]["reference_ms"] == pytest.approx(network_ms(published_spec("mobilenet_v3_large")), rel=1e-4)
-    networks = {network["name"]: network for network in data["networks"]}
+    tables = {"trials.csv", "front.csv", "table_rows.csv"}
+    assert names == {".lock", "run.json", "study.log", "large.json", "small.json", *tables}
+    data = record(out)
+    assert data == run.record
+    assert data.finished >= data.created
+    assert {result.target.name for result in data.targets} == {"large", "small"}
+    table = LatencyTable.load(data.table.file)
+    assert data.table.rows == len(table.rows)
+    assert data.table.reference_ms == pytest.approx(network_ms(published_spec("mobilenet_v3_large")), rel=1e-4)
+    networks = {network.name: network for network in data.networks}
     assert {"found large", "found small", "mobilenet_v3_large", "mobilenet_v3_small"} <= set(networks)
     trials = rows(out / "trials.csv")
     for role, budget_ms in (("large", BUDGET_MS), ("small", 0.5)):
         spec, network, results = found(out)[role], networks[f"found {role}"], load_results(out / f"{role}.json")
-        assert ArchSpec.from_dict(network["spec"]) == spec
-        assert network["measured_ms"] == results["latency"]["measured_ms"]
-        assert network["measured_ms"] == pytest.approx(whole_ms(machine, spec), rel=1e-3)
-        assert network["predicted_ms"] == pytest.approx(network_ms(spec), rel=1e-3)
-        assert sum(ms for _, ms in network["breakdown"]) == pytest.approx(network["predicted_ms"], abs=1e-3)
-        assert network["top1"] == pytest.approx(ImageNetPrior().estimate([spec]).top1[0], abs=1e-3)
-        assert (network["top1_source"], results["accuracy"]["source"]) == ("estimated", "estimated")
-        assert network["measured_ms"] <= budget_ms == results["budget_ms"]
-        assert load_space("few.py").fine_view.contains(spec)
-        own = [row for row in trials if row["role"] == role]
+        assert network.spec == spec
+        assert network.measured_ms == results["latency"]["measured_ms"]
+        assert network.measured_ms == pytest.approx(whole_ms(machine, spec), rel=1e-3)
+        assert network.predicted_ms == pytest.approx(network_ms(spec), rel=1e-3)
+        assert sum(ms for _, ms in network.breakdown) == pytest.approx(network.predicted_ms, abs=1e-3)
+        assert network.estimated_top1 == pytest.approx(ImageNetPrior().estimate([spec]).top1[0], abs=1e-3)
+        assert (network.published_top1, results["accuracy"]["source"]) == (None, "estimated")
+        assert network.measured_ms <= budget_ms == results["budget_ms"]
+        assert in_fine_view(load_space("few.py"), spec)
+        own = [row for row in trials if row["target"] == role]
         assert spec.id in {row["spec_id"] for row in own}
         assert [int(row["number"]) for row in own] == list(range(len(own)))
-        front = [row for row in rows(out / "front.csv") if row["role"] == role]
+        front = [row for row in rows(out / "front.csv") if row["target"] == role]
         assert {row["spec_id"] for row in front} <= {row["spec_id"] for row in own}
         best = max(own, key=lambda row: float(row["top1"]))
         assert best["top1"] in {row["top1"] for row in front}
@@ -81,18 +86,16 @@ def test_a_run_is_whole_and_agrees_with_itself(machine: Machine, strategy: str) 
 def test_published_networks_stand_beside_what_was_found(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.search.run.published_networks", published_networks)
     search(request(only="large"), Path("run"))
-    networks = manifest(Path("run"))["networks"]
-    published = [network for network in networks if network["kind"] == "published"]
+    published = [network for network in record(Path("run")).networks if not network.found]
     assert len(published) > 40
-    assert len({network["name"] for network in published}) == len(published)
-    by_name = {network["name"]: network for network in published}
+    assert len({network.name for network in published}) == len(published)
+    by_name = {network.name: network for network in published}
     large = by_name["mobilenet_v3_large"]
-    assert (large["top1"], large["top1_source"], large["top1_std"]) == (75.2, "published", None)
-    assert large["raw_ms"] is not None, "measured in the same rounds"
-    assert any(n["raw_ms"] is not None for n in published if n["name"].startswith("ofa_"))
+    assert (large.published_top1, large.kind) == (75.2, "published")
+    assert large.raw_ms is not None, "measured in the same rounds"
+    assert any(n.raw_ms is not None for n in published if n.name.startswith("ofa_"))
     for network in published:
-        spec = ArchSpec.from_dict(network["spec"])
-        assert network["measured_ms"] == pytest.approx(whole_ms(machine, spec), rel=1e-3)
+        assert network.measured_ms == pytest.approx(whole_ms(machine, network.spec), rel=1e-3)
 
 
 def test_exact_finds_more_than_chance_and_both_keep_the_budget(machine: Machine) -> None:
@@ -122,12 +125,12 @@ def test_noise_does_not_break_the_budget(machine: Machine) -> None:
     search(request(only="large", strategy="exact"), Path("run"))
     spec = found(Path("run"))["large"]
     assert 0.9 * BUDGET_MS < whole_ms(machine, spec) <= 1.015 * BUDGET_MS
-    assert manifest(Path("run"))["networks"][0]["measured_ms"] <= BUDGET_MS
+    assert record(Path("run")).networks[0].measured_ms <= BUDGET_MS
 
 
 def test_a_second_search_measures_only_what_is_new(machine: Machine) -> None:
     search(request(only="large"), Path("one"))
-    rows_before = set(LatencyTable.load(manifest(Path("one"))["table"]["file"]).rows)
+    rows_before = set(LatencyTable.load(record(Path("one")).table.file).rows)
     machine.compiled.clear()
     search(request(only="large", budget_ms=0.75), Path("two"))
     measured = set(machine.compiled)
@@ -164,8 +167,8 @@ def test_the_smallest_feasible_budget_is_feasible(machine: Machine) -> None:
         search(request(budget_ms=0.1, only="large"), Path("run"))
     named = float(str(error.value).partition("--budget-ms ")[2].split()[0])
     low, _ = ends_ms(machine)
-    assert named >= low / (1 - NOISE)
-    for number, budget_ms in enumerate((named, 1.0001 * low / (1 - NOISE))):
+    assert named >= low / (1 - MARGIN)
+    for number, budget_ms in enumerate((named, 1.0001 * low / (1 - MARGIN))):
         out = Path(f"run{number}")
         search(request(budget_ms=budget_ms, only="large"), out)
         assert whole_ms(machine, found(out)["large"]) <= budget_ms
@@ -189,8 +192,7 @@ def test_a_budget_above_the_range_gives_the_best_network_and_says_so(machine: Ma
     told = Told()
     search(request(budget_ms=50.0, only="large", strategy="exact"), Path("run"), console=told)
     assert any("does not bind" in line for line in told.lines)
-    data = manifest(Path("run"))
-    assert data["roles"]["large"]["binds"] is False
+    assert result(Path("run")).binds is False
     space, prior = load_space("few.py"), ImageNetPrior()
     best = max(prior.estimate([space.sample(random.Random(seed)) for seed in range(300)]).top1)
     assert prior.estimate([found(Path("run"))["large"]]).top1[0] >= best
@@ -204,12 +206,12 @@ def test_the_range_is_said_before_the_search(machine: Machine) -> None:
     text = "\n".join(told.lines)
     assert f"spans {low:.2f} to {high:.2f} ms" in text
     assert f"published mobilenet_v3_large: {network_ms(published_spec('mobilenet_v3_large')):.2f} ms" in text
-    assert manifest(Path("run"))["roles"]["large"]["feasible_ms"] == pytest.approx([low, high], rel=1e-5)
+    assert result(Path("run")).feasible_ms == pytest.approx([low, high], rel=1e-5)
 
 
 def test_smalls_budget_is_its_share_of_larges() -> None:
     def budgets(**changes: Any) -> list[float]:
-        return list(Request(budget_ms=10.0, **changes).budgets.values())
+        return [target.budget_ms for target in targets_of((10.0,), **changes)]
 
     assert budgets() == [10.0, pytest.approx(10 * 15.8 / 51)] == [10.0, 10 * SMALL_SHARE]
     assert budgets(small_budget_ms=4.0) == [10.0, 4.0]
@@ -219,20 +221,17 @@ def test_smalls_budget_is_its_share_of_larges() -> None:
 @pytest.mark.parametrize("role", ["large", "small"])
 def test_one_role_alone(machine: Machine, role: str) -> None:
     search(request(only=role, small_budget_ms=None), Path("run"))
-    assert set(manifest(Path("run"))["roles"]) == {role}
+    assert [result.target.name for result in record(Path("run")).targets] == [role]
     assert sorted(path.name for path in Path("run").glob("[ls]*.json")) == [f"{role}.json"]
-    assert {row["role"] for row in rows(Path("run/trials.csv"))} == {role}
+    assert {row["target"] for row in rows(Path("run/trials.csv"))} == {role}
 
 
 def test_widths_and_resolutions_can_be_asked_for(machine: Machine) -> None:
-    search(request(only="large", budget_ms=0.5, width=(0.75,), resolution=(96, 128)), Path("run"))
-    assert {tuple(variant) for variant in manifest(Path("run"))["roles"]["large"]["variants"]} <= {
-        (0.75, 96),
-        (0.75, 128),
-    }
+    search(request(only="large", budget_ms=0.5, widths=(0.75,), resolutions=(96, 128)), Path("run"))
+    assert set(result(Path("run")).variants) <= {(0.75, 96), (0.75, 128)}
     for changes, message in (
-        ({"width": (0.9,)}, r"no width 0\.9; it has 0\.75, 1"),
-        ({"resolution": (100,)}, "no resolution 100; it has 96, 128"),
+        ({"widths": (0.9,)}, r"no width 0\.9; it has 0\.75, 1"),
+        ({"resolutions": (100,)}, "no resolution 100; it has 96, 128"),
     ):
         with pytest.raises(NasError, match=message):
             search(request(**changes), Path("other"))
@@ -250,7 +249,7 @@ def test_budgets_that_are_no_budgets(machine: Machine, budget: float) -> None:
 
 def test_a_budget_that_only_the_fastest_network_keeps(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is predicted over the budget, and by a sum in another order a last bit over the limit that is set for it."""
-    monkeypatch.setattr(stages, "SEEDS", 0)  # or trimming makes another, as fast and better, of a network above it
+    monkeypatch.setattr(trials, "SEEDS", 0)  # or trimming makes another, as fast and better, of a network above it
     plain = {published_spec("mobilenet_v3_large").id, *co_runs()}
     machine.whole = lambda spec: 1.0 if spec.id in plain else 0.97
     predict_ms = LatencyTable.predict_ms
@@ -269,7 +268,7 @@ def test_the_table_that_is_named_is_used_and_filled(machine: Machine) -> None:
     (file,) = Path("tables").iterdir()
     search(request(only="large", table=str(file)), Path("two"))
     assert not Path("latency_tables").exists()
-    assert manifest(Path("two"))["table"]["file"] == str(file)
+    assert record(Path("two")).table.file == str(file)
     with pytest.raises(NasError, match="no such file"):
         search(request(table="tables/none.json"), Path("three"))
 
@@ -291,13 +290,12 @@ def test_other_tables_are_refused(machine: Machine) -> None:
 
 
 def test_a_table_of_other_classes_prices_their_networks(machine: Machine) -> None:
-    table = new_table(synthetic.made_runtime())
-    table.num_classes = 10
-    prices, space = LatencyPredictor(table, Silent(), file="ten.json"), load_space("few.py").at([(0.75, 96)])
-    prices.measure_space(space, "rows")
+    table = new_table(synthetic.made_runtime(), 10, "ten.json")
+    prices, space = LatencyPredictor(table, Silent()), load_space("few.py").at([(0.75, 96)])
+    prices.fill_space(space, "rows")
     spec = space.sample(random.Random(0))
-    assert prices.predicted_ms([spec])[0] == pytest.approx(network_ms(spec, 10), rel=1e-3)
-    assert prices.whole_ms([spec], "whole")[0] == pytest.approx(network_ms(spec, 10) * machine.whole(spec), rel=1e-3)
+    assert prices.predict_ms([spec])[0] == pytest.approx(network_ms(spec, 10), rel=1e-3)
+    assert prices.measured_ms([spec], "whole")[0] == pytest.approx(network_ms(spec, 10) * machine.whole(spec), rel=1e-3)
     rows = LatencyTable.load("ten.json").rows
     assert not [key for key in rows if "n1000" in key]
     assert len([key for key in rows if key.startswith("head")]) == 1
@@ -320,7 +318,7 @@ def others(machine: Machine) -> LatencyTable:
     return table
 
 
-def elsewhere(**changes: Any) -> Request:
+def elsewhere(**changes: Any) -> SearchRequest:
     plain: dict[str, Any] = {"only": "large", "table": "other.json", "allow_other_device": True, "strategy": "exact"}
     return request(**plain | changes)
 
@@ -337,16 +335,16 @@ def test_a_table_of_another_device_is_searched_without_measuring(
     assert Path("other.json").read_bytes() == before
     note = "latencies are predicted, not measured: the table is of another device, Another CPU"
     assert f"note: {note}" in told.lines
-    data, spec = manifest(out), found(out)["large"]
+    data, spec = record(out), found(out)["large"]
     predicted = others.predict_ms([spec])[0]
     assert 0.9 * BUDGET_MS < predicted <= BUDGET_MS
-    assert data["notes"] == [note]
-    assert data["table"]["other_device"] is True
-    assert data["machine"]["cpu"] != data["table"]["device"] == "Another CPU"
-    network = data["networks"][0]
-    assert (network["measured_ms"], network["raw_ms"], network["quartiles_ms"]) == (None, None, None)
-    assert network["predicted_ms"] == pytest.approx(predicted, abs=1e-4)
-    published = {n["name"]: n["measured_ms"] for n in data["networks"] if n["kind"] == "published"}
+    assert data.notes == (note,)
+    assert data.table.other_device is True
+    assert data.machine.cpu != data.table.device == "Another CPU"
+    network = data.networks[0]
+    assert (network.measured_ms, network.raw_ms, network.quartiles_ms) == (None, None, None)
+    assert network.predicted_ms == pytest.approx(predicted, abs=1e-4)
+    published = {n.name: n.measured_ms for n in data.networks if not n.found}
     assert published["mobilenet_v3_large"] == pytest.approx(network_ms(published_spec("mobilenet_v3_large")), rel=1e-3)
     results = load_results(out / "large.json")
     assert results["notes"] == [note]
@@ -377,10 +375,10 @@ def test_only_what_another_devices_table_has_is_searched(others: LatencyTable) -
     others.save("other.json")
     told = Told()
     low, high = others.predict_ms([space.smallest(one), space.largest(one)])
-    data = manifest(search(elsewhere(budget_ms=float(low + high) / 2), Path("here"), console=told).path)
-    assert data["roles"]["large"]["variants"] == [list(one)]
+    data = search(elsewhere(budget_ms=float(low + high) / 2), Path("here"), console=told).record
+    assert data.targets[0].variants == (one,)
     assert f"other.json has all rows of 1 of the {len(space.variants)} variants of few" in told.lines
-    assert [network["name"] for network in data["networks"]] == ["found large"], "no published one can be priced"
+    assert [network.name for network in data.networks] == ["found large"], "no published one can be priced"
     with pytest.raises(NasError, match=r"no network of few is as fast as 0\.1 ms on that device"):
         search(elsewhere(budget_ms=0.1), Path("none"))
     lost = next(key for key in keys if key.startswith("mbconv"))
@@ -393,10 +391,10 @@ def test_only_what_another_devices_table_has_is_searched(others: LatencyTable) -
 
 def test_ones_own_table_is_measured_for_whatever_is_allowed(machine: Machine) -> None:
     out = search(request(only="large", allow_other_device=True), Path("one")).path
-    data = manifest(out)
-    assert data["table"]["other_device"] is False
-    assert data["notes"] == []
-    assert data["networks"][0]["measured_ms"] is not None
+    data = record(out)
+    assert data.table.other_device is False
+    assert data.notes == ()
+    assert data.networks[0].measured_ms is not None
     with pytest.raises(NasError, match=r"begun with --allow-other-device, not without --allow-other-device"):
         search(request(only="large"), out, resume=True)
 
@@ -409,8 +407,8 @@ def test_int8_is_said_wherever_a_figure_stands(machine: Machine) -> None:
     out = search(request(only="large", precision="int8"), Path("one"), console=told).path
     note = "latencies are those of int8; accuracies are still estimates for float32"
     assert told.lines.count(f"note: {note}") == 1
-    assert manifest(out)["notes"] == load_results(out / "large.json")["notes"] == [note]
-    assert manifest(out)["table"]["precision"] == "int8"
+    assert list(record(out).notes) == load_results(out / "large.json")["notes"] == [note]
+    assert record(out).table.precision == "int8"
     (file,) = Path("latency_tables").iterdir()
     assert file.name.endswith("-t1-int8.json")
     page = write_report(out).read_text(encoding="utf-8")
@@ -419,12 +417,12 @@ def test_int8_is_said_wherever_a_figure_stands(machine: Machine) -> None:
 
 
 def test_threads_beyond_the_cores_are_warned_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.latency.predictor.allowed_cores", lambda: [0, 1])
-    for threads, warnings in ((2, 0), (3, 1)):
+    monkeypatch.setattr("nas.latency.predictor.usable_cores", lambda: 2)
+    for threads, warned in ((2, 0), (3, 1)):
         told = Told()
         table = open_table(None, "synthetic", threads, told)
         assert table.runtime.threads == threads
-        assert sum("warning: 3 threads" in line for line in told.lines) == len(told.lines) == warnings
+        assert sum("warning: 3 threads" in line for line in told.lines) == len(told.lines) == warned
 
 
 # Stopped and resumed ----------------------------------------------------------------------------------
@@ -452,8 +450,7 @@ class Stopping(Silent):
 
 
 def outcome(folder: Path) -> tuple[dict[str, ArchSpec], list[str], dict[str, Any]]:
-    networks = manifest(folder)["networks"]
-    figures = {n["name"]: (n["measured_ms"], n["predicted_ms"], n["top1"]) for n in networks}
+    figures = {n.name: (n.measured_ms, n.predicted_ms, n.estimated_top1) for n in record(folder).networks}
     return found(folder), [row["spec_id"] for row in rows(folder / "trials.csv")], figures
 
 
@@ -491,20 +488,22 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_was(
 
 def test_what_was_logged_after_an_attempt_is_no_candidate_of_it(machine: Machine) -> None:
     """Or a resumed run would choose among more than the uninterrupted one did."""
-    run = RunFolder(Path("run"), {}, "python -m nas.search", resume=False)
-    table = new_table(synthetic.made_runtime())
-    found = Search(request(), LatencyPredictor(table, Silent()), ImageNetPrior(), run, Silent())
+    folder = RunFolder.begin(Path("run"), new_record("nas", {}))
+    table, target = new_table(synthetic.made_runtime()), Target("large", 1.0)
+    context = SearchContext(request(), LatencyPredictor(table, Silent()), ImageNetPrior(), folder, Silent())
     space = load_space("few.py")
-    stages = [*found.stages(0), *found.stages(1), "finalist"]
+    stages = [*trials.stages_of("random", 0), *trials.stages_of("random", 1), "finalist"]
     specs = [space.sample(random.Random(seed)) for seed in range(len(stages) + 1)]
     for index, (stage, spec) in enumerate(zip([*stages, stages[0]], specs, strict=True)):
-        run.log("large", stage, spec, 1.0 if index < len(stages) else 9.0, 70.0 + index, 1.0)
-    run.log("small", stages[0], specs[0], 1.0, 99.0, 1.0)
+        latency_ms = 1.0 if index < len(stages) else 9.0
+        folder.log("large", stage, Trial(None, spec, 70.0 + index, 1.0, latency_ms, 70.0 + index))
+    folder.log("small", stages[0], Trial(None, specs[0], 99.0, 1.0, 1.0, 99.0))
     for attempt in (0, 1):
         wanted = specs[: 3 * (attempt + 1)][::-1]
-        assert [trial.spec for trial in found.candidates("large", 1.0, attempt)] == wanted
-    assert found.candidates("large", 0.9, 1) == []
-    assert found.candidates("large", 9.0, 0)[0].spec == specs[-1]
+        found = trials.candidates(context, target, 1.0, attempt)
+        assert [logged.trial.spec for logged in found] == wanted
+    assert trials.candidates(context, target, 0.9, 1) == []
+    assert trials.candidates(context, target, 9.0, 0)[0].trial.spec == specs[-1]
 
 
 def _without_table() -> None:
@@ -556,6 +555,23 @@ def test_a_run_is_not_overwritten(machine: Machine) -> None:
     with pytest.raises(NasError, match=r"begun with --budget-ms 0\.7, not with --budget-ms 0\.8"):
         search(request(only="large", budget_ms=0.8), Path("run"), resume=True)
     assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
+
+
+def test_a_run_does_not_resume_on_an_edited_space(machine: Machine) -> None:
+    """Networks of two spaces would mix in it."""
+    search(request(only="large"), Path("run"))
+    text = Path("few.py").read_text(encoding="utf-8")
+    Path("few.py").write_text(text.replace("kernels=(3, 5)", "kernels=(3, 7)"), encoding="utf-8")
+    with pytest.raises(NasError, match=r"begun with --large-space few\.py \(\w+\), not with --large-space few\.py \("):
+        search(request(only="large"), Path("run"), resume=True)
+    Path("few.py").write_text(text, encoding="utf-8")
+    search(request(only="large"), Path("run"), resume=True)
+
+
+def test_optunas_messages_are_left_as_they_were(machine: Machine) -> None:
+    before = optuna.logging.get_verbosity(), list(warnings.filters)
+    search(request(only="large", workers=1, storage="sqlite:///s.db", study="s", trials=2), Path("run"))
+    assert (optuna.logging.get_verbosity(), list(warnings.filters)) == before
 
 
 def test_what_was_measured_before_a_stop_is_kept(machine: Machine) -> None:

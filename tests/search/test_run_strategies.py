@@ -21,9 +21,10 @@ from nas.errors import NasError
 from nas.latency.measuring import new_table
 from nas.latency.predictor import LatencyPredictor
 from nas.latency.table import LatencyTable
-from nas.report.figures import diagram_figure
+from nas.report.plots.diagram import diagram_data
 from nas.report.writing import write_report
 from nas.runs.reading import load_run
+from nas.search.request import targets_of
 from nas.search.run import search
 from nas.search.workers import WORKER, open_study
 
@@ -84,9 +85,8 @@ def test_a_limit_that_nothing_keeps_names_the_smallest_that_can_be_kept(machine:
 
 def test_limits_and_costs_are_those_of_the_tables_classes(machine: Machine) -> None:
     space = load_space("few.py")
-    table = new_table(synthetic.made_runtime())
-    table.num_classes = 10
-    LatencyPredictor(table, Silent(), file="ten.json").measure_space(space.at([(0.75, 96)]), "rows")
+    table = new_table(synthetic.made_runtime(), 10, "ten.json")
+    LatencyPredictor(table, Silent()).fill_space(space.at([(0.75, 96)]), "rows")
     least = min(count_cost(space.smallest(variant), 10).params for variant in space.variants)
     with pytest.raises(NasError, match=f"few has at most 0.01M parameters; .* --max-params {least}$"):
         search(exact(max_params=10_000, table="ten.json"), Path("run"))
@@ -96,17 +96,17 @@ def test_limits_and_costs_are_those_of_the_tables_classes(machine: Machine) -> N
     assert (results["cost"]["params"], results["cost"]["conv_macs"]) == (least, cost.conv_macs)
     assert results["cost"]["memory_bytes"] == cost.memory_bytes
     assert results["notes"] == ["latencies, parameters and memory are those of networks with 10 classes"]
-    for network in run.manifest["networks"]:
-        own = count_cost(ArchSpec.from_dict(network["spec"]), 10)
-        assert (network["macs"], network["params"]) == (own.macs, own.params)
+    for network in run.record.networks:
+        own = count_cost(network.spec, 10)
+        assert (network.macs, network.params) == (own.macs, own.params)
     for row in rows(Path("run/trials.csv")):
         assert int(row["params"]) == least
-    boxes = diagram_figure(load_run(Path("run")), "large").boxes
+    boxes = diagram_data(load_run(Path("run")), "large").boxes
     assert boxes[-1].out == 10
 
 
 def test_limits_that_leave_nothing_within_the_budget_say_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.search.stages.fastest_ms", lambda prices, limits: 0.9)
+    monkeypatch.setattr("nas.search.proof.fastest_ms", lambda latency, limits: 0.9)
     with pytest.raises(NasError, match=r"few that keeps the other limits is as fast as 0\.\d+ ms, .* some 0\.9 ms"):
         search(exact(max_params=1_300_000), Path("run"))
 
@@ -115,11 +115,11 @@ def test_a_limit_that_leaves_only_fast_networks_is_not_searched_again(machine: M
     """No attempt finds a network as slow as the budget allows."""
     space = load_space("few.py")
     least = min(count_cost(space.smallest(variant)).params for variant in space.variants)
-    roles = search(exact(max_params=least, width=(0.75,)), Path("run")).manifest["roles"]
+    (searched,) = search(exact(max_params=least, widths=(0.75,)), Path("run")).record.targets
     spec = found(Path("run"))["large"]
     assert count_cost(spec).params == least
-    assert whole_ms(machine, spec) < 0.9 * 0.7 < 0.7 < roles["large"]["feasible_ms"][1]
-    assert len(roles["large"]["corrections"]) == 1
+    assert whole_ms(machine, spec) < 0.9 * 0.7 < 0.7 < searched.feasible_ms[1]
+    assert len(searched.corrections) == 1
 
 
 # The proven optimum -----------------------------------------------------------------------------------
@@ -128,24 +128,25 @@ def test_a_limit_that_leaves_only_fast_networks_is_not_searched_again(machine: M
 @pytest.mark.parametrize("strategy", ["exact", "random"])
 def test_the_proven_optimum_stands_beside_what_a_loop_found(machine: Machine, strategy: str) -> None:
     run = search(exact(strategy=strategy), Path("run"))
-    told = run.manifest["roles"]["large"]["optimum"]
-    loop, proven = told["loop"], told["proven"]
-    assert loop["strategy"] == ("tpe" if strategy == "exact" else "random")
+    optimum = run.record.targets[0].optimum
+    loop, best = optimum.loop, optimum.best
+    assert loop.strategy == ("tpe" if strategy == "exact" else "random")
     trials = rows(Path("run/trials.csv"))
-    stage = [row for row in trials if row["stage"] == loop["strategy"]]
+    stage = [row for row in trials if row["stage"] == loop.strategy]
     if strategy == "random":
-        assert loop["trials"] == len(stage) == 6
-        assert loop["top1"] == pytest.approx(max(float(row["top1"]) for row in stage), abs=1e-3)
+        assert loop.trials == len(stage) == 6
+        assert loop.top1 == pytest.approx(max(float(row["top1"]) for row in stage), abs=1e-3)
     else:
         first = next(row for row in trials if row["stage"] == "exact")
-        assert loop["trials"] > 100
-        assert proven["spec_id"] in {row["spec_id"] for row in trials if row["stage"] == "exact"}
-        assert proven["top1"] >= float(first["top1"]) - 1e-3
-    top1 = [proven["top1"], *(runner_up["top1"] for runner_up in told["runners_up"])]
+        assert loop.trials > 100
+        assert best.spec_id in {row["spec_id"] for row in trials if row["stage"] == "exact"}
+        assert best.top1 >= float(first["top1"]) - 1e-3
+    ranked = [best, *optimum.runners_up]
+    top1 = [network.top1 for network in ranked]
     assert top1 == sorted(top1, reverse=True)
-    assert len({entry["spec_id"] for entry in [proven, *told["runners_up"]]}) == 5
-    assert loop["top1"] <= proven["top1"] + 1e-4
-    assert all(entry["predicted_ms"] <= told["limit_ms"] + 1e-4 for entry in [proven, *told["runners_up"]])
+    assert len({network.spec_id for network in ranked}) == 5
+    assert loop.top1 <= best.top1 + 1e-4
+    assert all(network.predicted_ms <= optimum.limit_ms + 1e-4 for network in ranked)
 
 
 # Several budgets --------------------------------------------------------------------------------------
@@ -154,9 +155,9 @@ def test_the_proven_optimum_stands_beside_what_a_loop_found(machine: Machine, st
 def test_several_budgets_are_one_run(machine: Machine) -> None:
     budgets = {"large_0.5ms": 0.5, "large_0.7ms": 0.7}
     run = search(
-        request(several_ms=(0.5, 0.7), only="large", budget_ms=0.5, strategy="exact", small_budget_ms=None), Path("run")
+        request(budgets_ms=(0.5, 0.7), only="large", budget_ms=0.5, strategy="exact", small_budget_ms=None), Path("run")
     )
-    assert set(run.manifest["roles"]) == set(budgets)
+    assert {result.target.name for result in run.record.targets} == set(budgets)
     top1 = {}
     for role, budget_ms in budgets.items():
         spec = ArchSpec.load(Path("run") / f"{role}.json")
@@ -167,48 +168,47 @@ def test_several_budgets_are_one_run(machine: Machine) -> None:
         assert found(Path(role))["large"].id == spec.id, "alone it is another"
     assert top1["large_0.5ms"] < top1["large_0.7ms"]
     trials, front = rows(Path("run/trials.csv")), rows(Path("run/front.csv"))
-    assert {row["role"] for row in trials} == set(budgets)
+    assert {row["target"] for row in trials} == set(budgets)
     for one in front:
         beaten = [r for r in trials if float(r["latency_ms"]) < float(one["latency_ms"]) and r["top1"] >= one["top1"]]
         assert not beaten, "the front is not that of all budgets together"
 
 
 def test_smalls_budgets_are_their_share_of_larges(machine: Machine) -> None:
-    run = search(request(several_ms=(1.1, 1.5), small_budget_ms=None, trials=3), Path("run"))
+    run = search(request(budgets_ms=(1.1, 1.5), small_budget_ms=None, trials=3), Path("run"))
     wanted = {"large_1.1ms": 1.1, "large_1.5ms": 1.5, "small_0.341ms": 0.341, "small_0.465ms": 0.465}
-    assert {role: round(entry["budget_ms"], 3) for role, entry in run.manifest["roles"].items()} == wanted
+    assert {r.target.name: round(r.target.budget_ms, 3) for r in run.record.targets} == wanted
 
 
 def test_a_front_covers_the_range_and_resumes(machine: Machine) -> None:
     wanted = request(front=4, only="large", budget_ms=0.0, strategy="exact", trials=3, small_budget_ms=None)
     run = search(wanted, Path("run"))
-    roles = run.manifest["roles"]
-    assert len(roles) == 4
-    low, high = next(iter(roles.values()))["feasible_ms"]
-    budgets = [entry["budget_ms"] for entry in roles.values()]
+    results = run.record.targets
+    assert len(results) == 4
+    low, high = results[0].feasible_ms
+    budgets = [result.target.budget_ms for result in results]
     assert low < budgets[0] < 1.1 * low
     assert budgets[-1] == pytest.approx(high, abs=1e-3)
     ratios = [after / before for before, after in itertools.pairwise(budgets)]
     assert max(ratios) == pytest.approx(min(ratios), rel=1e-2)
-    for role, entry in roles.items():
-        assert whole_ms(machine, ArchSpec.load(Path("run") / f"{role}.json")) <= entry["budget_ms"]
+    for result in results:
+        spec = ArchSpec.load(Path("run") / f"{result.target.name}.json")
+        assert whole_ms(machine, spec) <= result.target.budget_ms
     again = search(wanted, Path("run"), resume=True)
-    assert {n["name"]: n["spec"] for n in again.manifest["networks"]} == {
-        n["name"]: n["spec"] for n in run.manifest["networks"]
-    }
+    assert {n.name: n.spec for n in again.record.networks} == {n.name: n.spec for n in run.record.networks}
 
 
 def test_budgets_that_cannot_be_told_apart_are_refused(machine: Machine) -> None:
-    with pytest.raises(NasError, match=r"of the budgets 0\.7, 0\.7001 two are"):
-        search(request(several_ms=(0.7, 0.7001), small_budget_ms=None), Path("run"))
+    with pytest.raises(NasError, match=r"two budgets of Large are \(nearly\) 0\.7 ms; name each once"):
+        search(request(budgets_ms=(0.7, 0.7001), small_budget_ms=None), Path("run"))
     with pytest.raises(NasError, match="--small-budget-ms goes with one budget"):
-        search(request(several_ms=(0.7, 0.8)), Path("run"))
-    with pytest.raises(NasError, match=r"the budget is -1 ms"):
-        search(request(several_ms=(0.7, -1.0), small_budget_ms=None), Path("run"))
+        targets_of((0.7, 0.8), small_budget_ms=0.5)
+    with pytest.raises(NasError, match=r"the budget of Large is -1 ms"):
+        search(request(budgets_ms=(0.7, -1.0), small_budget_ms=None), Path("run"))
 
 
 def test_the_report_shows_all_budgets(machine: Machine) -> None:
-    wanted = request(several_ms=(1.1, 1.5, 1.9), small_budget_ms=None, trials=3, strategy="exact")
+    wanted = request(budgets_ms=(1.1, 1.5, 1.9), small_budget_ms=None, trials=3, strategy="exact")
     search(wanted, Path("run"))
     page = write_report(Path("run")).read_text(encoding="utf-8")
     for name in ("Large at 1.1 ms", "Large at 1.9 ms", "Small at 0.465 ms"):
@@ -228,14 +228,14 @@ def test_a_reward_weighs_latency_instead_of_limiting_it(machine: Machine, strate
         out = Path(f"run{w}")
         run = search(exact(strategy=strategy, objective="mnasnet", reward_w=w, trials=40), out)
         spec = found(out)["large"]
-        (network,) = (n for n in run.manifest["networks"] if n["kind"] == "found")
+        (network,) = (n for n in run.record.networks if n.found)
         chosen[w] = whole_ms(machine, spec)
-        assert network["measured_ms"] == pytest.approx(chosen[w], rel=1e-3)
+        assert network.measured_ms == pytest.approx(chosen[w], rel=1e-3)
         for row in rows(out / "trials.csv"):
             rewards[w] = max(rewards.get(w, 0), float(row["top1"]) * (float(row["latency_ms"]) / 0.7) ** w)
-        assert network["top1"] * (chosen[w] / 0.7) ** w == pytest.approx(rewards[w], rel=2e-3)
+        assert network.estimated_top1 * (chosen[w] / 0.7) ** w == pytest.approx(rewards[w], rel=2e-3)
     assert chosen[-0.02] > 0.7 > chosen[-1.0]
-    assert search(exact(strategy=strategy), Path("hard")).manifest["networks"][0]["measured_ms"] <= 0.7
+    assert search(exact(strategy=strategy), Path("hard")).record.networks[0].measured_ms <= 0.7
 
 
 def test_objectives_that_make_no_sense_are_refused(machine: Machine) -> None:
@@ -290,9 +290,9 @@ def test_a_storage_is_shared_by_name(machine: Machine) -> None:
         for name in ("one", "two")
     }
     assert of["one"] == of["two"], "the second evaluated what the first had"
-    with pytest.raises(NasError, match=r"the study common is of another search \(strategy\); name another --study"):
+    with pytest.raises(NasError, match=r"study common belongs to another search \(strategy\); name another --study"):
         search(exact(**shared | {"strategy": "tpe"}), Path("three"))
-    with pytest.raises(NasError, match=r"the study common is of another search \(budget_ms\); name another --study"):
+    with pytest.raises(NasError, match=r"study common belongs to another search \(budget_ms\); name another --study"):
         search(exact(**shared | {"budget_ms": 0.701}), Path("four"))
     with pytest.raises(NasError, match="--storage and --study go together"):
         search(exact(**shared | {"study": None}), Path("three"))
@@ -311,15 +311,13 @@ def test_what_workers_elsewhere_predicted_is_measured_on_the_device(machine: Mac
     ]
     assert len(searched[0]) == 5
     assert searched[0] == searched[1]
-    assert run.manifest["networks"][0]["measured_ms"] == pytest.approx(
-        whole_ms(machine, found(run.path)["large"]), rel=1e-3
-    )
+    assert run.record.networks[0].measured_ms == pytest.approx(whole_ms(machine, found(run.path)["large"]), rel=1e-3)
 
 
 def test_passwords_are_not_written_down(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
     monkeypatch.setattr("sys.argv", ["nas", "--storage", "postgresql://me:secret@host/db"])
     run = search(exact(trials=2), Path("run"))
-    assert run.manifest["command"].endswith("--storage postgresql://me:***@host/db")
+    assert run.record.command.endswith("--storage postgresql://me:***@host/db")
     with pytest.raises(NasError) as error:
         search(exact(storage="nosuch://me:secret@host/db", study="s"), Path("other"))
     assert "secret" not in str(error.value)

@@ -2,27 +2,25 @@
 
 import ctypes
 import dataclasses
+import os
 import random
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
-from support.problems import TINY, additive_model, every_row, latency, problem, score, within
+from scipy.optimize import OptimizeResult
+from support.problems import TINY, additive_model, every_row, latency, latency_ms, problem, score, within
 from support.synthetic import added_ms
 
-from nas.arch.additive import AdditiveModel
 from nas.arch.loading import load_space
 from nas.arch.parts import BlockPart
 from nas.arch.space import Stage
-from nas.search.limits import Row
-from nas.search.solver import solve
+from nas.search import solver
+from nas.search.solver import SolverError, solve
 
 ROWS = every_row(TINY)
 WITHIN = 1e-6  # of the solver, in points of the score
-
-
-def latency_ms(prices: AdditiveModel, row: Row) -> float:
-    return float(prices(np.array([row]))[0])
 
 
 def test_every_row_is_meant() -> None:
@@ -34,16 +32,16 @@ def test_every_row_is_meant() -> None:
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.25, 0.5, 0.9, 1.5])
 def test_finds_what_trying_every_network_finds(noise: float, share: float) -> None:
     case = problem(TINY, share, noise)
-    times, scores = case.latency(ROWS), case.score(ROWS)
+    times, scores = case.latency(ROWS), case.additive(ROWS)
     for variant in range(len(TINY.variants)):
-        fits = (ROWS[:, 0] == variant) & (times <= case.budget_ms)
+        fits = (ROWS[:, 0] == variant) & (times <= case.limit_ms)
         optimum = solve(score(TINY), case.limits, variant)
-        assert (optimum is not None) == fits.any() == (variant in case.fitting_variants)
+        assert (optimum is not None) == fits.any() == (variant in case.feasible_variants)
         if optimum is not None:
             assert optimum.score == pytest.approx(scores[fits].max(), abs=WITHIN)
-            assert latency_ms(case.latency, optimum.row) <= case.budget_ms
-            assert optimum.row[0] == variant
-            assert optimum.row in set(map(tuple, ROWS.tolist()))
+            assert latency_ms(case.latency, optimum.encoding) <= case.limit_ms
+            assert optimum.encoding[0] == variant
+            assert optimum.encoding in set(map(tuple, ROWS.tolist()))
 
 
 @pytest.mark.parametrize("below", [0.0, 1e-12, 1e-9, 1e-7, 5e-7])
@@ -54,10 +52,10 @@ def test_a_budget_is_hard_to_the_last_digit(below: float) -> None:
     for row in np.random.default_rng(0).choice(np.flatnonzero(ROWS[:, 0] == 1), 10):
         best = solve(worth, within(prices, float(times[row]) + 0.01), 1)
         assert best is not None
-        budget_ms = latency_ms(prices, best.row) - below
+        budget_ms = latency_ms(prices, best.encoding) - below
         optimum = solve(worth, within(prices, budget_ms), 1)
         assert optimum is not None
-        assert latency_ms(prices, optimum.row) <= budget_ms
+        assert latency_ms(prices, optimum.encoding) <= budget_ms
         fits = (ROWS[:, 0] == 1) & (times <= budget_ms)
         assert optimum.score == pytest.approx(scores[fits].max(), abs=WITHIN)
 
@@ -84,10 +82,10 @@ def test_of_two_widths_the_faster_multiple_of_16_wins() -> None:
     assert times[176] < times[192] < times[184]
     optimum = solve(worth, within(prices, times[184]), 0)
     assert optimum is not None
-    assert space.decode([np.array(optimum.row)])[0].blocks[1].expanded == 192
+    assert space.decode([np.array(optimum.encoding)])[0].blocks[1].expanded == 192
     optimum = solve(worth, within(prices, (times[192] + times[176]) / 2), 0)
     assert optimum is not None
-    assert space.decode([np.array(optimum.row)])[0].blocks[1].expanded == 176
+    assert space.decode([np.array(optimum.encoding)])[0].blocks[1].expanded == 176
 
 
 def test_a_real_space_is_solved_whole() -> None:
@@ -96,15 +94,58 @@ def test_a_real_space_is_solved_whole() -> None:
     case = problem(space, 0.3)
     optimum = solve(score(space), case.limits, 0)
     assert optimum is not None
-    assert 0.99 * case.budget_ms < latency_ms(case.latency, optimum.row) <= case.budget_ms
-    (spec,) = space.decode([np.array(optimum.row)])
-    assert sum(added_ms(BlockPart(*placed)) for placed in spec.walk()) < latency_ms(case.latency, optimum.row)
+    assert 0.99 * case.limit_ms < latency_ms(case.latency, optimum.encoding) <= case.limit_ms
+    (spec,) = space.decode([np.array(optimum.encoding)])
+    assert sum(added_ms(BlockPart(*placed)) for placed in spec.walk()) < latency_ms(case.latency, optimum.encoding)
     # No single change that still fits makes it better.
     rng = random.Random(0)
-    changed = np.array([space.redraw(np.array(optimum.row), rng, 0.02) for _ in range(2_000)])
-    fits = case.latency(changed) <= case.budget_ms
+    changed = np.array([space.mutate_encoding(optimum.encoding, rng, 0.02) for _ in range(2_000)])
+    fits = case.latency(changed) <= case.limit_ms
     assert fits.sum() > 100
-    assert case.score(changed)[fits].max() <= optimum.score + WITHIN
+    assert case.additive(changed)[fits].max() <= optimum.score + WITHIN
+
+
+@pytest.mark.parametrize("status", [1, 3, 4])
+@pytest.mark.parametrize("has_solution", [True, False])
+def test_without_a_proof_there_is_no_answer(monkeypatch: pytest.MonkeyPatch, status: int, has_solution: bool) -> None:
+    """A solution that the solver found by a limit is not proven; a missing one does not say that there is none."""
+    real = solver.milp
+
+    def unproven(*arguments: Any, **options: Any) -> OptimizeResult:
+        found = real(*arguments, **options)
+        return OptimizeResult(x=found.x if has_solution else None, status=status, message="Time limit reached")
+
+    monkeypatch.setattr(solver, "milp", unproven)
+    with pytest.raises(SolverError, match=r"the integer program of tiny was not solved: Time limit reached"):
+        solve(score(TINY), problem(TINY, 0.5).limits, 0)
+
+
+def test_where_presolve_proves_nothing_it_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits, real = problem(TINY, 0.5).limits, solver.milp
+    wanted = solve(score(TINY), limits, 0)
+
+    def undecided(*arguments: Any, options: dict[str, Any], **others: Any) -> OptimizeResult:
+        if options["presolve"]:
+            return OptimizeResult(x=None, status=4, message="infeasible or unbounded")
+        return real(*arguments, options=options, **others)
+
+    monkeypatch.setattr(solver, "milp", undecided)
+    assert solve(score(TINY), limits, 0) == wanted
+
+
+def test_other_output_comes_through_while_it_solves(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What other threads write to standard output meanwhile is theirs."""
+    real = solver.milp
+
+    def with_output(*arguments: Any, **options: Any) -> OptimizeResult:
+        os.write(1, b"from another thread\n")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(solver, "milp", with_output)
+    solve(score(TINY), problem(TINY, 0.5).limits, 0)
+    assert capfd.readouterr().out == "from another thread\n"
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:

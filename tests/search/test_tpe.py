@@ -9,7 +9,7 @@ from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator, _ParzenEstim
 from optuna.samplers._tpe.sampler import default_weights
 from support.problems import TINY, every_row
 
-from nas.search.parameters import distributions
+from nas.runs.parameters import distributions
 from nas.search.strategies.tpe import Parzen
 
 WHOLE = every_row(TINY)[(every_row(TINY) >= 0).all(axis=1)]  # networks that have all decisions

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support.problems import TINY, additive_model, latency, score, within
+from support.problems import TINY, additive_model, estimates_of, latency, score, within
 from support.synthetic import network_ms
 
 from nas.accuracy.imagenet_prior import ImageNetPrior
@@ -149,7 +149,7 @@ def priced(space: SearchSpace, budget_ms: float, worth: list[float]) -> Problem:
     prices = additive_model(
         space, lambda placed: 0.0, [variant.resolution * variant.width for variant in space.variants]
     )
-    return Problem(space, prices, additive, budget_ms, additive)
+    return Problem(space, prices, estimates_of(additive), budget_ms, additive)
 
 
 def test_the_best_come_first_and_hopeless_ones_not_at_all() -> None:
@@ -173,7 +173,7 @@ def test_at_most_four() -> None:
     space = LARGE.at([(w, r) for w in (0.75, 1.0, 1.25) for r in (192, 224, 256)])
     additive = additive_model(space, lambda placed: 0.0, [70 + 0.01 * i for i in range(9)])
     prices = additive_model(space, lambda placed: 0.0, [1.0] * 9)
-    chosen = choose_variants(Problem(space, prices, additive, 2.0, additive))
+    chosen = choose_variants(Problem(space, prices, estimates_of(additive), 2.0, additive))
     assert len(chosen) == MAX_VARIANTS == 4
     assert [candidate.variant for candidate in chosen] == list(space.variants)[: -MAX_VARIANTS - 1 : -1]
 
@@ -183,9 +183,9 @@ def test_the_scale_of_the_best_network_is_among_the_chosen(budget_ms: float) -> 
     """Chosen on rough prices, held against the exact optimum of each pair on true ones."""
     space, prior = LARGE.at([(w, r) for w in (0.75, 1.0, 1.25) for r in (128, 192, 256)]), ImageNetPrior()
     terms = prior.additive_model(space)
-    rough = Problem(space, coarse_latency_model(space, anchors_of(space)), prior.compile(space), budget_ms, terms)
+    rough = Problem(space, coarse_latency_model(space, anchors_of(space)), prior.estimate, budget_ms, terms)
     chosen = [candidate.variant for candidate in choose_variants(rough)]
     true = latency(space)
     optima = [solve(terms, within(true, budget_ms), code) for code in range(len(space.variants))]
     best = max((o for o in optima if o), key=lambda optimum: optimum.score)
-    assert space.variants[best.row[0]] in chosen
+    assert space.variants[best.encoding[0]] in chosen

@@ -13,27 +13,37 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
+import msgspec
 import optuna
 import pytest
 from optuna.trial import TrialState
 from support.problems import TINY, problem
+from support.searching import Told
+from support.worker_processes import run_worker_that_starts_a_process
 
+from nas.arch.space import Encoding
 from nas.errors import NasError
-from nas.search import workers
-from nas.search.loop import next_row, optimise
-from nas.search.parameters import distributions, params_of
-from nas.search.problem import Problem, Row
+from nas.runs.parameters import distributions, encoding_of, params_of
+from nas.runs.record import Trial
+from nas.search import sharing, workers
+from nas.search.loop import next_encoding, run_trials
+from nas.search.problem import Problem
+from nas.search.strategies import nsga2
 from nas.search.strategies.base import Strategy
 from nas.search.strategies.exact import EXACT
 from nas.search.strategies.random_search import RANDOM
 from nas.search.strategies.tpe import TPE
-from nas.search.workers import finished, first_said, open_study, retry_trials_of, work
+from nas.search.workers import _Watched, agree, finished_trials, open_study, retry_trials_of, work
 
 SPAWN = multiprocessing.get_context("spawn")
 TRIALS = 16
+
+
+def encodings_of(study: optuna.Study, made: Problem) -> list[Encoding | None]:
+    return [trial.encoding for trial in finished_trials(study, made)]
 
 
 def case() -> Problem:
@@ -45,9 +55,9 @@ def worker(storage: str | Path, name: str, pause: float) -> None:
     made = case()
     study = open_study(storage, "s", heartbeat=1)
 
-    def evaluate(row: Row) -> tuple[float, float]:
+    def evaluate(encoding: Encoding) -> Trial:
         time.sleep(pause)
-        return float(made.score(np.array([row]))[0]), made.latency_ms(row)
+        return made.evaluate(encoding)
 
     work(study, made, RANDOM, trials=TRIALS, seed=0, worker=name, evaluate=evaluate)
 
@@ -75,7 +85,7 @@ def check(storage: str | Path) -> Counter[TrialState]:
     states = Counter(trial.state for trial in known)
     assert states[TrialState.COMPLETE] >= TRIALS
     assert states[TrialState.RUNNING] == states[TrialState.WAITING] == 0
-    rows = finished(study, made)[0]
+    rows = encodings_of(study, made)
     assert len(rows) >= TRIALS
     assert len(rows) >= states[TrialState.COMPLETE] - 1, "more than a racing duplicate"
     assert all(made.fits(row) for row in rows)
@@ -88,15 +98,15 @@ def check(storage: str | Path) -> Counter[TrialState]:
 def test_one_worker_does_what_a_search_without_workers_does(tmp_path: Path) -> None:
     made, study = case(), open_study(tmp_path / "log", "s")
     work(study, made, TPE, trials=20, seed=3, worker="me")
-    assert finished(study, made)[0] == list(optimise(made, TPE, trials=20, seed=3))
+    assert finished_trials(study, made) == list(run_trials(made, TPE, trials=20, seed=3))
     work(study, made, TPE, trials=22, seed=3, worker="me")
-    assert finished(study, made)[0] == list(optimise(made, TPE, trials=22, seed=3))
+    assert finished_trials(study, made) == list(run_trials(made, TPE, trials=22, seed=3))
 
 
 def test_a_small_space_ends(tmp_path: Path) -> None:
     made, study = problem(TINY.at([(1.0, 32)]), 0.0), open_study(tmp_path / "log", "s")
     work(study, made, RANDOM, trials=500, seed=0, worker="me")
-    assert 0 < len(finished(study, made)[0]) < 10
+    assert 0 < len(encodings_of(study, made)) < 10
 
 
 def test_a_row_that_was_evaluated_takes_the_stored_value(tmp_path: Path) -> None:
@@ -104,7 +114,15 @@ def test_a_row_that_was_evaluated_takes_the_stored_value(tmp_path: Path) -> None
     work(study, made, RANDOM, trials=1, seed=0, worker="me")
     (first,) = study.trials
     study.enqueue_trial(first.params)
-    work(study, made, RANDOM, trials=2, seed=0, worker="me", evaluate=lambda row: (1e9, 1e9))
+    work(
+        study,
+        made,
+        RANDOM,
+        trials=2,
+        seed=0,
+        worker="me",
+        evaluate=lambda row: msgspec.structs.replace(made.evaluate(row), score=1e9),
+    )
     assert study.trials[1].values == first.values
 
 
@@ -114,7 +132,7 @@ def test_who_thinks_of_the_same_network_at_the_same_moment_takes_another(
 ) -> None:
     """Four workers as threads: each looks at the study before any has proposed."""
     together, met = threading.Barrier(4), threading.local()
-    monkeypatch.setattr(workers, "next_row", lambda *arguments: _meet(together, met, next_row(*arguments)))
+    monkeypatch.setattr(workers, "next_encoding", lambda *arguments: _meet(together, met, next_encoding(*arguments)))
 
     def one(name: str) -> None:
         work(open_study(tmp_path / "log", "s"), problem(TINY, 0.3), strategy, trials=4, seed=0, worker=name)
@@ -125,11 +143,11 @@ def test_who_thinks_of_the_same_network_at_the_same_moment_takes_another(
     for thread in threads:
         thread.join(120)
     study = open_study(tmp_path / "log", "s")
-    rows = finished(study, case())[0]
+    rows = encodings_of(study, case())
     assert len(rows) == len(study.get_trials(states=(TrialState.COMPLETE,))) >= 4
 
 
-def _meet(together: threading.Barrier, met: threading.local, row: Row) -> Row:
+def _meet(together: threading.Barrier, met: threading.local, row: Encoding) -> Encoding:
     """Waits, the first time, until all have thought of a row."""
     if not hasattr(met, "once"):
         met.once = True
@@ -153,26 +171,26 @@ def test_who_finds_that_another_took_what_was_waiting_evaluates_nothing(
     work(study, made, RANDOM, trials=4, seed=0, worker="me")
     states = Counter(trial.state for trial in study.trials)
     assert states == {TrialState.COMPLETE: 4, TrialState.PRUNED: 1}
-    assert all(made.fits(row) for row in finished(study, made)[0])
+    assert all(made.fits(row) for row in encodings_of(study, made))
 
 
 def test_who_was_taken_for_dead_goes_on(tmp_path: Path) -> None:
     made, study, lost = case(), open_study(tmp_path / "log", "s"), []
 
-    def evaluate(row: Row) -> tuple[float, float]:
+    def evaluate(row: Encoding) -> Trial:
         if not lost:
             lost.append(row)
             assert retry_trials_of(study, "me") == 1
-        return float(made.score(np.array([row]))[0]), made.latency_ms(row)
+        return made.evaluate(row)
 
     work(study, made, RANDOM, trials=4, seed=0, worker="me", evaluate=evaluate)
     assert Counter(trial.state for trial in study.trials) == {TrialState.FAIL: 1, TrialState.COMPLETE: 4}
-    assert lost[0] in finished(study, made)[0]
+    assert lost[0] in encodings_of(study, made)
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), NasError("cannot be read")])
 def test_what_goes_wrong_in_an_evaluation_ends_the_worker(tmp_path: Path, error: Exception) -> None:
-    def evaluate(row: Row) -> tuple[float, float]:
+    def evaluate(row: Encoding) -> Trial:
         raise error
 
     with pytest.raises(type(error), match=str(error)):
@@ -185,14 +203,14 @@ def test_what_the_first_said_is_what_all_hear(tmp_path: Path) -> None:
 
     def come(number: int) -> None:
         together.wait(60)
-        heard.append(first_said(tmp_path / "log", "s", {"limit_ms": float(number)}))
+        heard.append(agree(tmp_path / "log", "s", {"limit_ms": float(number)}))
 
     threads = [threading.Thread(target=come, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    heard.append(first_said(tmp_path / "log", "s", {"limit_ms": 9.0}))
+    heard.append(agree(tmp_path / "log", "s", {"limit_ms": 9.0}))
     assert len(heard) == 5
     assert all(said == heard[0] for said in heard)
     assert heard[0]["limit_ms"] < 4
@@ -208,6 +226,66 @@ def test_a_killed_childs_trial_is_done_again(tmp_path: Path) -> None:
     children[1].join(300)
     assert children[1].exitcode == 0
     assert check(tmp_path / "log")[TrialState.FAIL] == retried
+
+
+def test_a_trial_that_finishes_late_comes_last(tmp_path: Path) -> None:
+    """Strategies count on positions: trial 1 still runs when trial 2 is done, and is neither lost nor counted twice."""
+    made, study = case(), open_study(tmp_path / "log", "s")
+    watched, rng = _Watched(made), random.Random(0)
+    encodings = [made.sampler.sample(rng) for _ in range(4)]
+    assert len(set(encodings)) == 4
+    parameters = distributions(made.space)
+    asked = []
+    for encoding in encodings:
+        study.enqueue_trial(params_of(made.space, encoding))
+        asked.append(study.ask(parameters))
+    seen = []
+    for number in (0, 2, 1, 3):
+        study.tell(asked[number], (float(number), 1.0))
+        history = watched.update(study.get_trials())
+        seen.append([trial.encoding for trial in history.trials])
+        assert history.seen == set(encodings), "networks that others evaluate are proposed again"
+    assert seen == [[encodings[n] for n in order] for order in ((0,), (0, 2), (0, 2, 1), (0, 2, 1, 3))]
+
+
+def test_nsga2_learns_from_every_trial_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the order in which the trials of several workers finish."""
+    monkeypatch.setattr(nsga2, "POPULATION", 4)
+    made, parents = case(), []
+    elite = nsga2.elite
+    monkeypatch.setattr(nsga2, "elite", lambda *arguments: parents.append(arguments[2]) or elite(*arguments))
+    study = open_study(tmp_path / "log", "s")
+    watched, propose, rng = _Watched(made), nsga2.NSGA2.proposer(made), random.Random(0)
+    parameters = distributions(made.space)
+    waiting: list[optuna.Trial] = []
+    for number in range(16):
+        encoding = next_encoding(watched.update(study.get_trials()), propose, 0, number)
+        study.enqueue_trial(params_of(made.space, encoding))
+        waiting.append(study.ask(parameters))
+        if len(waiting) == 3:
+            trial = waiting.pop(rng.randrange(3))
+            result = made.evaluate(encoding_of(made.space, trial.params))
+            study.tell(trial, (result.score, result.latency_ms))
+    generations = len(parents)
+    assert generations >= 2
+    for generation, members in enumerate(parents, start=1):
+        children = range((generation - 1) * 4, generation * 4)
+        assert set(children) <= set(members)
+        assert len(members) == len(set(members)), "a trial counts twice"
+
+
+def test_workers_are_free_to_start_processes_and_a_death_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loaders of images start processes, which no daemon may. One worker of two does so, the other dies."""
+    monkeypatch.setattr(sharing, "run_worker", run_worker_that_starts_a_process)
+    told = Told()
+    context = SimpleNamespace(console=told)
+    shared = SimpleNamespace(request=SimpleNamespace(workers=2))
+    sharing._run_workers(context, shared, open_study(tmp_path / "log", "s"), "here")
+    assert told.lines == ["warning: worker here-2 died"] or told.lines == [
+        "warning: worker here-2 died; no worker is left, this process evaluates the other trials"
+    ]
 
 
 # PostgreSQL -------------------------------------------------------------------------------------------
@@ -267,7 +345,7 @@ def test_workers_killed_on_postgresql_lose_nothing(postgresql: str) -> None:
 
 def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_done_again(postgresql: str) -> None:
     made, study = case(), open_study(postgresql, "silent", heartbeat=1)
-    row = made.random_row(random.Random(0))
+    row = made.sampler.sample(random.Random(0))
     params, decisions = params_of(made.space, row), distributions(made.space)
     study.add_trial(optuna.create_trial(state=TrialState.WAITING, params=params, distributions=decisions))
     with pytest.warns(UserWarning, match="Heartbeat"):
@@ -275,7 +353,7 @@ def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_done_again(post
     work(study, made, RANDOM, trials=3, seed=0, worker="me")
     states = Counter(trial.state for trial in study.get_trials())
     assert states == {TrialState.FAIL: 1, TrialState.COMPLETE: 3}
-    assert row in finished(study, made)[0]
+    assert row in encodings_of(study, made)
 
 
 def test_a_storage_that_is_not_there_is_an_error_in_one_line(tmp_path: Path) -> None:

@@ -3,16 +3,17 @@
 import functools
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from nas.accuracy.estimator import Estimates
 from nas.arch.additive import AdditiveModel
 from nas.arch.loading import load_space
 from nas.arch.parts import BlockPart, parts_of
-from nas.arch.space import SearchSpace, Slot, Stage
-from nas.arch.spec import BlockSpec, HeadSpec, PlacedBlock, StemSpec
-from nas.search.limits import Limit, Row
+from nas.arch.space import Encoding, SearchSpace, Slot, Stage
+from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, PlacedBlock, StemSpec
+from nas.search.limits import Limit
 from nas.search.problem import Problem
 from support.synthetic import added_ms
 
@@ -67,16 +68,31 @@ def score(space: SearchSpace) -> AdditiveModel:
     return additive_model(space, worth, [variant.resolution**0.5 for variant in space.variants])
 
 
-def within(prices: AdditiveModel, budget_ms: float) -> list[Limit]:
-    return [Limit("latency", budget_ms, prices)]
+def estimates_of(model: AdditiveModel) -> Callable[[Sequence[ArchSpec]], Estimates]:
+    """Return an estimator's `estimate` that gives a sum over blocks as top-1."""
+
+    def estimate(specs: Sequence[ArchSpec]) -> Estimates:
+        top1 = model(model.space.encode(specs))
+        none = np.zeros(len(specs), bool)
+        return Estimates(top1, np.zeros(len(specs)), none, none)
+
+    return estimate
+
+
+def within(prices: AdditiveModel, limit_ms: float) -> list[Limit]:
+    return [Limit("latency", limit_ms, prices)]
+
+
+def latency_ms(model: AdditiveModel, encoding: Encoding) -> float:
+    return float(model(np.array([encoding]))[0])
 
 
 def problem(space: SearchSpace, share: float, noise: float = 0.0) -> Problem:
-    """With a budget so far on the way from the fastest to the slowest network."""
+    """Return a problem whose limit lies at a share of the way from the fastest to the slowest network."""
     prices, worth = latency(space, noise), score(space)
     slowest = (prices.constants + sum(values.max(axis=1) for values in prices.options)).max()
-    free = Problem(space, prices, worth, float(slowest), worth)
-    return free.with_budget(float(free._fastest_ms.min() + share * (slowest - free._fastest_ms.min())))
+    free = Problem(space, prices, estimates_of(worth), float(slowest), worth)
+    return free.with_limit(float(free._fastest_ms.min() + share * (slowest - free._fastest_ms.min())))
 
 
 @functools.cache
@@ -87,7 +103,7 @@ def real_space() -> SearchSpace:
 def every_row(space: SearchSpace) -> np.ndarray:
     """Every row of codes of a small space: shape (n, decisions)."""
 
-    def stage_rows(index: int) -> Iterator[Row]:
+    def stage_rows(index: int) -> Iterator[Encoding]:
         stage = space.stages[index]
         column = space.slot_column(Slot(index, 0))
         choices = [range(len(decision.choices)) for decision in space.decisions[column : column + 4]]

@@ -1,7 +1,6 @@
 """A small search on the synthetic machine, and readers of the folder that it leaves."""
 
 import csv
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ from nas.arch.published import published_spec
 from nas.arch.spec import ArchSpec
 from nas.console import Silent
 from nas.latency.measuring import co_run_networks
-from nas.search.request import Request
+from nas.runs.record import RunRecord, TargetResult, load_record
+from nas.runs.target import SKELETONS, Target
+from nas.search.request import FrontRequest, SearchRequest, targets_of
 from support import synthetic
 from support.synthetic import Machine, network_ms
 
@@ -39,26 +40,42 @@ def co_runs() -> set[str]:
     return {spec.id for variant in space.variants for spec in co_run_networks(space.at([variant]))}
 
 
-def request(**changes: Any) -> Request:
+def request(
+    budget_ms: float = BUDGET_MS,
+    small_budget_ms: float | None = 0.5,
+    only: str | None = None,
+    budgets_ms: tuple[float, ...] = (),
+    front: int = 0,
+    **changes: Any,
+) -> SearchRequest:
+    """Return a request for a short random search of the space of few choices."""
+    targets: tuple[Target, ...] | FrontRequest
+    if front:
+        targets = FrontRequest(front, (only,) if only else SKELETONS)
+    else:
+        small = None if budgets_ms and small_budget_ms == 0.5 else small_budget_ms
+        targets = targets_of(budgets_ms or (budget_ms,), None if only == "large" else small, only)
     plain: dict[str, Any] = {
-        "budget_ms": BUDGET_MS,
         "large_space": "few.py",
         "small_space": "few.py",
-        "small_budget_ms": 0.5,
         "runtime": "synthetic",
         "trials": 6,
         "strategy": "random",
     }
-    return Request(**plain | changes)
+    return SearchRequest(targets=targets, **plain | changes)
 
 
 def whole_ms(machine: Machine, spec: ArchSpec) -> float:
     return network_ms(spec) * machine.whole(spec)
 
 
-def manifest(folder: Path) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return data
+def record(folder: Path) -> RunRecord:
+    return load_record(folder)
+
+
+def result(folder: Path, target: str = "large") -> TargetResult:
+    """Return what a run recorded of a target."""
+    return next(result for result in load_record(folder).targets if result.target.name == target)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -67,7 +84,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def found(folder: Path) -> dict[str, ArchSpec]:
-    return {role: ArchSpec.load(folder / f"{role}.json") for role in manifest(folder)["roles"]}
+    names = [result.target.name for result in load_record(folder).targets]
+    return {name: ArchSpec.load(folder / f"{name}.json") for name in names}
 
 
 class Told(Silent):

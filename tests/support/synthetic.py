@@ -1,10 +1,11 @@
-"""A machine whose times are known: its runs advance a clock of its own by a cost that is computed from the part.
+"""A machine whose times are known: a program advances its clock by a cost that is computed from the part.
 
-    machine = synthetic.install(monkeypatch, noise=0.05)
+    machine = synthetic.install(monkeypatch)
 
-makes the runtime "synthetic" known to the registry, and lets the timing read the machine's clock.
+registers the runtime "synthetic", and lets the timing read the machine's clock.
 """
 
+import dataclasses
 import math
 import random
 import sys
@@ -13,16 +14,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from nas.arch.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart, parts_of
 from nas.arch.spec import ArchSpec, halved
 from nas.latency import timing
-from nas.latency.runtimes import RUNTIMES, Run
+from nas.latency.device import Device
+from nas.latency.runtimes import RUNTIMES
 from nas.latency.runtimes.base import check_precision
-from nas.latency.timing import REFERENCE_COPIES, Bench
-from nas.search.results import COMPARED, published_networks
+from nas.latency.timing import REFERENCE_COPIES, Bench, TimedRun
+from nas.search.comparison import COMPARED, published_networks
 
 # A space of few choices, whose search takes a second.
 SPACE = """
@@ -52,7 +55,7 @@ HSWISH_MS, POOL_MS = 4e-8, 2e-8  # an element
 
 
 def stairs(channels: int) -> float:
-    """Channels as a vector unit of 16 sees them: padded, and dearer where the last step is half empty."""
+    """Return channels as they cost on a vector unit of 16: padded, and more where the last step is not full."""
     padded = math.ceil(channels / 16) * 16
     return padded if padded == channels else 1.1 * padded
 
@@ -71,7 +74,7 @@ def pool_ms(channels: int, size: int) -> float:
 
 
 def added_ms(part: StemPart | BlockPart | HeadPart) -> float:
-    """What a part takes inside a network."""
+    """Return the time of a part inside a network."""
     own = _layers_ms(part.layers())
     if isinstance(part, BlockPart):
         hswish = part.block.activation == "hswish"
@@ -80,12 +83,12 @@ def added_ms(part: StemPart | BlockPart | HeadPart) -> float:
 
 
 def network_ms(spec: ArchSpec, num_classes: int = 1000) -> float:
-    """What a whole network takes: the sum over its parts."""
+    """Return the time of a whole network: the sum over its parts."""
     return sum(added_ms(part) for part in parts_of(spec, num_classes))
 
 
 def part_ms(part: Part) -> float:
-    """What a part takes in the graph in which it is timed, its context and its last pooling included."""
+    """Return the time of a part in the graph in which it is timed, its context and its last pooling included."""
     if isinstance(part, NetworkPart):
         return network_ms(part.spec, part.num_classes)
     if isinstance(part, StemPart):
@@ -99,7 +102,7 @@ def part_ms(part: Part) -> float:
 
 @dataclass
 class Machine:
-    """What disturbs the runs, and what was run.
+    """A machine: its disturbances, and the names of the programs that ran.
 
     `noise` is the standard deviation of a run's time, relative; a share of `outliers` runs takes five times as
     long; `speed(now)` (seconds) divides every time; `whole(spec)` multiplies a whole network's, which the sum over
@@ -115,8 +118,8 @@ class Machine:
     ran: list[str] = field(default_factory=list)
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
-    def program(self, name: str, ms: float, noise: float = 0.0) -> Run:
-        """A run of `ms` milliseconds at speed 1."""
+    def program(self, name: str, ms: float, noise: float = 0.0) -> TimedRun:
+        """Return a program of `ms` milliseconds at speed 1."""
 
         def run() -> None:
             self.ran.append(name)
@@ -142,21 +145,21 @@ class SyntheticRuntime:
     def clock(self) -> float:
         return self.machine.now
 
-    def compile(self, part: Part) -> Run:
+    def compile(self, part: Part) -> TimedRun:
         self.machine.compiled.append(part.key)
         extra = self.machine.whole(part.spec) if isinstance(part, NetworkPart) else 1.0
         return self.machine.program(part.key, part_ms(part) * extra)
 
 
 def bench(machine: Machine, reference_ms: float = 2.0) -> Bench:
-    """For timing programs that are no parts; the reference runs as "reference"."""
+    """Return a bench for programs that are no parts; its reference network runs as "reference"."""
     return Bench(
         SyntheticRuntime(machine=machine).clock, [machine.program("reference", reference_ms)] * REFERENCE_COPIES, []
     )
 
 
 def install(monkeypatch: pytest.MonkeyPatch, machine: Machine | None = None) -> Machine:
-    """Makes `--runtime synthetic` run on the machine, for the time of a test."""
+    """Make `--runtime synthetic` run on the machine, for the time of a test."""
     machine = machine or Machine()
     monkeypatch.setitem(RUNTIMES, "synthetic", f"{__name__}:made_runtime")
     monkeypatch.setattr(
@@ -167,12 +170,18 @@ def install(monkeypatch: pytest.MonkeyPatch, machine: Machine | None = None) -> 
     return machine
 
 
+def become(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Device:
+    """Make this machine another device for the time of a test, and return it."""
+    other = dataclasses.replace(Device.this(), **changes)
+    monkeypatch.setattr(Device, "this", lambda: other)
+    return other
+
+
 def empty_folder(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    """Goes to `path`, where there is nothing but the space of few choices; few published networks are compared."""
+    """Go to `path`, where there is only the space of few choices, and compare few published networks."""
     (path / "few.py").write_text(SPACE, encoding="utf-8")
     monkeypatch.chdir(path)
     known = published_networks()
     some = [result for result in known if result.spec.name in COMPARED]
     some += [result for result in known if result.spec.name.startswith("ofa_")][:3]
-    for module in ("run", "results"):
-        monkeypatch.setattr(f"nas.search.{module}.published_networks", lambda: some)
+    monkeypatch.setattr("nas.search.run.published_networks", lambda: some)

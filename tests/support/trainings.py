@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
-from nas.training.data import EMBEDDED, Data, TensorImages, load_data
+from nas.training.data import EMBEDDED, load_data
+from nas.training.images import Data
 from nas.training.recipes import Recipe, load_recipe
+from nas.training.tensor_images import TensorImages
 
 
 @pytest.fixture(scope="session")

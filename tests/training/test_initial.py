@@ -5,25 +5,25 @@ from nas.arch.loading import load_spec
 from nas.errors import NasError
 from nas.models.mobilenet import build_model
 from nas.training.checkpoint import save_checkpoint
-from nas.training.initial import load_weights, take_weights
+from nas.training.initial import copy_weights, load_weights
 
 
 def test_matching_layers_are_taken_and_the_rest_is_listed(tiny_spec):
     torch.manual_seed(0)
     source, target = build_model(tiny_spec, 3), build_model(tiny_spec.with_block(1, kernel=5), 10)
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    taken = take_weights(target, source.state_dict())
+    layers = copy_weights(target, source.state_dict())
     # The kernel and the classifier differ in shape.
-    assert taken.fresh == ("features.2.block.1.0", "classifier.3")
-    assert taken.taken == sum(1 for m in target.modules() if list(m.parameters(recurse=False))) - 2
+    assert layers.fresh == ("features.2.block.1.0", "classifier.3")
+    assert layers.copied == sum(1 for m in target.modules() if list(m.parameters(recurse=False))) - 2
     for name, tensor in target.state_dict().items():
-        fresh = name.startswith(taken.fresh)
+        fresh = name.startswith(layers.fresh)
         assert torch.equal(tensor, before[name] if fresh else source.state_dict()[name])
 
 
 def test_weights_of_nothing_alike_are_refused(tiny_spec):
     with pytest.raises(NasError, match="none of these weights fits this network; leave out --init"):
-        take_weights(build_model(tiny_spec, 3), {"conv.weight": torch.zeros(1)})
+        copy_weights(build_model(tiny_spec, 3), {"conv.weight": torch.zeros(1)})
 
 
 def test_weights_of_a_checkpoint(tiny_spec, tmp_path):

@@ -7,10 +7,13 @@ from torch import nn
 from nas.arch.loading import load_spec
 from nas.errors import NasError
 from nas.models.mobilenet import build_model
-from nas.training.data import EMBEDDED, Data, TensorImages, load_data
+from nas.training.data import EMBEDDED, load_data
 from nas.training.distillation import Teacher
-from nas.training.loop import Machine, Training, _schedule, evaluate
+from nas.training.evaluation import Evaluation, evaluate_model
+from nas.training.images import Data
+from nas.training.loop import Machine, Training
 from nas.training.recipes import load_recipe
+from nas.training.tensor_images import TensorImages
 
 
 def new_training(spec, data, recipe, seed=0) -> Training:
@@ -31,8 +34,8 @@ def test_learns(tiny_spec, little_data, recipe):
     assert rows[-1].top1 > max(35, rows[0].top1)
     assert len(steps) == 6 * 18
     assert (steps[20].epoch, steps[20].epochs, steps[20].step, steps[20].steps) == (2, 6, 3, 18)
-    loss, top1 = evaluate(training.kept, little_data.val.batches(64, 32))
-    assert (top1, pytest.approx(loss)) == (rows[-1].top1, rows[-1].val_loss)
+    evaluation = evaluate_model(training.kept, little_data.val.batches(64, 32))
+    assert (evaluation.top1, pytest.approx(evaluation.cross_entropy)) == (rows[-1].top1, rows[-1].val_loss)
 
 
 def test_validation_is_not_at_chance_level_after_a_few_steps():
@@ -86,72 +89,6 @@ def test_goes_on_from_a_state_as_if_never_stopped(tiny_spec, little_data, recipe
         assert torch.equal(ours, theirs)
 
 
-def test_average_of_weights_forgets_the_start():
-    """With the recipe's decay alone half of the average would be the initial weights after 69 steps."""
-    from nas.training.loop import _moving_average
-
-    average, update = [torch.zeros(3)], _moving_average(0.99)
-    for step in range(1, 70):
-        update(average, [torch.ones(3)], step)
-    assert float(average[0][0]) > 0.99
-
-
-def test_batch_norm_and_biases_do_not_decay(tiny_spec, little_data, recipe):
-    decayed, others = new_training(tiny_spec, little_data, recipe).optimizer.param_groups
-    assert decayed["weight_decay"] == recipe.weight_decay
-    assert others["weight_decay"] == 0
-    assert {parameter.ndim for parameter in others["params"]} == {1}
-    model = build_model(tiny_spec, 10)
-    assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
-
-
-def test_everything_decays_where_the_recipe_says_so(tiny_spec, little_data, recipe):
-    groups = new_training(tiny_spec, little_data, recipe.replace(decay_norms=True)).optimizer.param_groups
-    assert [group["weight_decay"] for group in groups] == [recipe.weight_decay] * 2
-
-
-@pytest.mark.parametrize(
-    ("name", "optimizer", "values"),
-    [
-        ("paper", torch.optim.RMSprop, {"momentum": 0.9, "alpha": 0.9, "eps": 1e-3, "lr": 0.1}),
-        ("torchvision", torch.optim.RMSprop, {"momentum": 0.9, "alpha": 0.9, "eps": 0.0316, "lr": 0.064}),
-        ("modern", torch.optim.AdamW, {"initial_lr": 4e-3, "eps": 1e-8}),
-    ],
-)
-def test_optimisers_are_those_of_the_recipes(tiny_spec, little_data, name, optimizer, values):
-    training = new_training(tiny_spec, little_data, load_recipe(name))
-    assert type(training.optimizer) is optimizer
-    for group in training.optimizer.param_groups:
-        assert {key: group[key] for key in values} == values
-
-
-def rates(recipe, steps: int) -> list[float]:
-    """The learning rate of each step of a training whose epochs have `steps`."""
-    optimizer = torch.optim.SGD([torch.zeros(1)], recipe.learning_rate)
-    schedule = _schedule(optimizer, recipe, steps)
-    found = []
-    for _ in range(steps * recipe.epochs):
-        found.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    return found
-
-
-def test_schedules_are_those_of_the_recipes():
-    paper = rates(load_recipe("paper").replace(epochs=9), 10)
-    assert paper == pytest.approx([0.1] * 30 + [0.099] * 30 + [0.09801] * 30)
-    cosine = rates(load_recipe("modern").replace(epochs=20, learning_rate=1.0, warmup=0.1, start=0.01), 10)
-    assert cosine[0] == pytest.approx(0.01)
-    assert max(cosine) == cosine[20] == pytest.approx(1.0)
-    assert cosine[110] == pytest.approx(0.5)
-    assert cosine[-1] < 1e-3
-    quick = load_recipe("quick").replace(epochs=20, learning_rate=1.0, warmup=0.1, start=0.1)
-    one_cycle = rates(quick, 10)
-    assert one_cycle[0] == pytest.approx(0.1)
-    assert max(one_cycle) == one_cycle[19] == pytest.approx(1.0)
-    assert one_cycle[-1] < 1e-3
-
-
 @pytest.mark.parametrize("name", ["paper", "modern", "torchvision"])
 def test_every_recipe_goes_on_from_its_state(tiny_spec, little_data, name):
     few = TensorImages(little_data.train.images[:64], little_data.train.labels[:64])
@@ -199,7 +136,8 @@ def test_no_part_of_a_batch_is_a_single_image(tiny_spec, little_data, recipe):
     )
     sizes = []
     training.model.register_forward_pre_hook(lambda model, images: sizes.append(len(images[0])) or None)
-    training._recalibrate = training._validate = lambda model: (0.0, 0.0)
+    training._recalibrate = lambda model: None
+    training._validate = lambda model: Evaluation(0.0, 0.0, 0, 1)
     list(training.epochs())
     assert sizes == [3, 3, 2, 2] * 2
 

@@ -15,9 +15,11 @@ import torch
 from nas.errors import NasError
 from nas.models.mobilenet import build_model
 from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
-from nas.training.data import TensorImages, load_data
-from nas.training.loop import Metrics, evaluate
+from nas.training.data import load_data
+from nas.training.evaluation import evaluate_model
+from nas.training.loop import Metrics
 from nas.training.run import Settings, best_epoch, load_settings, train
+from nas.training.tensor_images import TensorImages
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def test_a_run_leaves_its_folder(settings, little_data, tmp_path):
     assert (last["epoch"], best["epoch"]) == (3, best_epoch(rows).epoch)
     assert last["classes"] == list(little_data.classes)
     model = load_model(tmp_path / "run" / "best.pt")
-    assert evaluate(model, little_data.val.batches(200, 32))[1] == best_epoch(rows).top1
+    assert evaluate_model(model, little_data.val.batches(200, 32)).top1 == best_epoch(rows).top1
 
 
 @pytest.mark.parametrize("stop", [(1, 2), (2, 1), (3, 4)])
@@ -95,7 +97,7 @@ def test_a_finished_run_has_nothing_left_to_resume(settings, little_data, whole,
 
 def test_a_folder_with_a_run_is_left_alone(settings, little_data, run):
     before = (run / "last.pt").read_bytes()
-    with pytest.raises(NasError, match=r"already holds a training; go on with it by --resume, or name another"):
+    with pytest.raises(NasError, match=r"already holds a training; continue it with --resume, or name another"):
         train(settings, little_data, run)
     assert (run / "last.pt").read_bytes() == before
 
@@ -216,7 +218,9 @@ def test_tensorboard_gets_every_epoch(settings, little_data, tmp_path, monkeypat
 
 PROGRAM = """
 import sys, torch
-from nas.training.data import Data, TensorImages, load_data
+from nas.training.data import load_data
+from nas.training.images import Data
+from nas.training.tensor_images import TensorImages
 from nas.training.loop import Machine
 from nas.training.processes import joined_processes
 from nas.training.run import Settings, train
@@ -269,6 +273,6 @@ def test_two_processes_train_one_network(command, settings, tmp_path):
     )
     data = load_data(settings.source)
     val = TensorImages(data.val.images[:201], data.val.labels[:201])
-    assert evaluate(load_model(tmp_path / "run" / "best.pt"), val.batches(201, 32))[1] == pytest.approx(
+    assert evaluate_model(load_model(tmp_path / "run" / "best.pt"), val.batches(201, 32)).top1 == pytest.approx(
         best["metrics"][0]["top1"]
     )

@@ -1,1 +1,1 @@
-"""Measure a latency table on a device that this package cannot be installed on."""
+"""Measure a latency table on a device where this package cannot be installed."""

@@ -1,4 +1,4 @@
-"""What a runtime is, and what all of them share."""
+"""Define the interface of a runtime, and what all runtimes share."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from nas.errors import NasError
+from nas.latency.timing import TimedRun
 
 if TYPE_CHECKING:
     from nas.arch.parts import Part
 
-Run = Callable[[], None]
-Profile = list[tuple[str, float]]  # operations of a runtime and their milliseconds, the dearest first
-PROFILED_RUNS = 20
+Profile = list[tuple[str, float]]  # operations of a runtime and their milliseconds, the slowest first
+PROFILED_ITERATIONS = 20
 
 
 class Runtime(Protocol):
-    """What a table is measured with. Made with `(threads=1, precision="float32")`, by name out of the registry.
+    """An engine that runs networks. A class of the registry is called with `threads` and `precision`.
 
-    Raises NasError when it is made, if it is not installed or lacks the precision.
+    The call raises NasError if the runtime is not installed or lacks the precision.
     """
 
     name: str
@@ -33,25 +34,25 @@ class Runtime(Protocol):
     precision: str
 
     def clock(self) -> float:
-        """Seconds, of the clock that a run's time is taken by."""
+        """Return the seconds of the clock by which an iteration is timed."""
         ...
 
-    def compile(self, part: Part) -> Run:
-        """A call that runs the part once on data of its own, as short a way from Python as there is."""
+    def compile(self, part: Part) -> TimedRun:
+        """Return a call that runs the part once, on data of its own, by the shortest way from Python."""
         ...
 
 
 @runtime_checkable
 class Profiler(Protocol):
-    """A runtime that can tell where a part's time goes."""
+    """A runtime that can profile a part."""
 
     def profile(self, part: Part) -> Profile:
-        """Medians of a few runs, added up by kind of operation. What profiling itself costs is in them."""
+        """Return medians over a few iterations, added up by kind of operation. They include the cost of profiling."""
         ...
 
 
-def installed(package: str, install: str) -> Any:
-    """The package, imported only now. Raises NasError saying how to `install` it."""
+def installed(package: str, install: str) -> ModuleType:
+    """Import a package only now, and return it. Raises NasError that says how to `install` it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -59,27 +60,31 @@ def installed(package: str, install: str) -> Any:
 
 
 def check_precision(runtime: str, precision: str, known: tuple[str, ...]) -> str:
-    """The precision. Raises NasError, naming those that the runtime has, for another."""
+    """Return the precision. Raises NasError that names the known ones if it is none of them."""
     if precision not in known:
         raise NasError(f"{runtime} has no precision {precision!r}; it has {', '.join(known)}")
     return precision
 
 
 def clock_of(threads: int) -> Callable[[], float]:
-    """The clock for a runtime that works in the calling thread where it has one thread.
+    """Return the clock for a runtime whose only thread is the calling one.
 
-    That thread's processor time leaves out what other processes got meanwhile. Windows counts it in steps of 16 ms.
+    The processor time of that thread leaves out what other processes got meanwhile. Windows counts it in steps of
+    16 ms, so that the wall clock is used there, and for more threads.
     """
     return time.thread_time if threads == 1 and sys.platform != "win32" else time.perf_counter
 
 
 def sample_images(shape: Iterable[int]) -> np.ndarray:
-    """The same float32 data every time."""
+    """Return random float32 data of a shape, the same every time."""
     return np.random.default_rng(0).standard_normal(tuple(shape), np.float32)
 
 
 def by_operation(samples: Iterable[tuple[str, str, float]]) -> Profile:
-    """Sums by kind of operation, of the medians of each place in the graph; samples are (kind, place, ms)."""
+    """Return sums by kind of operation over the medians of each place in the graph.
+
+    Each sample is a kind, a place and milliseconds.
+    """
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     for kind, place, milliseconds in samples:
         times[kind, place].append(milliseconds)

@@ -1,6 +1,6 @@
-"""onnxruntime: what MobileNets are deployed with on a CPU, and the default.
+"""Run parts with onnxruntime, the default: MobileNets are mostly deployed with it on CPUs.
 
-Files of models are run without the rest of the package, on a device that has numpy and onnxruntime only.
+Models in files run without the rest of the package, on a device that has only numpy and onnxruntime.
 """
 
 from __future__ import annotations
@@ -8,27 +8,29 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nas.latency.runtimes.base import (
-    PROFILED_RUNS,
+    PROFILED_ITERATIONS,
     Profile,
-    Run,
     by_operation,
     check_precision,
     clock_of,
     installed,
     sample_images,
 )
+from nas.latency.timing import TimedRun
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, OrtValue, SessionOptions
+
     from nas.arch.parts import Part
 
 
 class OnnxRuntime:
-    """On the CPU, denormals flushed to zero, no threads spinning between the runs."""
+    """onnxruntime on the CPU. Denormals are flushed to zero, and no threads spin between programs."""
 
     name = "onnxruntime"
 
@@ -39,11 +41,11 @@ class OnnxRuntime:
         self.threads = threads
         self.clock = clock_of(threads)
 
-    def compile(self, part: Part) -> Run:
+    def compile(self, part: Part) -> TimedRun:
         return self.load(self._model(part))
 
-    def load(self, model: bytes) -> Run:
-        """The same for a model that is there as an ONNX file, of one input and one output."""
+    def load(self, model: bytes) -> TimedRun:
+        """Return a call that runs an ONNX model of one input and one output once."""
         return self._bound(self._session(model, self._options()))
 
     def profile(self, part: Part) -> Profile:
@@ -53,7 +55,7 @@ class OnnxRuntime:
             options.profile_file_prefix = str(Path(folder, "profile"))
             session = self._session(self._model(part), options)
             run = self._bound(session)
-            for _ in range(PROFILED_RUNS):
+            for _ in range(PROFILED_ITERATIONS):
                 run()
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         return by_operation(
@@ -62,13 +64,13 @@ class OnnxRuntime:
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
         )
 
-    def _options(self) -> Any:
+    def _options(self) -> SessionOptions:
         options = self._onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        # Threads of a program that has run would spin on while the next one is timed.
+        # Otherwise the threads of a program spin on while the next one is timed.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 
@@ -78,10 +80,10 @@ class OnnxRuntime:
         model: bytes = part_model(part, self.precision).SerializeToString()
         return model
 
-    def _session(self, model: bytes, options: Any) -> Any:
+    def _session(self, model: bytes, options: SessionOptions) -> InferenceSession:
         return self._onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def _bound(self, session: Any) -> Run:
+    def _bound(self, session: InferenceSession) -> TimedRun:
         (source,), (target,) = session.get_inputs(), session.get_outputs()
         images = sample_images(source.shape)
         logits = self._onnxruntime.OrtValue.ortvalue_from_numpy(np.empty(target.shape, np.float32))
@@ -89,8 +91,8 @@ class OnnxRuntime:
         binding.bind_cpu_input(source.name, images)
         binding.bind_ortvalue_output(target.name, logits)
 
-        # The binding does not own the images, nor, in onnxruntime 1.20, the memory that the logits are written to.
-        def run(keep: Any = (images, logits)) -> None:
+        # The binding owns neither the images nor, in onnxruntime 1.20, the memory that the logits are written to.
+        def run(keep: tuple[np.ndarray, OrtValue] = (images, logits)) -> None:
             session.run_with_iobinding(binding)
 
         return run

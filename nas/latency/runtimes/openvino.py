@@ -1,4 +1,4 @@
-"""OpenVINO, from the same ONNX graphs."""
+"""Run parts with OpenVINO, from the same ONNX graphs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 from nas.arch.onnx_graph import part_model
 from nas.arch.parts import Part
 from nas.latency.runtimes.base import (
-    PROFILED_RUNS,
+    PROFILED_ITERATIONS,
     Profile,
-    Run,
     by_operation,
     check_precision,
     clock_of,
     installed,
     sample_images,
 )
+from nas.latency.timing import TimedRun
 
 
 class OpenVino:
-    """On the CPU: one request at a time, worked on in the calling thread where there is one thread."""
+    """OpenVINO on the CPU: one request at a time, in the calling thread where there is one thread."""
 
     name = "openvino"
 
@@ -31,7 +31,7 @@ class OpenVino:
         self.clock = clock_of(threads)
         self._core = self._openvino.Core()
 
-    def compile(self, part: Part) -> Run:
+    def compile(self, part: Part) -> TimedRun:
         request = self.request(part)
 
         def run() -> None:
@@ -42,7 +42,7 @@ class OpenVino:
     def profile(self, part: Part) -> Profile:
         request = self.request(part, profiled=True)
         samples = []
-        for _ in range(PROFILED_RUNS):
+        for _ in range(PROFILED_ITERATIONS):
             request.infer(share_outputs=True)
             for node in request.profiling_info:
                 if node.status == node.Status.EXECUTED:
@@ -50,12 +50,12 @@ class OpenVino:
         return by_operation(samples)
 
     def request(self, part: Part, profiled: bool = False) -> Any:
-        """A request with its input set."""
+        """Return a request with its input set."""
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": self.threads,
-            "INFERENCE_PRECISION_HINT": "f32",  # where a CPU has bfloat16 that would be the default
+            "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 where a CPU has it
             "CPU_DENORMALS_OPTIMIZATION": True,
             "ENABLE_CPU_PINNING": False,  # the timing chooses the cores
             "PERF_COUNT": profiled,

@@ -1,4 +1,4 @@
-"""torch without a compiler: the module that was trained, as it is."""
+"""Run parts with torch without a compiler: the module that was trained, as it is."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from nas.arch.onnx_graph import random_weights
 from nas.arch.parts import CONTEXT_CHANNELS, ContextPart, HeadPart, NetworkPart, Part, StemPart, context_of
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.latency.runtimes.base import (
-    PROFILED_RUNS,
+    PROFILED_ITERATIONS,
     Profile,
-    Run,
     by_operation,
     check_precision,
     clock_of,
     installed,
     sample_images,
 )
+from nas.latency.timing import TimedRun
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class TorchEager:
-    """In inference mode, batch norm and all, channels last, which is the quicker layout on CPUs."""
+    """torch in inference mode, batch norm included, with channels last: the faster layout on CPUs."""
 
     name = "torch"
 
@@ -37,13 +37,13 @@ class TorchEager:
         self.threads = threads
         self.clock = clock_of(threads)
 
-    def compile(self, part: Part) -> Run:
+    def compile(self, part: Part) -> TimedRun:
         torch = self._torch
         module = part_module(part).to(memory_format=torch.channels_last)
         images = torch.from_numpy(sample_images(input_shape(part))).to(memory_format=torch.channels_last)
 
         def run() -> None:
-            # torch has one number of threads for the whole process, in which others train.
+            # torch has one number of threads for the whole process, and other code of it trains.
             before = torch.get_num_threads()
             torch.set_num_threads(self.threads)
             try:
@@ -57,26 +57,26 @@ class TorchEager:
     def profile(self, part: Part) -> Profile:
         run = self.compile(part)
         run()
-        os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # or the profiler writes lines of its own on stderr
+        os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # otherwise the profiler writes to stderr
         with self._torch.autograd.profiler.profile(use_kineto=False) as profiler:
-            for _ in range(PROFILED_RUNS):
+            for _ in range(PROFILED_ITERATIONS):
                 run()
         events = profiler.function_events
-        places = len(events) // PROFILED_RUNS  # every run calls the same operations in the same order
+        places = len(events) // PROFILED_ITERATIONS  # every iteration calls the same operations in the same order
         return by_operation(
             (event.name, str(index % places), event.self_cpu_time_total / 1000) for index, event in enumerate(events)
         )
 
 
 def part_module(part: Part) -> nn.Module:
-    """What `nas.arch.onnx_graph.part_model` has for the part, its context and weights included, as a module."""
+    """Return the module of a part: context, layers and weights are those of `nas.arch.onnx_graph.part_model`."""
     import torch
     from torch import nn
 
     context = context_of(part)
     around = part if isinstance(part, ContextPart) else context
     modules: list[nn.Module] = []
-    with torch.random.fork_rng(devices=[]):  # whose numbers others count on
+    with torch.random.fork_rng(devices=[]):  # other code counts on torch's random numbers
         if around:
             modules.append(nn.Conv2d(CONTEXT_CHANNELS, around.channels, 1))
         modules += _own_modules(part)
@@ -89,7 +89,7 @@ def part_module(part: Part) -> nn.Module:
 
 
 def input_shape(part: Part) -> tuple[int, int, int, int]:
-    """Of the images of a part in its context."""
+    """Return the shape of a part's input, in its context."""
     if isinstance(part, NetworkPart | StemPart):
         size = part.spec.resolution if isinstance(part, NetworkPart) else part.resolution
         return 1, 3, size, size
@@ -98,7 +98,7 @@ def input_shape(part: Part) -> tuple[int, int, int, int]:
 
 
 def _own_modules(part: Part) -> list[nn.Module]:
-    """The part's modules, cut out of a network in which it stands."""
+    """Return the part's modules, cut out of a network in which it stands."""
     from torch import nn
 
     from nas.models.mobilenet import build_model
@@ -123,7 +123,7 @@ def _own_modules(part: Part) -> list[nn.Module]:
 
 
 def _set_weights(module: nn.Module, weights: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """Weights and biases of the layers in order; a bias goes into the batch norm where there is one."""
+    """Set weights and biases of the layers in order; a bias goes into the batch norm where there is one."""
     import torch
     from torch import nn
 
@@ -138,6 +138,6 @@ def _set_weights(module: nn.Module, weights: list[tuple[np.ndarray, np.ndarray]]
                     layer.bias.copy_(bias)
             elif isinstance(layer, nn.BatchNorm2d):
                 assert bias is not None
-                # Running mean 0 and variance 1, as made: then it does nothing but add the bias.
+                # With the running mean 0 and variance 1 that it was made with, it only adds the bias.
                 layer.weight.fill_((1 + layer.eps) ** 0.5)
                 layer.bias.copy_(bias)

@@ -1,12 +1,16 @@
 """Search strategies: each proposes the next network from the finished trials."""
 
+from nas.search.strategies.base import Propose, Strategy
+
 # A new strategy is a file of this folder and a line here.
 STRATEGIES = {
     "exact": "nas.search.strategies.exact:EXACT",
     "evolution": "nas.search.strategies.evolution:EVOLUTION",
     "once-for-all": "nas.search.strategies.evolution:ONCE_FOR_ALL",
-    "fitted": "nas.search.strategies.surrogate:FITTED",
+    "surrogate": "nas.search.strategies.surrogate:SURROGATE",
     "tpe": "nas.search.strategies.tpe:TPE",
     "nsga2": "nas.search.strategies.nsga2:NSGA2",
     "random": "nas.search.strategies.random_search:RANDOM",
 }
+
+__all__ = ["STRATEGIES", "Propose", "Strategy"]

@@ -1,4 +1,4 @@
-"""What a search strategy is."""
+"""Define what a search strategy is."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
+from nas.arch.space import Encoding
 from nas.search.history import History
-from nas.search.problem import Problem, Row
+from nas.search.problem import Problem
 
-Propose = Callable[[History, random.Random], Row]
+# Proposes the next encoding from the finished trials. It need not fit, nor be new: the loop repairs and exchanges it.
+Propose = Callable[[History, random.Random], Encoding]
 
 
 class Strategy(NamedTuple):
-    """A way to search, and how many trials it is given; `latency_counts` if it is after fast networks too."""
+    """A way to search, and how many trials it gets by default."""
 
     proposer: Callable[[Problem], Propose]
     trials: int
-    latency_counts: bool = False

@@ -1,102 +1,83 @@
-"""Optuna's NSGA-II."""
+"""NSGA-II (Deb et al. 2002, IEEE Transactions on Evolutionary Computation 6, 182) on score and latency."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Container
-from datetime import datetime
-from typing import Any
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.storages import InMemoryStorage
-from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+import numpy as np
 
+from nas.arch.space import Decision, Encoding
 from nas.search.history import History
-from nas.search.problem import Problem, Row
+from nas.search.problem import Problem
 from nas.search.strategies.base import Propose, Strategy
 
-Params = dict[str, Any]
-POPULATION = 50  # of NSGA-II
+POPULATION = 50
+CROSSOVER_RATE, SWAP_RATE = 0.9, 0.5  # of children, and of the decisions of one that is crossed
 
 
 def nsga2(problem: Problem) -> Propose:
-    """Optuna's NSGA-II on score and latency."""
-    decisions = {g.name: CategoricalDistribution(range(len(g.choices))) for g in problem.space.decisions}
-    # NSGA-II leaves parameters without a choice to whoever asks.
-    open_decisions: dict[str, BaseDistribution] = {n: d for n, d in decisions.items() if not d.single()}
-    storage = _Finished()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=storage, directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE], sampler=_NSGAII(0)
-    )
+    """Breed each generation from the best of all before it, by rank and crowding of score and latency."""
+    columns = {decision.name: column for column, decision in enumerate(problem.space.decisions)}
+    mutation_rate = 1 / len(columns)
+    parents_of: dict[int, list[int]] = {}  # indices of trials, by generation
 
-    def propose(history: History, rng: random.Random) -> Row:
-        for number in range(storage.seen, len(history)):
-            values = [float(history.scores[number]), float(history.latencies[number])]
-            params = {n: max(0, c) for n, c in zip(decisions, history.rows[number], strict=True) if n in open_decisions}
-            storage.finished.append(_frozen(number, params, open_decisions, values))
-            storage.seen += 1
-            if storage.seen % POPULATION == 0:  # what is no parent is never looked at again
-                storage.finished = _NSGAII(0).get_parent_population(study, storage.seen // POPULATION)
-        sampler = _NSGAII(rng.getrandbits(31))
-        trial = _frozen(len(history), {}, {}, None)
-        params = sampler.sample_relative(study, trial, open_decisions)
+    def propose(history: History, rng: random.Random) -> Encoding:
+        generation = len(history) // POPULATION
+        if generation == 0:
+            return problem.sampler.sample(rng)
+        if generation not in parents_of:  # what is no parent is never looked at again
+            parents_of[generation] = _parents(history, generation, parents_of.pop(generation - 1, None))
+        parents = parents_of[generation]
+        # Binary tournaments: of two parents the one that comes first in the elite.
+        one, other = (
+            history.encodings[parents[min(rng.randrange(len(parents)), rng.randrange(len(parents)))]] for _ in range(2)
+        )
+        crossing = rng.random() < CROSSOVER_RATE
 
-        def choose(decision: Any) -> int:
-            if decision.name in params or decision.name not in open_decisions:
-                return int(params.get(decision.name, 0))
-            return int(sampler.sample_independent(study, trial, decision.name, decisions[decision.name]))
+        def choose(decision: Decision) -> int:
+            column = columns[decision.name]
+            choice = int((other if crossing and rng.random() < SWAP_RATE else one)[column])
+            if choice < 0 or rng.random() < mutation_rate:
+                return rng.randrange(len(decision.choices))
+            return choice
 
-        return tuple(int(code) for code in problem.space.draw(choose))
+        return problem.space.build_encoding(choose)
 
     return propose
 
 
-class _NSGAII(optuna.samplers.NSGAIISampler):
-    """Optuna's, with its parents in one order, whether they were just chosen or are remembered by the study."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__(population_size=POPULATION, seed=seed)
-
-    def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
-        super().get_parent_population(study, generation)
-        return super().get_parent_population(study, generation)
+def _parents(history: History, generation: int, before: list[int] | None) -> list[int]:
+    """Return the elite among the parents before and their children (section III-C of the paper)."""
+    children = list(range((generation - 1) * POPULATION, generation * POPULATION))
+    if generation > 1 and before is None:  # a search that resumes: the parents before are chosen again
+        before = _parents(history, generation - 1, None)
+    return elite(history.scores, history.latencies, [*(before or []), *children], POPULATION)
 
 
-class _Finished(InMemoryStorage):
-    """A study whose trials are looked at without being copied, as Optuna's own storages do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.finished: list[FrozenTrial] = []
-        self.seen = 0
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        return self.finished
-
-
-def _frozen(
-    number: int, params: Params, distributions: dict[str, BaseDistribution], values: list[float] | None
-) -> FrozenTrial:
-    """A trial of NSGA-II's in the generation that its number says."""
-    return FrozenTrial(
-        number=number,
-        trial_id=number,
-        state=TrialState.RUNNING if values is None else TrialState.COMPLETE,
-        value=None,
-        values=values,
-        datetime_start=datetime.min,
-        datetime_complete=None if values is None else datetime.min,
-        params=params,
-        distributions=distributions,
-        user_attrs={},
-        system_attrs={_NSGAII._get_generation_key(): number // POPULATION},
-        intermediate_values={},
-    )
+def elite(scores: np.ndarray, latencies: np.ndarray, members: list[int], number: int) -> list[int]:
+    """Return the best `number` of the members: fronts in their order, within a front those with the most room first."""
+    chosen: list[int] = []
+    left = np.array(members)
+    while len(chosen) < number and len(left):
+        no_worse = (scores[left, None] >= scores[left]) & (latencies[left, None] <= latencies[left])
+        better = (scores[left, None] > scores[left]) | (latencies[left, None] < latencies[left])
+        on_front = ~(no_worse & better).any(axis=0)
+        front = left[on_front]
+        chosen += front[np.argsort(-crowding(scores[front], latencies[front]), kind="stable")].tolist()
+        left = left[~on_front]
+    return chosen[:number]
 
 
-NSGA2 = Strategy(nsga2, trials=500, latency_counts=True)
+def crowding(scores: np.ndarray, latencies: np.ndarray) -> np.ndarray:
+    """Return the crowding distance of the members of one front, shape (n,); infinite at its ends (section III-B)."""
+    room = np.zeros(len(scores))
+    for values in (scores, latencies):
+        order = np.argsort(values, kind="stable")
+        spread = values[order[-1]] - values[order[0]]
+        room[order[[0, -1]]] = np.inf
+        if spread > 0:
+            room[order[1:-1]] += (values[order[2:]] - values[order[:-2]]) / spread
+    return room
+
+
+NSGA2 = Strategy(nsga2, trials=500)

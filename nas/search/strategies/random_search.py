@@ -7,8 +7,8 @@ from nas.search.strategies.base import Propose, Strategy
 
 
 def random_search(problem: Problem) -> Propose:
-    """Uniform over each choice, then made to fit."""
-    return lambda history, rng: problem.random_row(rng)
+    """Propose networks that are uniform over each choice, then repaired."""
+    return lambda history, rng: problem.sampler.sample(rng)
 
 
 RANDOM = Strategy(random_search, trials=500)

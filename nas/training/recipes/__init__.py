@@ -1,4 +1,4 @@
-"""How a network is trained, as files: one recipe a file, each naming its source and what it reached.
+"""Training recipes, one a file. Each names its source and the results that were reached with it.
 
 recipe = load_recipe("quick").replace(epochs=5)
 """
@@ -23,25 +23,25 @@ AUGMENTS = ("none", "autoaugment", "randaugment", "trivialaugment")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Optimiser, schedule, regularisation and augmentation. Raises NasError for impossible values.
+    """Optimiser, schedule, regularisation and augmentation of a training. Raises NasError for impossible values.
 
-    The learning rate's largest value is `learning_rate`; it starts at `start` of that and gets there after `warmup`
-    of the steps. `one_cycle` (arXiv 1708.07120) and `cosine` (arXiv 1608.03983) then fall to nothing, `steps` by
-    the factor `step_factor` every `step_epochs`.
+    The learning rate begins at the share `start` of `learning_rate`, and reaches `learning_rate` after the share
+    `warmup` of the steps. Then `one_cycle` (arXiv 1708.07120) and `cosine` (arXiv 1608.03983) let it fall to nothing,
+    and `steps` multiplies it by `step_factor` every `step_epochs`.
     """
 
     name: str
     source: str
-    published: str  # which results were reached with it
+    published: str  # results that were reached with it
     epochs: int
     batch_size: int  # images a step, over all processes and accumulated parts
     optimizer: str
-    learning_rate: float  # for that batch size
-    momentum: float = 0.0  # of rmsprop and sgd; adamw has its own
+    learning_rate: float  # the largest, for that batch size
+    momentum: float = 0.0  # of rmsprop and sgd
     smoothing: float = 0.99  # of rmsprop's squared gradients
     epsilon: float = 1e-8  # of adamw and rmsprop
     weight_decay: float
-    decay_norms: bool = False  # whether batch norm and biases decay, too
+    decay_norms: bool = False  # whether batch norm and biases decay too
     schedule: str
     start: float = 1.0
     warmup: float = 0.0
@@ -49,14 +49,14 @@ class Recipe:
     step_factor: float = 1.0
     label_smoothing: float = 0.0
     dropout: float = 0.2
-    ema_decay: float = 0.0  # a step; 0: the last weights
+    ema_decay: float = 0.0  # of the averaged weights, a step; 0 keeps the last weights
     crop_padding: float = 0.0  # part of the side by which images in memory are padded before a random crop
     crop_scale: float = 0.08  # smallest part of an image from disk that a random crop shows
     flip: bool = True
     augment: str = "none"
     erase: float = 0.0  # share of images with a rectangle erased (arXiv 1708.04896)
     mixup: float = 0.0  # alpha, 0 for none (arXiv 1710.09412)
-    cutmix: float = 0.0  # alpha, 0 for none (arXiv 1905.04899); with both, each batch draws one of them
+    cutmix: float = 0.0  # alpha, 0 for none (arXiv 1905.04899); with both, each batch gets one of them at random
 
     def __post_init__(self) -> None:
         for field in ("name", "source", "published"):
@@ -93,7 +93,10 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def with_batch_size(self, batch_size: int) -> Recipe:
-        """The learning rate follows: in proportion (arXiv 1706.02677), with AdamW by the square root (2205.10287)."""
+        """Return the recipe with another batch size and the learning rate that goes with it.
+
+        The learning rate changes in proportion (arXiv 1706.02677), with AdamW by the square root (arXiv 2205.10287).
+        """
         ratio = batch_size / self.batch_size
         scale = math.sqrt(ratio) if self.optimizer == "adamw" else ratio
         return self.replace(batch_size=batch_size, learning_rate=self.learning_rate * scale)
@@ -103,7 +106,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:
-        """Inverse of `to_dict`. Raises NasError naming the first thing that is wrong."""
+        """Return the recipe that `to_dict` wrote. Raises NasError that names the first thing that is wrong."""
         fields = dataclasses.fields(cls)
         known = [field.name for field in fields]
         for key in data:
@@ -120,7 +123,7 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe of this folder by name, or a file of one's own by path."""
+    """Return a recipe of this folder by its name, or one of a .toml file by its path. Raises NasError."""
     if name in recipe_names():
         text = (files(__name__) / f"{name}.toml").read_text(encoding="utf-8")
     elif name.endswith(".toml"):

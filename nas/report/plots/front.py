@@ -1,0 +1,301 @@
+"""Show accuracy against latency: everything that was tried, found and published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
+
+from nas.report.plots.figure import ReportFigure
+from nas.report.plots.labels import Label, box_around, pixels_along, place_labels, text_size
+from nas.report.plots.style import GREY, INK, LIGHT, SKELETON_COLORS, add_title, new_figure, plain_ticks
+from nas.report.texts import budget_text, device_text, display_name, is_once_for_all
+from nas.runs.pareto import front_indices
+from nas.runs.reading import Run
+from nas.runs.record import NetworkResult
+
+CAPTION = (
+    "Up and to the left is better: each point is a network, each line the front of the networks that a search looked "
+    "at. Points far below the networks named here are cut off. Compare the stars with the grey dots, not with the "
+    "diamonds: the diamonds' trainings differ, and many are longer than the one that the estimates are for."
+)
+NAMED_OF_FAMILY = 5  # of the Once-for-All networks
+
+
+@dataclass(frozen=True, slots=True)
+class SkeletonTrials:
+    """The networks that the searches of a skeleton looked at: predicted ms, estimated top-1 in percent."""
+
+    skeleton: str
+    latency_ms: tuple[float, ...]
+    top1: tuple[float, ...]
+    front_latency_ms: tuple[float, ...]  # fastest first
+    front_top1: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPoint:
+    """A network of the comparison; accuracies in percent, the estimated one for the run's training recipe.
+
+    One of a family of many is drawn lightly, and named only if it has a label and there is room for it.
+    """
+
+    label: str | None
+    latency_ms: float
+    estimated_top1: float
+    estimated_std: float
+    published_top1: float | None
+    skeleton: str | None = None  # of a found network
+    of_family: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLine:
+    """The budget of a target."""
+
+    skeleton: str
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrontData:
+    """Trials as clouds with their fronts, networks as points, budgets as lines."""
+
+    title: str
+    subtitle: str
+    trials: tuple[SkeletonTrials, ...]
+    points: tuple[NetworkPoint, ...]
+    budgets: tuple[BudgetLine, ...]
+
+
+def figures(run: Run) -> Iterator[ReportFigure]:
+    """Yield the figure of a run."""
+    yield ReportFigure("front", "Accuracy against latency", CAPTION, partial(draw, front_data(run)))
+
+
+# Data -------------------------------------------------------------------------------------------------
+
+
+def front_data(run: Run) -> FrontData:
+    """Collect the trials, the networks and the budgets."""
+    targets = [result.target for result in run.record.targets]
+    named = _named_of_family(run.record.networks)
+    return FrontData(
+        title=f"ImageNet accuracy against latency on {'that' if run.table.other_device else 'this'} device",
+        subtitle=device_text(run),
+        trials=tuple(_trials(run, skeleton) for skeleton in dict.fromkeys(target.skeleton for target in targets)),
+        points=tuple(
+            NetworkPoint(
+                display_name(run, network) if not is_once_for_all(network) or network.name in named else None,
+                network.latency_ms,
+                network.estimated_top1,
+                network.estimated_std,
+                network.published_top1,
+                run.result(network.target).target.skeleton if network.found and network.target else None,
+                is_once_for_all(network),
+            )
+            for network in run.record.networks
+        ),
+        budgets=tuple(BudgetLine(target.skeleton, target.budget_ms) for target in targets),
+    )
+
+
+def _named_of_family(networks: Iterable[NetworkResult]) -> set[str]:
+    """Return the names of a few Once-for-All networks, spread over the front of their published accuracies."""
+    family = [(n.name, n.latency_ms, n.published_top1) for n in networks if is_once_for_all(n) and n.published_top1]
+    if not family:
+        return set()
+    names, latency_ms, top1 = zip(*family, strict=True)
+    front = front_indices(latency_ms, top1)
+    spread = np.linspace(0, len(front) - 1, min(NAMED_OF_FAMILY, len(front))).round().astype(int)
+    return {names[front[place]] for place in spread}
+
+
+def _trials(run: Run, skeleton: str) -> SkeletonTrials:
+    names = [result.target.name for result in run.record.targets if result.target.skeleton == skeleton]
+    trials = run.trials[run.trials.target.isin(names)]
+    front = run.front[run.front.target.isin(names)].sort_values("latency_ms", kind="stable")
+    columns = (trials.latency_ms, trials.top1, front.latency_ms, front.top1)
+    return SkeletonTrials(skeleton, *(tuple(column.tolist()) for column in columns))
+
+
+# Drawing ----------------------------------------------------------------------------------------------
+
+_DIAMOND: Any = {"marker": "D", "ls": "none", "ms": 7, "mfc": "white", "mec": INK, "mew": 1.5}
+_FAMILY_DIAMOND: Any = {**_DIAMOND, "ms": 5, "mec": LIGHT, "mew": 1.2}
+
+
+def draw(data: FrontData) -> Figure:
+    """Draw stars for found networks, diamonds for published ones, and a dot for every estimate."""
+    figure = new_figure(8.2)
+    axes = figure.add_subplot()
+    add_title(axes, data.title, data.subtitle)
+    axes.set_xlabel("latency, ms (found and published networks: measured whole; trials: the table's prediction)")
+    axes.set_ylabel("ImageNet top-1, %")
+    axes.set_xscale("log")
+    axes.grid(zorder=0)
+    axes.set_axisbelow(True)
+    (left, right), (low, high) = _frame(data)
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)
+    plain_ticks(axes.xaxis)
+    axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+
+    for trials in data.trials:
+        color = SKELETON_COLORS[trials.skeleton]
+        # Thousands of dots are an image, in the SVG too.
+        axes.scatter(
+            trials.latency_ms, trials.top1, s=9, color=color, alpha=0.22, linewidths=0, zorder=2, rasterized=True
+        )
+        axes.step(trials.front_latency_ms, trials.front_top1, where="post", color=color, lw=1.8, zorder=3)
+    for point in data.points:
+        if point.skeleton:
+            _draw_found(axes, point)
+        else:
+            _draw_published(axes, point)
+    # Below the axes, where it covers nothing.
+    figure.legend(handles=_legend(data), loc="outside lower left", ncols=2, frameon=False)
+
+    figure.draw_without_rendering()  # the layout must be final before texts are measured
+    _draw_budgets(axes, data)
+    _label_points(axes, data)
+    figure.set_layout_engine("none")
+    return figure
+
+
+def _draw_found(axes: Axes, point: NetworkPoint) -> None:
+    color, x, y = _point_color(point), point.latency_ms, point.estimated_top1
+    axes.errorbar(x, y, point.estimated_std, color=color, capsize=4, lw=1.4, zorder=7, ls="none")
+    axes.plot(x, y, "*", ms=19, color=color, mec="white", mew=1, zorder=8)
+
+
+def _draw_published(axes: Axes, point: NetworkPoint) -> None:
+    """Draw a diamond as published, a dot as estimated, and a line between the two of a network that has a name."""
+    x, y = point.latency_ms, point.estimated_top1
+    size, order = (3.5, 4) if point.of_family else (5.5, 6.5)  # seen in its own diamond too
+    axes.plot(x, y, "o", ms=size, color=GREY, mec="white", mew=0.4, zorder=order)
+    if point.published_top1 is None:
+        return
+    if point.label:
+        axes.plot([x, x], [y, point.published_top1], color=GREY, lw=0.9, zorder=3.5)
+    style = _FAMILY_DIAMOND if point.of_family else _DIAMOND
+    axes.plot(x, point.published_top1, zorder=5 if point.of_family else 6, **style)
+
+
+def _point_color(point: NetworkPoint) -> str:
+    return SKELETON_COLORS.get(point.skeleton or "", INK)
+
+
+def _named_top1(point: NetworkPoint) -> float:
+    """Return the top-1 that the name of a point stands beside."""
+    return point.estimated_top1 if point.published_top1 is None else point.published_top1
+
+
+def _reach(point: NetworkPoint) -> tuple[float, float]:
+    """Return the lowest and the highest top-1 that is drawn of a point."""
+    std = point.estimated_std if point.skeleton else 0.0
+    low, high = point.estimated_top1 - std, point.estimated_top1 + std
+    return min(low, _named_top1(point)), max(high, _named_top1(point))
+
+
+def _frame(data: FrontData) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return limits around the networks, with the fronts above them; the long tail of the trials is cut off."""
+    latency = [point.latency_ms for point in data.points]
+    right = max(latency)
+    # A budget far beyond everything would squeeze all else into a corner: it is named at the edge instead.
+    right = max([right, *(b.latency_ms for b in data.budgets if b.latency_ms <= 2 * right)])
+    low = min(_reach(point)[0] for point in data.points)
+    high = max(_reach(point)[1] for point in data.points)
+    for trials in data.trials:
+        high = max(
+            [high, *(a for ms, a in zip(trials.front_latency_ms, trials.front_top1, strict=True) if ms <= right)]
+        )
+    margin = max(0.08 * (high - low), 0.5)
+    return (min(latency) / 1.5, right * 1.35), (low - 2 * margin, high + 1.5 * margin)
+
+
+def _legend(data: FrontData) -> list[Line2D]:
+    found = Line2D(
+        [], [], marker="*", ls="none", ms=15, color=GREY, label="found: measured, accuracy estimated (± std)"
+    )
+    handles = [found]
+    published = [point for point in data.points if not point.skeleton]
+    family = sum(point.of_family for point in published)
+    if len(published) > family:
+        handles.append(Line2D([], [], **_DIAMOND, label="published: measured, accuracy as published"))
+    if family:
+        handles.append(Line2D([], [], **_FAMILY_DIAMOND, label=f"Once-for-All, {family} networks"))
+    if published:
+        name = "same network estimated for the run's training recipe: compare stars with this"
+        handles.append(Line2D([], [], marker="o", ls="none", ms=5.5, color=GREY, label=name))
+    for trials in data.trials:
+        if trials.latency_ms:
+            count = f"{len(trials.latency_ms):,}"
+            name = f"{trials.skeleton.capitalize()}: {count} trials and their front, predicted and estimated"
+            color = SKELETON_COLORS[trials.skeleton]
+            handles.append(Line2D([], [], marker="o", ms=4, color=color, mfc=color, alpha=0.8, label=name))
+    return handles
+
+
+def _draw_budgets(axes: Axes, data: FrontData) -> None:
+    """Draw vertical lines with their names above the frame; two names that are close move apart."""
+    right = axes.get_xlim()[1]
+    budgets = sorted(data.budgets, key=lambda budget: budget.latency_ms)
+    texts = []
+    for budget in budgets:
+        beyond = budget.latency_ms > right
+        # More names than two have no room.
+        named = f"budget of {budget.skeleton.capitalize()}: " if len(budgets) <= 2 else ""
+        name = f"{named}{budget_text(budget.latency_ms)} ms" + (" →" if beyond else "")
+        x = min(budget.latency_ms, right)
+        if not beyond:
+            axes.axvline(x, color=SKELETON_COLORS[budget.skeleton], lw=1.4, ls=(0, (6, 3)), zorder=1.5)
+        pixel = float(axes.transData.transform((x, axes.get_ylim()[0]))[0])
+        texts.append((name, pixel, text_size(axes, name, 10)[0], SKELETON_COLORS[budget.skeleton]))
+    frame = axes.get_window_extent()
+    spans: list[list[float]] = []
+    for _, pixel, width, _ in texts:
+        start = min(max(pixel - width / 2, frame.x0), frame.x1 - width)
+        spans.append([start, start + width])
+    if len(spans) == 2 and spans[0][1] + 12 > spans[1][0]:
+        middle = (texts[0][1] + texts[1][1]) / 2
+        middle = min(max(middle, frame.x0 + texts[0][2] + 6), frame.x1 - texts[1][2] - 6)
+        spans = [[middle - 6 - texts[0][2], middle - 6], [middle + 6, middle + 6 + texts[1][2]]]
+    for (name, _, _, color), (start, _) in zip(texts, spans, strict=True):
+        x = (start - frame.x0) / frame.width
+        axes.text(x, 1.012, name, transform=axes.transAxes, color=color, fontsize=10, va="bottom")
+
+
+def _label_points(axes: Axes, data: FrontData) -> None:
+    """Write the names of the points; the found ones choose their places first, those of a family last."""
+    taken = []
+    for point in data.points:
+        x = point.latency_ms
+        if point.skeleton:
+            bottom, top = (axes.transData.transform((x, y)) for y in _reach(point))
+            taken.append(Bbox.from_extents(bottom[0] - 8, bottom[1] - 2, top[0] + 8, top[1] + 2))
+        taken.append(box_around(axes, x, point.estimated_top1, 9 if point.skeleton else 3))
+        if point.published_top1 is not None:
+            taken.append(box_around(axes, x, point.published_top1, 4 if point.of_family else 6))
+    lines = [
+        pixels_along(axes, np.repeat(trials.front_latency_ms, 2)[1:], np.repeat(trials.front_top1, 2)[:-1])
+        for trials in data.trials
+        if trials.front_latency_ms
+    ]
+    lines += [pixels_along(axes, [b.latency_ms] * 2, axes.get_ylim()) for b in data.budgets]
+    lines += [pixels_along(axes, [p.latency_ms] * 2, _reach(p)) for p in data.points if p.label and not p.skeleton]
+    points = sorted(data.points, key=lambda point: (point.skeleton is None, point.of_family))
+    labels = [
+        Label(p.latency_ms, _named_top1(p), p.label, _point_color(p), bold=bool(p.skeleton), optional=p.of_family)
+        for p in points
+        if p.label
+    ]
+    place_labels(axes, labels, taken=taken, lines=np.concatenate(lines), size=10)

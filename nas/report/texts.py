@@ -1,0 +1,48 @@
+"""Write names, budgets and the device of a run as readers know them."""
+
+from __future__ import annotations
+
+from nas.runs.reading import Run
+from nas.runs.record import NetworkResult
+
+_FAMILY_NAMES = {
+    "mobilenet_v1": "MobileNetV1",
+    "mobilenet_v2": "MobileNetV2",
+    "mobilenet_v3_large": "MobileNetV3-Large",
+    "mobilenet_v3_small": "MobileNetV3-Small",
+    "mnasnet_a1": "MnasNet-A1",
+}
+
+
+def display_name(run: Run, network: NetworkResult) -> str:
+    """Return the name of a network: "found Large", "MobileNetV3-Large ×0.75", "OFA cpu 15ms"."""
+    if network.found and network.target:
+        return f"found {run.result(network.target).target.title}"
+    family, _, width = network.name.partition("@")
+    if family in _FAMILY_NAMES:
+        return _FAMILY_NAMES[family] + (f" ×{width}" if width else "")
+    if family.startswith("hardcorenas_"):
+        return "HardCoRe-NAS " + network.name.removeprefix("hardcorenas_").upper()
+    if is_once_for_all(network):
+        return "OFA " + network.name.removeprefix("ofa_").replace("_lat-", " ").replace("_", " ")
+    return network.name
+
+
+def is_once_for_all(network: NetworkResult) -> bool:
+    """Return whether a network is one of those that Once-for-All published."""
+    return not network.found and network.name.startswith("ofa_")
+
+
+def budget_text(budget_ms: float) -> str:
+    """Return a budget to hundredths of a millisecond at most: "6", "1.86", "1,000"."""
+    text = f"{budget_ms:,.2f}".rstrip("0").rstrip(".")
+    return text if text != "0" else f"{budget_ms:.1g}"
+
+
+def device_text(run: Run) -> str:
+    """Return the device, runtime, threads and precision that all times of the run hold for."""
+    table = run.table
+    precision = "" if table.precision == "float32" else f", {table.precision}"
+    predicted = " (predicted, not measured: the table is of another device)" if table.other_device else ""
+    plural = "s" if table.threads != 1 else ""
+    return f"{table.device}, {table.runtime}, {table.threads} thread{plural}{precision}{predicted}"

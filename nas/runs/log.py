@@ -1,0 +1,151 @@
+"""Log every finished trial of a run in an Optuna study, one study a target, in one journal file.
+
+The log is an output. A run decides from what it holds in memory, and reads the log only when it resumes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+from nas.arch.space import SearchSpace
+from nas.arch.spec import ArchSpec
+from nas.errors import NasError
+from nas.quiet import quiet_optuna
+from nas.runs.parameters import distributions, params_of
+from nas.runs.record import LoggedTrial, Trial
+
+WRITE_EVERY = 0.5  # seconds between two writes of the log
+
+
+class TrialLog:
+    """The trials of a run, in memory and in a journal file.
+
+    Raises NasError for a file that is damaged or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._journal, self._storage = _open_journal(path)
+        self._study_ids: dict[str, int] = {}
+        self._trials: dict[str, list[LoggedTrial]] = {}
+        try:
+            for name in optuna.get_all_study_names(self._storage):
+                self._study_ids[name] = study_id = self._storage.get_study_id_from_name(name)
+                self._trials[name] = [_read(name, trial) for trial in self._storage.get_all_trials(study_id)]
+        except (LookupError, TypeError, NasError):
+            raise _damaged(path) from None
+
+    def append(self, target: str, stage: str, trial: Trial, space: SearchSpace | None = None) -> None:
+        """Add a finished trial. `space` names the parameters of a trial that has an encoding."""
+        trials = self._trials.setdefault(target, [])
+        params: dict[str, Any] = {}
+        if space is not None and trial.encoding is not None:
+            params = {"params": params_of(space, trial.encoding), "distributions": distributions(space)}
+        frozen = optuna.trial.create_trial(
+            values=[trial.top1, trial.latency_ms],
+            user_attrs={
+                "stage": stage,
+                "spec": trial.spec.to_dict(),
+                "encoding": trial.encoding,
+                "top1_std": trial.std,
+                "score": trial.score,
+                "diverged": trial.diverged,
+            },
+            **params,
+        )
+        # What `study.add_trial` does, without checking a second time that the trial is one.
+        self._storage.create_new_trial(self._study_id(target), frozen)
+        trials.append(LoggedTrial(target, stage, len(trials), trial))
+
+    def trials(self, target: str, stage: str | None = None) -> list[LoggedTrial]:
+        """Return the trials of a target, or those of one of its stages, in order."""
+        return [logged for logged in self._trials.get(target, []) if stage is None or logged.stage == stage]
+
+    def flush(self) -> None:
+        """Write what was added; until then up to `WRITE_EVERY` seconds of it are in memory only."""
+        self._journal.flush()
+
+    def _study_id(self, target: str) -> int:
+        if target not in self._study_ids:
+            with quiet_optuna():
+                optuna.create_study(
+                    storage=self._storage,
+                    study_name=target,
+                    directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE],
+                )
+            self._study_ids[target] = self._storage.get_study_id_from_name(target)
+        return self._study_ids[target]
+
+
+def _read(target: str, frozen: FrozenTrial) -> LoggedTrial:
+    attributes = frozen.user_attrs
+    encoding = attributes["encoding"]
+    trial = Trial(
+        encoding=None if encoding is None else tuple(encoding),
+        spec=ArchSpec.from_dict(attributes["spec"]),
+        top1=frozen.values[0],
+        std=attributes["top1_std"],
+        latency_ms=frozen.values[1],
+        score=attributes["score"],
+        diverged=attributes["diverged"],
+    )
+    return LoggedTrial(target, attributes["stage"], frozen.number, trial)
+
+
+class _Journal(JournalFileBackend):
+    """A journal that one process alone writes: in batches, for each write waits for the disk.
+
+    What a killed process had not written is proposed again when its run resumes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), lock_obj=JournalFileOpenLock(str(path)))
+        self._waiting: list[dict[str, Any]] = []
+        self._written: int | None = None  # entries in the file, once it was read
+        self._next_write = 0.0
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        if self._written is None:
+            entries = list(super().read_logs(0))
+            self._written = len(entries)
+            yield from entries[log_number_from:]
+        yield from self._waiting[max(0, log_number_from - self._written) :]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        if time.monotonic() >= self._next_write:
+            self.flush()  # what came before: the storage has yet to read these
+        self._waiting += logs
+
+    def flush(self) -> None:
+        if self._waiting:
+            super().append_logs(self._waiting)
+            self._written = (self._written or 0) + len(self._waiting)
+            self._waiting = []
+        self._next_write = time.monotonic() + WRITE_EVERY
+
+
+def _open_journal(path: Path) -> tuple[_Journal, JournalStorage]:
+    """Open the journal without the half line that a killed process may have left."""
+    try:
+        if path.exists():
+            with path.open("rb+") as file:
+                file.truncate(file.read().rfind(b"\n") + 1)
+        with quiet_optuna():
+            journal = _Journal(path)
+            return journal, JournalStorage(journal)
+    except OSError as error:
+        raise NasError(f"{path}: cannot be written ({error.strerror})") from None
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError):  # all are seen
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> NasError:
+    return NasError(f"{path}: the log of the run is damaged; start a new run with another --out")

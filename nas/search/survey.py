@@ -1,0 +1,102 @@
+"""Find out what the device can do, before anything is searched: the feasible range of each target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from nas.arch.published import published_spec
+from nas.arch.space import SearchSpace
+from nas.errors import NasError
+from nas.latency.fidelity import covered_variants, fidelity_text
+from nas.latency.table import space_parts
+from nas.runs.record import TargetResult
+from nas.runs.target import MARGIN, Target
+from nas.search.comparison import COMPARED
+from nas.search.context import SearchContext
+from nas.search.request import FrontRequest, rounded_up
+from nas.search.variants import feasible_range_ms, measure_anchors, pick_variants
+
+LEAST_OF_FRONT = 1.05  # times the fastest network: the smallest budget of a front
+
+
+def searchable_space(context: SearchContext, skeleton: str) -> SearchSpace:
+    """Return the space of a skeleton at the variants whose rows there are, or can be measured.
+
+    Raises NasError that names a row where there is no such variant.
+    """
+    table, space = context.table, context.request.space(skeleton)
+    if not table.other_device:
+        return space
+    variants = covered_variants(table, space)
+    if not variants:
+        raise table.lacks(table.missing(space_parts(space, table.num_classes))[0])
+    if len(variants) < len(space.variants):
+        context.console.say(
+            f"{table.path} has all rows of {len(variants)} of the {len(space.variants)} variants of {space.name}"
+        )
+    return space.at(variants)
+
+
+def survey(context: SearchContext, spaces: Mapping[str, SearchSpace]) -> None:
+    """Report the feasible range of each target, and record its target. Raises NasError for a budget below it."""
+    table, say = context.table, context.console.say
+    say(f"device: {table.device.cpu}, {table.runtime}")
+    if table.fidelity:
+        say(f"table: checked {table.fidelity.date} against {fidelity_text(table.fidelity)}")
+    before = {result.target.name: result for result in context.folder.record.targets}
+    results = [_surveyed(context, target, spaces[target.skeleton]) for target in _targets(context, spaces)]
+    for spec in map(published_spec, COMPARED):
+        if context.predictor.knows(spec):
+            say(f"published {spec.name}: {float(context.predictor.measured_ms([spec], spec.name)[0]):.2f} ms")
+    # A run that resumes keeps what it has decided.
+    context.folder.update(targets=tuple(before.get(result.target.name, result) for result in results))
+
+
+def choose_variants_of(context: SearchContext, result: TargetResult, space: SearchSpace) -> SearchSpace:
+    """Return the space at the variants to search for a target, chosen once a run; their rows are measured."""
+    variants = result.variants
+    if not variants:
+        limits, target = context.limits(space), result.target
+        chosen = pick_variants(context.predictor, space, context.ranking_estimator, target.budget_ms, limits)
+        variants = tuple(chosen)
+        context.folder.update_target(target.name, variants=variants)
+    at = space.at(variants)
+    context.predictor.fill_space(at, f"latency table of {result.target.name}")
+    return at
+
+
+def _targets(context: SearchContext, spaces: Mapping[str, SearchSpace]) -> tuple[Target, ...]:
+    """Return the targets of the request; those of a front are spread over the feasible range, evenly in logarithms."""
+    request = context.request
+    if not isinstance(request.targets, FrontRequest):
+        return request.targets
+    if recorded := context.folder.record.targets:
+        return tuple(result.target for result in recorded)
+    targets: dict[str, Target] = {}
+    for skeleton in request.targets.skeletons:
+        low, high = feasible_range_ms(measure_anchors(context.predictor, spaces[skeleton]))
+        low *= LEAST_OF_FRONT / (1 - MARGIN)
+        for budget_ms in np.geomspace(low, max(low, high), request.targets.budgets):
+            target = Target(skeleton, round(float(budget_ms), 4), one_of_several=True)
+            targets.setdefault(target.name, target)
+    return tuple(targets.values())
+
+
+def _surveyed(context: SearchContext, target: Target, space: SearchSpace) -> TargetResult:
+    """Return a target with its feasible range. Raises NasError if its budget lies below it."""
+    both, say = len(context.request.skeletons) > 1, context.console.say
+    device = "that device" if context.table.other_device else "this device"
+    low, high = feasible_range_ms(measure_anchors(context.predictor, space))
+    say(f"{target.name}: {space.name} spans {low:.2f} to {high:.2f} ms on {device}; budget {target.budget_ms:.3g} ms")
+    if target.limit_ms < low:
+        hint = " (or search Large alone with --only large)" if target.skeleton == "small" and both else ""
+        raise NasError(
+            f"no network of {space.name} is as fast as {target.budget_ms:.3g} ms on {device}; the smallest feasible "
+            f"budget is {target.flag} {rounded_up(low / (1 - MARGIN))}{hint}"
+        )
+    binds = target.budget_ms < high
+    if not binds:
+        say(f"{target.name}: the budget does not bind; the search looks for the most accurate network of the space")
+    return TargetResult(target=target, space=space.name, feasible_ms=(low, high), binds=binds)

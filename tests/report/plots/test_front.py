@@ -1,0 +1,129 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from support.drawn_texts import check_texts
+from support.made_up_run import changed, write_run
+
+from nas.report.plots.figure import ReportFigure
+from nas.report.plots.front import BudgetLine, FrontData, NetworkPoint, draw, front_data
+from nas.runs.reading import load_run
+from nas.runs.target import Target
+
+# Data -------------------------------------------------------------------------------------------------
+
+
+def test_front_shows_trials_points_and_budgets(run):
+    data = front_data(run)
+    large = data.trials[0]
+    assert [trials.skeleton for trials in data.trials] == ["large", "small"]
+    assert len(large.latency_ms) == 30
+    assert list(large.front_latency_ms) == sorted(large.front_latency_ms)
+    assert max(large.front_top1) == max(large.top1)
+    assert [(budget.skeleton, budget.latency_ms) for budget in data.budgets] == [("large", 4.0), ("small", 1.2)]
+    found, published = data.points[0], data.points[2]
+    assert (found.skeleton, found.published_top1, found.estimated_std) == ("large", None, 0.7)
+    assert found.estimated_top1 == run.found("large").estimated_top1
+    assert (published.skeleton, published.published_top1) == (None, 75.2)
+    assert published.estimated_top1 == run.record.networks[2].estimated_top1 != 75.2
+    assert found.latency_ms == run.found("large").measured_ms
+    assert data.subtitle == "Example CPU 3.0, onnxruntime 1.31.1, 1 thread"
+
+
+def test_the_targets_of_a_skeleton_share_a_cloud(tmp_path):
+    targets = [Target("large", budget_ms, one_of_several=True) for budget_ms in (3, 4)]
+    data = front_data(load_run(write_run(tmp_path / "run", targets)))
+    (trials,) = data.trials
+    assert trials.skeleton == "large"
+    assert len(trials.latency_ms) == 60
+    assert [(budget.skeleton, budget.latency_ms) for budget in data.budgets] == [("large", 3.0), ("large", 4.0)]
+    assert [point.label for point in data.points[:3]] == [
+        "found Large at 3 ms",
+        "found Large at 4 ms",
+        "MobileNetV3-Large",
+    ]
+    check_texts(draw(data))
+
+
+def test_a_few_of_the_once_for_all_networks_have_names(run):
+    points = front_data(run).points
+    family = [point for point in points if point.of_family]
+    assert len(family) == 38
+    assert all(point.label for point in points if not point.of_family)
+    named = [point for point in family if point.label]
+    assert len(named) == 5
+    assert min(family, key=lambda point: point.latency_ms) in named
+    assert max(family, key=lambda point: point.published_top1) in named
+    for point in named:  # none of the family is faster and better
+        assert not any(o.latency_ms < point.latency_ms and o.published_top1 > point.published_top1 for o in family)
+    assert not any(p.of_family for p in front_data(changed(run, networks=run.record.networks[:4])).points)
+
+
+# Drawing ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "budgets_ms",
+    [(20.0, 20.0), (3.0, 3.1), (1e6, 1e6), (0.5, 4.0), (4.0, 1000.0)],
+    ids=["equal", "close", "beyond", "apart", "one beyond"],
+)
+def test_budgets_are_named_wherever_they_stand(run, budgets_ms):
+    budgets = tuple(BudgetLine(*line) for line in zip(("large", "small"), budgets_ms, strict=True))
+    check_texts(draw(dataclasses.replace(front_data(run), budgets=budgets, trials=())))
+
+
+def test_a_front_of_one_point_and_no_trials():
+    point = NetworkPoint("found Small", 1.0, 60.0, 0.7, None, "small")
+    check_texts(draw(FrontData("title", "device", (), (point,), (BudgetLine("small", 1.0),))))
+
+
+def test_the_found_are_named_in_full_above_all_else(run):
+    figure = draw(front_data(run))
+    (axes,) = figure.axes
+    names = [text for text in axes.texts if text.get_text().startswith("found")]
+    assert [text.get_text() for text in names] == ["found Large", "found Small"]
+    check_texts(figure)  # nothing written touches them
+    others = [artist for artist in axes.get_children() if artist not in axes.texts]
+    assert min(text.get_zorder() for text in names) > max(artist.get_zorder() for artist in others)
+
+
+def test_a_family_is_drawn_lightly_and_never_at_the_cost_of_others(run):
+    data = front_data(run)
+    labels = {text.get_text() for text in draw(data).axes[0].texts}
+    needed = {point.label for point in data.points if not point.of_family}
+    assert needed <= labels
+    # Thirty at one place: the first finds room, the rest stay without a name.
+    crowd = tuple(NetworkPoint(f"OFA {n}", 5.0, 75.0, 0.5, 76.0, None, True) for n in range(30))
+    figure = draw(dataclasses.replace(data, points=data.points[:2] + crowd))
+    check_texts(figure)
+    written = [text.get_text() for text in figure.axes[0].texts if text.get_text().startswith("OFA")]
+    assert 1 <= len(written) < 30
+    (legend,) = figure.legends
+    texts = [text.get_text() for text in legend.texts]
+    assert "Once-for-All, 30 networks" in texts
+    assert not any(text.startswith("published") for text in texts)
+
+
+def test_estimates_hang_at_the_published_points_that_have_names():
+    points = (
+        NetworkPoint("MobileNetV3-Large", 5.0, 74.0, 0.4, 75.2),
+        NetworkPoint(None, 6.0, 73.5, 0.4, 75.0, None, True),
+        NetworkPoint("found Large", 4.0, 74.5, 0.5, None, "large"),
+    )
+    (axes,) = draw(FrontData("title", "device", (), points, ())).axes
+    drawn = [(line.get_marker(), *line.get_xydata().tolist()) for line in axes.lines]
+    assert ("o", [5.0, 74.0]) in drawn
+    assert ("D", [5.0, 75.2]) in drawn
+    assert ("None", [5.0, 74.0], [5.0, 75.2]) in drawn
+    assert ("o", [6.0, 73.5]) in drawn
+    assert not any(marker == "None" and start[0] == 6 for marker, start, *_ in drawn)
+    low, high = axes.get_ylim()
+    assert low < 73.5 < 75.2 < high
+
+
+def test_thousands_of_trials_are_an_image(run, tmp_path):
+    few = front_data(run)
+    trials = dataclasses.replace(few.trials[0], latency_ms=tuple(np.geomspace(1, 9, 5000)), top1=(74.0,) * 5000)
+    data = dataclasses.replace(few, points=few.points[:2], trials=(trials,))
+    _, svg = ReportFigure("front", "", "", lambda: draw(data)).save(tmp_path)
+    assert svg.stat().st_size < 250_000
