@@ -1,4 +1,4 @@
-"""Why does MobileNetV3 validate at chance level in a short training, and does ours? Accuracy after each epoch.
+"""Show why MobileNetV3 validates at chance level in a short training: accuracy after each epoch, by three loops.
 
     python benchmarks/batchnorm.py                  # or one of the three again: --loop "nas.training, quick"
 
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 
 def plain_loop(network: str, data: Data, momentum: float) -> Iterator[Row]:
-    """What one writes on a first day: AdamW 2e-3, batch 128, crops and flips."""
+    """Train by the loop that one writes on a first day: AdamW 2e-3, batch 128, crops and flips."""
     torch.manual_seed(0)
     model = torchvision.models.get_model(network, num_classes=len(data.classes))
     model = model.to(memory_format=torch.channels_last)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import platform
 import random
 import tempfile
@@ -33,6 +32,7 @@ from nas.arch.additive import AdditiveModel
 from nas.arch.loading import load_space
 from nas.arch.parts import NetworkPart
 from nas.arch.space import SearchSpace
+from nas.cpu import usable_cores
 from nas.latency.fidelity import covered_variants
 from nas.latency.table import LatencyTable
 from nas.names import resolve
@@ -76,7 +76,7 @@ def main() -> None:
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     results = kept | {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.processor() or platform.machine()}, {usable_cores()} cores",
         "table": f"{table.device.cpu}, {table.runtime}",
         "versions": versions(),
     }

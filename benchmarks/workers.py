@@ -30,8 +30,9 @@ from optuna.study import Study
 from optuna.trial import TrialState
 from search_efficiency import SPACES, TABLE, problem_of
 
+from nas.arch.encoding import Encoding
 from nas.arch.loading import load_space
-from nas.arch.space import Encoding
+from nas.cpu import usable_cores
 from nas.latency.table import LatencyTable
 from nas.names import resolve
 from nas.runs.folder import versions
@@ -65,7 +66,7 @@ def main() -> None:
     print(f"{many['times_as_fast']} times as fast as one worker, {many['efficiency']:.0%} of the workers' time used")
     results = {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.processor() or platform.machine()}, {usable_cores()} cores",
         "versions": versions(),
         "evaluation_s": EVALUATION,
         "heartbeat_s": HEARTBEAT,
@@ -135,7 +136,7 @@ def problem_for(table: Path) -> Problem:
 
 
 def worker(url: str, name: str, table: Path, trials: int, own: str, ready: Any, go: Any) -> None:
-    """What a worker process does."""
+    """Run one worker process."""
     problem, study = problem_for(table), open_study(url, name, HEARTBEAT)
 
     def evaluate(encoding: Encoding) -> Trial:

@@ -15,7 +15,7 @@ _PUBLIC = {
     "StemSpec": "nas.arch.spec",
     "NasError": "nas.errors",
     "SearchSpace": "nas.arch.space",
-    "Stage": "nas.arch.space",
+    "Stage": "nas.arch.skeleton",
     "load_spec": "nas.arch.loading",
     "load_space": "nas.arch.loading",
     "load_estimator": "nas.accuracy",

@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # torch takes seconds to load
     from rich.table import Table
 
     from nas.arch.spec import ArchSpec
-    from nas.deploy.card import File
-    from nas.deploy.trained import Trained
+    from nas.deploy.card import ExportedFile
+    from nas.deploy.trained import TrainedNetwork
     from nas.training.images import Data
 
 NAMED_CLASSES = 5  # in an error
@@ -98,9 +98,9 @@ def _find_training(name: str) -> tuple[Path, ArchSpec | None]:
     return found[0], spec
 
 
-def _quantise_and_compare(path: Path, data: Data) -> list[File]:
+def _quantise_and_compare(path: Path, data: Data) -> list[ExportedFile]:
     """Write the int8 file beside the float32 file `path`, and return both with their accuracy and latency."""
-    from nas.deploy.card import File
+    from nas.deploy.card import ExportedFile
     from nas.deploy.export import accuracy, export_int8
     from nas.deploy.onnx_file import OnnxNetwork, time_networks
 
@@ -109,12 +109,12 @@ def _quantise_and_compare(path: Path, data: Data) -> list[File]:
     networks = {"float32": OnnxNetwork.load(path), "int8": OnnxNetwork.load(int8)}
     times = time_networks(list(networks.values()), random.Random(0))
     return [
-        File(path=file, precision=precision, top1=accuracy(network, data.val), latency_ms=latency_ms)
+        ExportedFile(path=file, precision=precision, top1=accuracy(network, data.val), latency_ms=latency_ms)
         for file, (precision, network), latency_ms in zip((path, int8), networks.items(), times, strict=True)
     ]
 
 
-def _predicted_ms(trained: Trained) -> list[tuple[str, float]]:
+def _predicted_ms(trained: TrainedNetwork) -> list[tuple[str, float]]:
     """Return the latency (ms) that each table predicts which has all rows of the network at its training's resolution.
 
     The text before it names the table's device and runtime, and its number of classes if the network has another one.
@@ -141,7 +141,7 @@ def _listed(classes: tuple[str, ...]) -> str:
     return ", ".join(classes[:NAMED_CLASSES]) + (f", … ({len(classes)})" if len(classes) > NAMED_CLASSES else "")
 
 
-def _table(files: list[File]) -> Table:
+def _table(files: list[ExportedFile]) -> Table:
     """Return the files as a table with size, accuracy and latency."""
     from rich.table import Table
 

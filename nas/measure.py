@@ -26,7 +26,8 @@ from nas.errors import NasError
 from nas.files import make_folder
 
 if TYPE_CHECKING:
-    from nas.arch.space import SearchSpace, Variant
+    from nas.arch.skeleton import Variant
+    from nas.arch.space import SearchSpace
     from nas.latency.runtimes import Runtime
     from nas.latency.table import LatencyTable
 
@@ -115,7 +116,7 @@ def _measure(table: LatencyTable, spaces: list[SearchSpace], arguments: Namespac
 
 def _variants(arguments: Namespace, space: SearchSpace) -> list[Variant]:
     """Return the widths and resolutions that were asked for; all for a budget to choose from; else 1.0 at 224."""
-    from nas.arch.space import Variant
+    from nas.arch.skeleton import Variant
 
     if arguments.widths or arguments.resolutions:
         widths, resolutions = arguments.widths or space.widths, arguments.resolutions or space.resolutions

@@ -14,13 +14,13 @@ from nas.errors import NasError
 
 def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
-    from nas.deploy.prediction import load_predictor
+    from nas.deploy.prediction import load_classifier
 
-    predictor = load_predictor(arguments.model)
+    classifier = load_classifier(arguments.model)
     failures = []
     for image in arguments.images:
         try:
-            guesses = predictor.guesses(image, arguments.top)
+            guesses = classifier.guesses(image, arguments.top)
         except NasError as error:
             failures.append(str(error))
         else:

@@ -1,6 +1,7 @@
 """MobileNetV3-Large's skeleton (arXiv 1905.02244, table 1). Each block chooses kernel, expansion, SE, activation."""
 
-from nas.arch.space import SearchSpace, Stage
+from nas.arch.skeleton import Stage
+from nas.arch.space import SearchSpace
 from nas.arch.spec import BlockSpec, HeadSpec, StemSpec
 
 SPACE = SearchSpace(

@@ -1,6 +1,7 @@
 """Once-for-All's MobileNetV3 space (arXiv 1908.09791). A stage fixes SE and activation. The width scales the head."""
 
-from nas.arch.space import SearchSpace, Stage
+from nas.arch.skeleton import Stage
+from nas.arch.space import SearchSpace
 from nas.arch.spec import BlockSpec, HeadSpec, StemSpec
 
 SPACE = SearchSpace(

@@ -49,7 +49,7 @@ PACKAGES = {
     ),
     "search": Package(
         ("nas.search", "nas.search.*"),
-        ("ground", "arch", "latency", "accuracy", "runs", "netadapt"),
+        ("ground", "arch", "models", "latency", "accuracy", "runs", "netadapt"),
         ("numpy", "scipy", "optuna"),
     ),
     "deploy": Package(("nas.deploy", "nas.deploy.*"), ("ground", "arch", "models", "training"), None),
@@ -118,7 +118,7 @@ def package_of(module: str) -> str:
 
 @cache
 def imports(module: str) -> tuple[str, ...]:
-    """What a module imports anywhere in its file: modules of the project, or other packages by their first name."""
+    """Return a module's imports, anywhere in its file: modules of the project, others by the first name."""
     path = modules()[module]
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return tuple(dict.fromkeys(_imports(tree, module, is_package=path.name == "__init__.py")))
@@ -194,7 +194,7 @@ def test_a_module_imports_what_its_package_may(module: str) -> None:
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_every_permission_is_used(name: str) -> None:
-    """What nothing imports is no arrow of the house."""
+    """A permission that no import uses is no arrow of the house."""
     package = PACKAGES[name]
     imported = {found for module in modules() if package_of(module) == name for found in imports(module)}
     used = {package_of(module) for module in imported if module in modules()}
@@ -219,7 +219,7 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
 
 
 def for_types_only(module: str) -> set[str]:
-    """What a module imports under `if TYPE_CHECKING:` and nowhere else."""
+    """Return what a module imports under `if TYPE_CHECKING:` and nowhere else."""
     path = modules()[module]
     tree = ast.parse(path.read_text(encoding="utf-8"))
     guarded = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]

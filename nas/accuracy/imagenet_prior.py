@@ -33,7 +33,8 @@ from nas.accuracy.features import (
 )
 from nas.arch.additive import AdditiveModel
 from nas.arch.published import PublishedResult
-from nas.arch.space import SearchSpace, Slot, Variant
+from nas.arch.skeleton import Slot, Variant
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError, unknown_name
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nas.arch.space import SearchSpace, Slot
+from nas.arch.skeleton import Slot
+from nas.arch.space import SearchSpace
 
 _CHUNK = 8_192  # encodings that stay in the cache while their columns are read
 

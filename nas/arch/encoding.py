@@ -8,28 +8,18 @@ slots has a kernel, an expansion, SE and an activation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
+from nas.arch.skeleton import BLOCK_DECISIONS, Skeleton, Slot
 from nas.arch.spec import ArchSpec, BlockSpec
-
-if TYPE_CHECKING:
-    from nas.arch.space import SearchSpace, Slot
 
 DEFAULT_GATE = "hard_sigmoid"
 NORM_EPS = 1e-3  # of batch norm in every space: MobileNetV3's
-BLOCK_DECISIONS = ("kernel", "expansion", "se", "activation")  # of one slot, in the order of their columns
 
 Encoding = tuple[int, ...]
 
 
-class Decision(NamedTuple):
-    """One open question of a space. An encoding holds the index of one of its `choices`."""
-
-    name: str
-    choices: tuple[Any, ...]
-
-
-def decode_network(space: SearchSpace, encoding: Sequence[int]) -> ArchSpec:
+def decode_network(space: Skeleton, encoding: Sequence[int]) -> ArchSpec:
     """Return the network that an encoding (one integer a decision) stands for."""
     assert len(encoding) == len(space.decisions)
     width, resolution = space.variants[encoding[0]]
@@ -52,7 +42,7 @@ def decode_network(space: SearchSpace, encoding: Sequence[int]) -> ArchSpec:
     )
 
 
-def encode_network(space: SearchSpace, spec: ArchSpec) -> Encoding | None:
+def encode_network(space: Skeleton, spec: ArchSpec) -> Encoding | None:
     """Return the encoding of a network, or None if it is not of this space.
 
     Two encodings can describe one network where stages come to have equal channels. The one with the shallower early
@@ -69,7 +59,7 @@ def encode_network(space: SearchSpace, spec: ArchSpec) -> Encoding | None:
     return None
 
 
-def _encode_stages(space: SearchSpace, blocks: Sequence[BlockSpec], width: float, stage: int) -> list[int] | None:
+def _encode_stages(space: Skeleton, blocks: Sequence[BlockSpec], width: float, stage: int) -> list[int] | None:
     """Return the encoding of the stages from number `stage` on, to which all of `blocks` must belong."""
     if stage == len(space.stages):
         return None if blocks else []
@@ -91,7 +81,7 @@ def _encode_stages(space: SearchSpace, blocks: Sequence[BlockSpec], width: float
     return None
 
 
-def _encode_block(space: SearchSpace, slot: Slot, block: BlockSpec, width: float) -> list[int] | None:
+def _encode_block(space: Skeleton, slot: Slot, block: BlockSpec, width: float) -> list[int] | None:
     """Return the indices of a block's four choices, or None if it cannot stand in the slot."""
     if block.out != space.stage_out(slot.stage, width):  # the usual reason: the block is of the next stage
         return None

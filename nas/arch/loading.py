@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import pkgutil
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
@@ -19,9 +18,8 @@ from nas.errors import NasError, unknown_name
 
 def space_names() -> list[str]:
     """Return the names of the files in `search_spaces`, without `.py`."""
-    import search_spaces
-
-    return sorted(module.name for module in pkgutil.iter_modules(search_spaces.__path__))
+    found = (Path(file.name) for file in files("search_spaces").iterdir())
+    return sorted(path.stem for path in found if path.suffix == ".py" and path.stem != "__init__")
 
 
 def load_space(name: str | Path) -> SearchSpace:

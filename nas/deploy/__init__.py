@@ -1,1 +1,1 @@
-"""From a trained network to one that is used: export, int8, model card, prediction."""
+"""Deploy a trained network: export it, quantise it to int8, write its model card, and classify images with it."""

@@ -1,4 +1,4 @@
-"""The model card: what a network is, what it was trained on, how good and quick it is, how to load it."""
+"""Write the model card: a network's spec, training, accuracy and latency, and the code that loads it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.arch.cost import count_cost
-from nas.deploy.trained import Trained
+from nas.deploy.trained import TrainedNetwork
+from nas.models.macs import fvcore_macs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class File:
-    """One exported file; what was not measured is None. Accuracy in percent, on the validation images."""
+class ExportedFile:
+    """An exported file with its accuracy and latency, None where they were not measured.
+
+    The accuracy is in percent, on the validation images.
+    """
 
     path: Path
     precision: str
@@ -25,9 +29,13 @@ class File:
         return self.path.stat().st_size / 1e6
 
 
-def model_card(trained: Trained, files: Sequence[File], device: str, expected: Sequence[tuple[str, float]]) -> str:
-    """Markdown. `device` is where the files' latency was measured; `expected` are other devices and what their tables
-    predict for it, in milliseconds.
+def model_card(
+    trained: TrainedNetwork, files: Sequence[ExportedFile], device: str, predicted: Sequence[tuple[str, float]]
+) -> str:
+    """Return the model card in Markdown.
+
+    `device` is where the files' latency was measured. `predicted` are devices, with the milliseconds that their tables
+    predict.
     """
     settings, about = trained.settings, trained.about
     spec, recipe, preparation = settings.spec, settings.recipe, about.preparation
@@ -37,7 +45,8 @@ def model_card(trained: Trained, files: Sequence[File], device: str, expected: S
         f"# {spec.name}",
         "",
         f"{len(spec.blocks)} blocks, {cost.params / 1e6:.2f} M parameters, {cost.macs / 1e6:.1f} M "
-        f"multiply-accumulates at {settings.resolution} px; spec `{about.spec_id}`, the rows at the end.",
+        f"multiply-accumulates at {settings.resolution} px; {_checked_macs(trained, cost.macs)}. Its spec is "
+        f"`{about.spec_id}`, at the end.",
         "",
         "| file | precision | MB | top-1 % | ms |",
         "|---|---|---|---|---|",
@@ -49,7 +58,7 @@ def model_card(trained: Trained, files: Sequence[File], device: str, expected: S
         "",
         f"Accuracy on the validation images of `{settings.source}`; milliseconds at batch 1, one thread, on {device}.",
         "",
-        *([f"Expected on {name}: {ms:.2f} ms" for name, ms in expected] + [""] if expected else []),
+        *([f"Predicted for {name}: {ms:.2f} ms" for name, ms in predicted] + [""] if predicted else []),
         "## Training",
         "",
         f"- data: `{settings.source}`, {len(about.classes)} classes: {', '.join(about.classes[:20])}"
@@ -59,8 +68,8 @@ def model_card(trained: Trained, files: Sequence[File], device: str, expected: S
         *([f"- first weights: `{settings.init}`"] if settings.init else []),
         *([f"- teacher: `{settings.teacher}`"] if settings.teacher else []),
         f"- kept: the averaged weights after epoch {trained.metrics.epoch}, top-1 {trained.metrics.top1:.2f} %, "
-        f"cross-entropy {trained.metrics.val_loss:.3f}; the best of {recipe.epochs} epochs on the validation images, "
-        "so a little too good for new ones",
+        f"cross-entropy {trained.metrics.val_loss:.3f}; the epoch is the best of {recipe.epochs} on the validation "
+        "images, so its figures are a little too good for new images",
         "",
         "## Use",
         "",
@@ -84,6 +93,13 @@ def model_card(trained: Trained, files: Sequence[File], device: str, expected: S
         f"Exported on {datetime.date.today().isoformat()}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _checked_macs(trained: TrainedNetwork, macs: int) -> str:
+    """Return what fvcore counts on the built network, beside the multiply-accumulates that the spec gives."""
+    counted = fvcore_macs(trained.model, trained.settings.resolution)
+    same = "the same" if counted == macs else f"{counted / 1e6:.1f} M"
+    return f"fvcore counts {same} on the built network"
 
 
 def _figure(value: float | None) -> str:

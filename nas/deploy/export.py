@@ -1,4 +1,4 @@
-"""A trained network as files for other programs: ONNX, the same in int8, and torch's own `.pt2`."""
+"""Export a trained network for other programs: as ONNX, as ONNX in int8, and as a `.pt2` of torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from nas.arch.onnx_graph import INPUT, network_model
 from nas.deploy.onnx_file import OnnxNetwork, save_onnx
-from nas.deploy.trained import Trained
+from nas.deploy.trained import TrainedNetwork
 from nas.errors import NasError
 from nas.files import replacing
 from nas.models.mobilenet import folded_convolutions
@@ -26,10 +26,10 @@ CALIBRATION_IMAGES = 512
 BATCH = 64
 
 
-def export_onnx(trained: Trained, path: str | Path) -> float:
-    """Writes the network in float32 with a dynamic batch; gives the largest difference of its logits from torch's.
+def export_onnx(trained: TrainedNetwork, path: str | Path) -> float:
+    """Write the network in float32 with a dynamic batch, and return the largest difference of its logits from torch's.
 
-    Raises NasError, and leaves no file, if that is above `TOLERANCE`.
+    Raises NasError, and writes no file, if the difference is above `TOLERANCE`.
     """
     resolution = trained.settings.resolution
     spec = trained.settings.spec.replace(resolution=resolution)
@@ -53,14 +53,14 @@ def export_onnx(trained: Trained, path: str | Path) -> float:
 
 
 def export_int8(onnx_path: str | Path, images: Images, path: str | Path) -> None:
-    """Writes the exported network in int8, its scales from training images (onnxruntime's static quantisation)."""
+    """Write an exported network in int8, with scales from training images (onnxruntime's static quantisation)."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     network = OnnxNetwork.load(onnx_path)
     with tempfile.TemporaryDirectory() as folder:
         prepared, quantised = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
-        # Shapes only: its optimiser would take each h-swish apart, which costs accuracy.
+        # Only the shapes are inferred: the optimiser would take each h-swish apart, which costs accuracy.
         quant_pre_process(str(onnx_path), str(prepared), skip_symbolic_shape=True, skip_optimization=True)
         quantize_static(
             str(prepared),
@@ -76,7 +76,7 @@ def export_int8(onnx_path: str | Path, images: Images, path: str | Path) -> None
 
 
 class _Calibration:
-    """Batches of training images as validation shows them, for onnxruntime's calibration."""
+    """Batches of training images, prepared as validation images are, for onnxruntime's calibration."""
 
     def __init__(self, images: Images, resolution: int) -> None:
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
@@ -90,15 +90,15 @@ class _Calibration:
         return iter(self.get_next, None)
 
 
-def export_program(trained: Trained, path: str | Path) -> None:
-    """Writes the network as a program of torch.export, with a dynamic batch. Raises NasError if that cannot be."""
+def export_program(trained: TrainedNetwork, path: str | Path) -> None:
+    """Write the network as a program of torch.export, with a dynamic batch. Raises NasError if it cannot be written."""
     resolution = trained.settings.resolution
     program = torch.export.export(
         trained.model,
         (torch.zeros(2, 3, resolution, resolution),),
         dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
     )
-    written = io.BytesIO()  # torch's own writer aborts the process where a disk is full
+    written = io.BytesIO()  # torch's writer would abort the process where a disk is full
     torch.export.save(program, written)
     with replacing(path) as side:
         side.write_bytes(written.getvalue())

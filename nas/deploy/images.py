@@ -1,4 +1,4 @@
-"""An image as a deployed network wants it; without torch."""
+"""Prepare images for a deployed network, without torch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from nas.errors import NasError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
-    """How validation images were prepared: `crop` is the part of the shorter side that is shown, 1 for whole images,
-    which are made square. `mean` and `std` are those of red, green and blue from 0 to 1.
+    """The preparation of images, the same as that of the validation images.
+
+    `crop` is the part of the shorter side that is shown; with 1 the whole image is made square. `mean` and `std` are
+    those of red, green and blue from 0 to 1.
     """
 
     resolution: int
@@ -23,18 +25,18 @@ class Preparation:
     std: tuple[float, float, float]
 
     def load(self, path: str | Path) -> np.ndarray:
-        """The image of a file, float32 (3, resolution, resolution). Raises NasError if it cannot be read."""
+        """Return the image of a file: float32 (3, resolution, resolution). Raises NasError if it cannot be read."""
         try:
             with Image.open(path) as image:
-                return self.of(image.convert("RGB"))
+                return self.prepared(image.convert("RGB"))
         except FileNotFoundError:
             raise NasError(f"{path}: no such file") from None
-        except Exception as error:  # whatever Pillow stumbles over in bytes that mean nothing
+        except Exception as error:  # Pillow raises many kinds for bytes that are no image
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise NasError(f"{path}: this image cannot be read ({reason})") from None
 
-    def of(self, image: Image.Image) -> np.ndarray:
-        """An RGB image of any size, as torchvision's Resize, CenterCrop and Normalize make it."""
+    def prepared(self, image: Image.Image) -> np.ndarray:
+        """Return an RGB image of any size as torchvision's Resize, CenterCrop and Normalize prepare it."""
         size = self.resolution
         if self.crop == 1:
             image = image.resize((size, size), Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""Networks in ONNX files that say themselves how to use them; read and run without torch.
+"""Read and run exported networks without torch. Their ONNX files say how they are used::
 
 network = OnnxNetwork.load("model.onnx")
 logits = network.run(network.about.preparation.load("image.png")[None])
@@ -23,13 +23,13 @@ from nas.deploy.images import Preparation
 from nas.errors import NasError
 from nas.files import replacing
 
-KEY = "nas"  # of the file's metadata
+KEY = "nas"  # in the metadata of the file
 TIMED_ROUNDS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What an exported file says of itself: names of the classes, and how images are prepared."""
+    """The description of a network in its exported file: names of the classes, and the preparation of images."""
 
     name: str
     spec_id: str
@@ -57,7 +57,7 @@ class About:
 
 
 def save_onnx(model: onnx.ModelProto, about: About, path: str | Path) -> None:
-    """Writes the file whole or not at all."""
+    """Write a network with its description. The file is written whole or not at all."""
     onnx.helper.set_model_props(model, {KEY: about.to_json()})
     with replacing(path) as side:
         side.write_bytes(model.SerializeToString())
@@ -72,18 +72,18 @@ class OnnxNetwork:
 
     @classmethod
     def load(cls, path: str | Path) -> OnnxNetwork:
-        """Raises NasError for a file that is missing, damaged, or not one of nas.export."""
+        """Return the network of a file. Raises NasError for one that is missing, damaged, or not of nas.export."""
         session = _session(path)
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
         if text is None:
-            raise NasError(f"{path}: does not say what its classes are; only files that nas.export wrote do")
+            raise NasError(f"{path}: it does not name its classes; only files that nas.export wrote do")
         try:
             return cls(About.from_json(text), session)
         except (KeyError, TypeError, ValueError) as error:
-            raise NasError(f"{path}: what it says of its classes and images cannot be read ({error})") from None
+            raise NasError(f"{path}: its description of classes and images cannot be read ({error})") from None
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Logits (n, classes) of images (n, 3, resolution, resolution)."""
+        """Return the logits (n, classes) of images (n, 3, resolution, resolution)."""
         return self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(images, np.float32)})[0]
 
 
@@ -99,21 +99,22 @@ def _session(path: str | Path) -> Any:
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own, of no common kind
+    except Exception as error:  # onnxruntime's exceptions have no common base
         raise NasError(f"{path}: onnxruntime cannot load it ({str(error).partition(chr(10))[0]})") from None
 
 
 def time_networks(networks: Sequence[OnnxNetwork], rng: random.Random) -> list[float]:
-    """Milliseconds at batch 1 of each, the medians of runs in random order, so that all see the same disturbances.
+    """Return the milliseconds that each network takes at batch 1.
 
-    Of the processor, as far as the system counts finely enough: what it gives to other processes is left out.
+    They are medians of runs in random order, so that all networks see the same disturbances. Where the system counts
+    finely enough, they are processor time, which leaves out other processes.
     """
     clock = time.perf_counter if sys.platform == "win32" else time.thread_time  # the sessions have one thread
     images = [np.zeros((1, 3, *[n.about.preparation.resolution] * 2), np.float32) for n in networks]
     times: list[list[float]] = [[] for _ in networks]
     for _ in range(TIMED_ROUNDS):
         for index in rng.sample(range(len(networks)), len(networks)):
-            networks[index].run(images[index])  # brings its weights back
+            networks[index].run(images[index])  # brings its weights back into the cache
             start = clock()
             networks[index].run(images[index])
             times[index].append(1000 * (clock() - start))

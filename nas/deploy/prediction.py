@@ -1,4 +1,4 @@
-"""The classes of images, by a network in an ONNX file (without torch) or in a checkpoint."""
+"""Classify images by a network in an ONNX file (without torch) or in a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from nas.deploy.onnx_file import About, OnnxNetwork
 
 
 class Guess(NamedTuple):
+    """A class and the probability that the network gives to it."""
+
     name: str
     probability: float
 
 
-class Predictor(NamedTuple):
-    """What a file says of itself, and its logits (n, classes) for images (n, 3, resolution, resolution)."""
+class ImageClassifier(NamedTuple):
+    """A trained network that classifies image files.
+
+    `run` returns logits (n, classes) for images (n, 3, resolution, resolution).
+    """
 
     about: About
     run: Callable[[np.ndarray], np.ndarray]
 
     def guesses(self, image: str | Path, count: int) -> list[Guess]:
-        """The likeliest classes first. Raises NasError for an image that cannot be read."""
+        """Return the `count` likeliest classes, the likeliest first. Raises NasError for an unreadable image."""
         logits = self.run(self.about.preparation.load(image)[None])[0].astype(np.float64)
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
@@ -31,11 +36,14 @@ class Predictor(NamedTuple):
         return [Guess(self.about.classes[index], float(shares[index])) for index in best]
 
 
-def load_predictor(path: str | Path) -> Predictor:
-    """Of an ONNX file that nas.export wrote, a checkpoint, or the folder of a training. Raises NasError."""
+def load_classifier(path: str | Path) -> ImageClassifier:
+    """Return the network of an ONNX file that nas.export wrote, of a checkpoint, or of the folder of a training.
+
+    Raises NasError for a file that is none of these.
+    """
     if str(path).endswith(".onnx"):
         network = OnnxNetwork.load(path)
-        return Predictor(network.about, network.run)
+        return ImageClassifier(network.about, network.run)
     import torch
 
     from nas.deploy.trained import load_trained
@@ -46,4 +54,4 @@ def load_predictor(path: str | Path) -> Predictor:
     def run(images: np.ndarray) -> np.ndarray:
         return trained.model(torch.from_numpy(images)).numpy()
 
-    return Predictor(trained.about, run)
+    return ImageClassifier(trained.about, run)

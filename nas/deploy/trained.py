@@ -1,4 +1,4 @@
-"""A trained network with what it was trained on: the best checkpoint of a training."""
+"""Load the best checkpoint of a training, with all that is needed to deploy it."""
 
 from __future__ import annotations
 
@@ -17,24 +17,28 @@ from nas.training.run import BEST, Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """`model` is in evaluation mode; `metrics` are those of its epoch."""
+class TrainedNetwork:
+    """A trained network in evaluation mode, with its training's settings and the metrics of its epoch."""
 
-    path: Path
+    path: Path  # of its checkpoint
     model: MobileNet
     settings: Settings
     metrics: Metrics
     about: About
 
 
-def load_trained(path: str | Path) -> Trained:
-    """Of a checkpoint's file, or the best one in the folder of a training. Raises NasError if there is none."""
+def load_trained(path: str | Path) -> TrainedNetwork:
+    """Return the network of a checkpoint, or the best one in the folder of a training.
+
+    Raises NasError if there is none, or if the checkpoint lacks what a deployment needs.
+    """
     path = Path(path)
     path = path / BEST if path.is_dir() else path
     model, contents = load_model(path), load_checkpoint(path)
     try:
         settings = Settings.from_dict(contents)
-        return Trained(path, model, settings, Metrics(**contents["metrics"][-1]), _about(settings, contents))
+        metrics = Metrics(**contents["metrics"][-1])
+        return TrainedNetwork(path, model, settings, metrics, _about(settings, contents))
     except (KeyError, TypeError, IndexError, NasError) as error:
         raise NasError(f"{path}: not a checkpoint of nas.train that can be deployed ({error})") from None
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
-from nas.arch.space import SearchSpace, Variant
+from nas.arch.skeleton import Variant
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.console import Progress
 from nas.errors import NasError

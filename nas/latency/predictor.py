@@ -22,9 +22,6 @@ from nas.latency.networks import Measured, measure_latency
 from nas.latency.runtimes import Runtime, make_runtime
 from nas.latency.table import LatencyTable, space_parts
 
-# A network measured twice differs by one or two percent. A network that is shipped is measured that much below its
-# budget.
-NOISE = 0.0125
 NAMED_ROWS = 3  # in an error about many missing ones
 
 OnMissing = Literal["fill", "refuse", "infinite"]

@@ -23,7 +23,8 @@ from nas.arch.additive import AdditiveModel
 from nas.arch.cost import NUM_CLASSES
 from nas.arch.parts import BlockPart, HeadPart, NetworkPart, Part, StemPart, context_of, parts_of
 from nas.arch.published import published_spec
-from nas.arch.space import SearchSpace, Variant
+from nas.arch.skeleton import Variant
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.files import read_text, write_text

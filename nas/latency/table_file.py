@@ -97,7 +97,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:
-    """How well a table predicts random networks, measured whole. Errors and shares are between 0 and 1."""
+    """The errors of a table's predictions for random networks that were measured whole, as shares between 0 and 1."""
 
     networks: int
     date: str

@@ -61,7 +61,7 @@ NETWORK_RULE = StoppingRule(0.006, 8, 48, seconds=6)
 
 
 class Iterations(NamedTuple):
-    """How often a program runs in its turn: before it is timed, and while it is."""
+    """The runs of a program in its turn: before it is timed, and while it is timed."""
 
     warm_up: int
     timed: int

@@ -6,7 +6,6 @@ import copy
 import warnings
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 
@@ -20,7 +19,9 @@ def fvcore_macs(model: nn.Module, resolution: int) -> int:
     weight = next(model.parameters())
     images = torch.zeros(1, 3, resolution, resolution, dtype=weight.dtype, device=weight.device)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch deprecates the tracer that fvcore uses
+        warnings.simplefilter("ignore")  # torch deprecates what fvcore uses, when it is imported and when it traces
+        from fvcore.nn import FlopCountAnalysis
+
         analysis = FlopCountAnalysis(model, images)
         counts = analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
     return int(counts["conv"] + counts["linear"])

@@ -110,6 +110,12 @@ def _made(run: Run) -> Iterator[tuple[str, str]]:
     rows["seconds"] = record.seconds
     for result in record.targets:
         rows |= _search_rows(run, result)
+    if counts := [network for network in record.networks if network.fvcore_macs is not None]:
+        rows["MACs"] = "; ".join(
+            f"{network.name}: {network.macs:,}, fvcore counts "
+            f"{'the same' if network.fvcore_macs == network.macs else f'{network.fvcore_macs:,}'} on the built network"
+            for network in counts
+        )
     rows |= {
         "estimator": run.estimator.name,
         "training recipe": run.estimator.training_recipe,

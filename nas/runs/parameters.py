@@ -7,7 +7,8 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from nas.arch.space import Encoding, SearchSpace
+from nas.arch.encoding import Encoding
+from nas.arch.space import SearchSpace
 
 Params = dict[str, Any]
 

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from nas.arch.space import Encoding, Variant
+from nas.arch.encoding import Encoding
+from nas.arch.skeleton import Variant
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.files import read_text
@@ -162,6 +163,7 @@ class NetworkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     quartiles_ms: tuple[float, float] | None
     predicted_ms: float | None  # None: the table lacks rows of it
     macs: int
+    fvcore_macs: int | None  # counted on the built network; None: it was not built
     params: int
     estimated_top1: float
     estimated_std: float

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.arch.space import Encoding, SearchSpace
+from nas.arch.encoding import Encoding
+from nas.arch.space import SearchSpace
 
 
 class CanonicalForm:
@@ -24,8 +25,8 @@ class CanonicalForm:
 def _ambiguous_variants(space: SearchSpace) -> set[int]:
     """Return the variants at which several encodings are one network.
 
-    Two stages of equal channels without a stride between them run together there, or another width gives the same
-    channels everywhere.
+    There two stages of equal channels without a stride between them form one run of blocks, or another width gives
+    the same channels everywhere.
     """
     shapes = [
         (variant.resolution, *(space.stage_out(stage, variant.width) for stage in range(-1, len(space.stages))))

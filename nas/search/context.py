@@ -20,7 +20,7 @@ from nas.search.request import SearchRequest
 
 @dataclass(frozen=True)
 class SearchContext:
-    """What all stages of one search share. `storage` is where workers meet, open; None where there are none."""
+    """The parts that all stages of one search share. `storage` is that of the workers, open, or None without them."""
 
     request: SearchRequest
     predictor: LatencyPredictor

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nas.arch.additive import AdditiveModel
-from nas.arch.space import Encoding
+from nas.arch.encoding import Encoding
 from nas.search.limits import Limit
 from nas.search.repair import OptionChoice
 from nas.search.solver import Optimum, solve

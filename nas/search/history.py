@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.arch.space import Encoding
+from nas.arch.encoding import Encoding
 from nas.runs.record import Trial
 from nas.search.problem import Problem
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from nas.arch.additive import AdditiveModel, PeakModel
 from nas.arch.cost import FLOAT_BYTES, NUM_CLASSES, Layer, block_layers, network_layers
-from nas.arch.space import Encoding, SearchSpace, Variant
+from nas.arch.encoding import Encoding
+from nas.arch.skeleton import Variant
+from nas.arch.space import SearchSpace
 
 MEGABYTE = 1e6
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 
-from nas.arch.space import Encoding
+from nas.arch.encoding import Encoding
 from nas.runs.record import Trial
 from nas.search.history import History
 from nas.search.problem import Problem

@@ -10,7 +10,8 @@ import numpy as np
 
 from nas.accuracy.estimator import Estimates
 from nas.arch.additive import AdditiveModel
-from nas.arch.space import Encoding, SearchSpace
+from nas.arch.encoding import Encoding
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.runs.record import Trial

@@ -24,7 +24,7 @@ from nas.search.problem import Problem
 from nas.search.trials import candidates, explore, stages_of, trim
 
 FINALISTS = 3
-SLACK = 0.03  # unused share of the limit that is worth another attempt
+SLACK = 0.03  # unused share of the limit that justifies another attempt
 ATTEMPTS, ROUNDS = 3, 6
 OUT_OF_REACH = 1.1  # times the limit: a prediction that far above it is not measured within it
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nas.arch.space import Encoding, SearchSpace
+from nas.arch.encoding import Encoding
+from nas.arch.space import SearchSpace
 from nas.search.limits import Limit
 
 _STEPS = 500  # down to the limits; more are not needed, except for a latency in which steps go round in circles
@@ -64,7 +65,7 @@ class Repair:
 
 
 class OptionChoice:
-    """A network of one variant as one option a slot (-1: no block) and one depth a stage, which is quick to change."""
+    """A network of one variant as one option a slot (-1: no block) and one depth a stage. Changing it is cheap."""
 
     def __init__(self, space: SearchSpace, depths: list[int], options: list[int]) -> None:
         self._space = space

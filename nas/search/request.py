@@ -12,7 +12,8 @@ from nas.accuracy import ESTIMATORS, TRAINING, load_estimator
 from nas.accuracy.estimator import Estimator
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space, space_fingerprint
-from nas.arch.space import SearchSpace, Variant
+from nas.arch.skeleton import Variant
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError, unknown_name
 from nas.latency.runtimes import RUNTIMES
@@ -101,7 +102,7 @@ class SearchRequest:
     def load_estimator(
         self, folder: Path, threads: int | None = None, say: Callable[[str], None] = lambda text: None
     ) -> Estimator:
-        """Return the estimator. Trainings for it are kept in the folder of the run; `say` is told of failures."""
+        """Return the estimator. Trainings for it are kept in the folder of the run; `say` is called with failures."""
         if self.estimator != TRAINING:
             return load_estimator(self.estimator, self.recipe_level)
         make = resolve("estimator", TRAINING, ESTIMATORS)
@@ -130,17 +131,19 @@ class SearchRequest:
     def check(self) -> None:
         """Raise NasError for the first name or number that is wrong, before anything is measured."""
         self._check_targets()
-        for kind, name, known in (
+        for category, name, known in (
             ("runtime", self.runtime, RUNTIMES),
             ("estimator", self.estimator, ESTIMATORS),
             ("strategy", self.strategy, STRATEGIES),
         ):
-            resolve(kind, name, known)
+            resolve(category, name, known)
         self._check_estimator()
         if self.objective not in OBJECTIVES:
             raise unknown_name("objective", self.objective, OBJECTIVES)
         if not -math.inf < self.reward_w < 0:
-            raise NasError(f"--reward-w is {self.reward_w:g}; it must be below 0, for a slow network is worth less")
+            raise NasError(
+                f"--reward-w is {self.reward_w:g}; it must be below 0, so that a slow network gets a lower reward"
+            )
         if (self.storage is None) != (self.study is None):
             raise NasError("--storage and --study go together: all who name the same two work on one search")
         for skeleton in self.skeletons:

@@ -35,7 +35,7 @@ def write_results(context: SearchContext, proof: Proof, published: Sequence[Publ
     for result in folder.record.targets:
         spec = proof.found[result.target.name].replace(name=result.target.network_name)
         found.append(_network(context, proof, f"found {result.target.name}", spec, result.target.name, None))
-    # Where an estimate takes a training, only the networks that were measured beside the found ones are worth it.
+    # Where an estimate takes a training, only the networks that were measured beside the found ones get one.
     others = proof.compared if context.trains else published
     networks = (*found, *(_network(context, proof, other.spec.name, other.spec, None, other) for other in others))
     for result, network in zip(folder.record.targets, found, strict=True):
@@ -75,6 +75,7 @@ def _network(
         quartiles_ms=None if measured is None else _rounded_pair(measured.quartiles_ms),
         predicted_ms=round(float(table.predict_ms([spec])[0]), 4) if has_rows else None,
         macs=cost.macs,
+        fvcore_macs=None if result else fvcore_macs_of(spec, table.num_classes),
         params=cost.params,
         estimated_top1=round(float(estimates.top1[0]), 3),
         estimated_std=round(float(estimates.std[0]), 3),
@@ -83,6 +84,16 @@ def _network(
         source=figure.source if figure else f"{estimator.name}: {estimator.training_recipe}",
         breakdown=tuple((part, round(ms, 5)) for part, ms in table.breakdown(spec)) if has_rows else (),
     )
+
+
+def fvcore_macs_of(spec: ArchSpec, num_classes: int) -> int | None:
+    """Return the MACs that fvcore counts on the built network; None without torch, which a search does not need."""
+    try:
+        from nas.models.macs import fvcore_macs
+        from nas.models.mobilenet import build_model
+    except ModuleNotFoundError:
+        return None
+    return fvcore_macs(build_model(spec, num_classes), spec.resolution)
 
 
 def _rounded_pair(values: tuple[float, float]) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from nas.search.workers import open_storage
 def search(request: SearchRequest, out: Path, *, resume: bool = False, console: Console | None = None) -> RunFolder:
     """Find the most accurate networks within their budgets, and leave the folder of a run behind.
 
-    Returns the folder, closed. Raises NasError for what the user can mend; what was finished by then is kept, and
+    Returns the folder, closed. Raises NasError for what the user can correct; what was finished by then is kept, and
     `resume` goes on from it.
     """
     console = console or Silent()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Sequence
 
-from nas.arch.space import Encoding
+from nas.arch.encoding import Encoding
 from nas.search.canonical import CanonicalForm
 from nas.search.limits import Limit
 from nas.search.repair import Repair

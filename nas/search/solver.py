@@ -14,7 +14,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from nas.arch.additive import AdditiveModel, Pair
-from nas.arch.space import Encoding
+from nas.arch.encoding import Encoding
 from nas.search.canonical import CanonicalForm
 from nas.search.limits import Limit
 

@@ -1,15 +1,15 @@
-"""An additive model of accuracy that is fitted to evaluated networks, starting from terms known before.
+"""Fit an additive model of accuracy to evaluated networks, starting from a model that is known before.
 
     surrogate = Surrogate(prior.additive_model(space))
     surrogate.fit(encodings, top1)          # what was evaluated so far
-    surrogate.additive_model                     # a sum over blocks again: an integer program can find its optimum
+    surrogate.additive_model                # a sum over blocks: an integer program can find its optimum
     mean, std = surrogate.predict(encodings)
 
-Evaluated accuracy is taken to be `level + slope * known terms`, plus a correction for each choice of each decision and
-for each variant, which is drawn to 0: Bayesian ridge regression. Without data it is the known terms; corrections
-appear where the data ask for them. How large they and an evaluation's noise are is what makes the data most likely
-(the evidence; MacKay 1992, Neural Computation 4, 415): what is evaluated overrules known terms that are poor.
-Uncertainty is that of large ones: accuracy is not quite a sum, which evidence for a sum does not see.
+This is Bayesian ridge regression. Accuracy is `level + slope * known(encoding)` plus a correction for each choice of
+each decision and for each variant. Corrections are small a priori: without data the surrogate is the known model. The
+size of the corrections and the noise of an evaluation maximise the evidence (MacKay 1992, Neural Computation 4, 415),
+so data overrule a known model that is poor. The uncertainty is computed with large corrections and noise, since
+accuracy is not quite a sum, which the evidence for a sum does not show.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SLOPE_STD, LEVEL_STD = 0.5, 3.0
 
 
 class Surrogate:
-    """Bayesian ridge towards `known`, a score that rises with accuracy."""
+    """A Bayesian ridge regression that starts from `known`, a score that rises with accuracy."""
 
     def __init__(self, known: AdditiveModel) -> None:
         self._known = known
@@ -40,50 +40,50 @@ class Surrogate:
         self._covariance = np.diag(self._prior**2)
 
     def fit(self, encodings: np.ndarray, top1: np.ndarray) -> None:
-        """Takes networks (n, decisions) with their evaluated accuracies (n,), in place of what it took before."""
+        """Fit to networks, shape (n, decisions), and their accuracies, shape (n,). An earlier fit is forgotten."""
         top1, known = np.asarray(top1, float), self._known(encodings)
         self._centre, self._spread = float(top1.mean()), float(top1.std()) or 1.0
         self._known_mean, self._known_std = float(known.mean()), float(known.std()) or 1.0
         features = self._features(encodings)
         start = np.zeros(len(self._prior))
-        start[1] = 1.0  # one standard deviation of the known terms is worth one of the accuracies
-        left = (top1 - self._centre) / self._spread - features @ start
-        correction, noise = self._likeliest(features, left)
-        self._mean = start + self._posterior(features, correction, noise) @ (features.T @ left) / noise**2
+        start[1] = 1.0  # one standard deviation of the known model for one of the accuracies
+        residuals = (top1 - self._centre) / self._spread - features @ start
+        correction, noise = self._likeliest(features, residuals)
+        self._mean = start + self._posterior(features, correction, noise) @ (features.T @ residuals) / noise**2
         self._covariance = self._posterior(features, CAUTIOUS, CAUTIOUS)
 
     def _posterior(self, features: np.ndarray, correction: float, noise: float) -> np.ndarray:
-        """The covariance of the coefficients."""
+        """Return the covariance of the coefficients."""
         stds = np.concatenate([self._prior[:2], np.full(features.shape[1] - 2, correction)])
         covariance = np.linalg.inv(features.T @ features / noise**2 + np.diag(stds**-2.0))
         return (covariance + covariance.T) / 2  # symmetric to the last bit
 
-    def _likeliest(self, features: np.ndarray, left: np.ndarray) -> tuple[float, float]:
-        """The correction and the noise that make `left` (n,) most likely."""
+    def _likeliest(self, features: np.ndarray, residuals: np.ndarray) -> tuple[float, float]:
+        """Return the sizes of correction and noise that make the residuals, shape (n,), most likely."""
         given = (features[:, :2] * self._prior[:2] ** 2) @ features[:, :2].T
         corrected = features[:, 2:] @ features[:, 2:].T
         found = []
         for correction in CORRECTIONS:
             variances, axes = np.linalg.eigh(given + correction**2 * corrected)
-            along = (axes.T @ left) ** 2
+            along = (axes.T @ residuals) ** 2
             for noise in NOISES:
                 total = variances.clip(0) + noise**2
                 found.append((-float((along / total + np.log(total)).sum()), correction, noise))
         return max(found)[1:]
 
     def predict(self, encodings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Accuracy and its standard deviation, without an evaluation's own noise: arrays of shape (n,)."""
+        """Return accuracies and their standard deviations, without an evaluation's noise: arrays of shape (n,)."""
         features = self._features(encodings)
         variance = np.einsum("ij,jk,ik->i", features, self._covariance, features)
         return self._centre + self._spread * (features @ self._mean), self._spread * np.sqrt(variance)
 
     @property
     def additive_model(self) -> AdditiveModel:
-        """`predict`'s accuracy as a sum over blocks."""
+        """Return the accuracy of `predict` as a sum over blocks."""
         return self._sums(self._mean)
 
     def sampled_model(self, generator: np.random.Generator) -> AdditiveModel:
-        """One of the models that the data allow (Thompson sampling): its optimum is worth evaluating."""
+        """Return a model sampled from those that the data allow, for Thompson sampling."""
         return self._sums(generator.multivariate_normal(self._mean, self._covariance, method="cholesky"))
 
     def _sums(self, coefficients: np.ndarray) -> AdditiveModel:
@@ -125,7 +125,7 @@ class Surrogate:
 
 
 def _columns(space: SearchSpace) -> int:
-    """A correction for each variant and for each choice of each decision of each slot."""
+    """Return the number of corrections: one a variant, and one a choice of each decision of each slot."""
     decisions = [
         decision
         for slot in space.slots

@@ -16,7 +16,8 @@ import numpy as np
 from nas.accuracy.estimator import Estimator
 from nas.arch.additive import AdditiveModel
 from nas.arch.cost import block_layers, count_cost
-from nas.arch.space import SearchSpace, Variant
+from nas.arch.skeleton import Variant
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.latency.predictor import LatencyPredictor
 from nas.search.extremes import fastest_ms

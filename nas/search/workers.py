@@ -26,7 +26,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.arch.space import Encoding
+from nas.arch.encoding import Encoding
 from nas.errors import NasError, hide_passwords
 from nas.quiet import quiet_optuna
 from nas.runs.parameters import distributions, encoding_of, params_of

@@ -10,7 +10,7 @@ from nas.accuracy.features import SegmentPlace, segment_places
 from nas.accuracy.imagenet_prior import RECIPE_LEVELS, ImageNetPrior, recipe_level_of, slot_places
 from nas.arch.loading import load_space, load_spec
 from nas.arch.published import published_results
-from nas.arch.space import RESOLUTIONS, WIDTHS
+from nas.arch.skeleton import RESOLUTIONS, WIDTHS
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.errors import NasError
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.arch.encoding import Decision
 from nas.arch.families import FAMILIES
 from nas.arch.loading import load_space, space_names
 from nas.arch.published import published_names, published_spec
-from nas.arch.space import SearchSpace, Stage
+from nas.arch.skeleton import Decision, Stage
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.errors import NasError
 

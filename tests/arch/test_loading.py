@@ -107,8 +107,8 @@ def test_a_relative_path_without_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
         ("SPACE = (", "does not load (SyntaxError: "),
         ("import no_such_module", "does not load (ModuleNotFoundError: No module named 'no_such_module')"),
         ("1 / 0", "does not load (ZeroDivisionError: "),
-        ("from nas.arch.space import Stage\nStage(out=0, stride=1)", "does not load (NasError: out is 0"),
-        ("from nas.arch.space import Stage\nStage(24, 1)", "does not load (TypeError: "),
+        ("from nas.arch.skeleton import Stage\nStage(out=0, stride=1)", "does not load (NasError: out is 0"),
+        ("from nas.arch.skeleton import Stage\nStage(24, 1)", "does not load (TypeError: "),
         ("\x00", "does not load (SyntaxError: "),
     ],
 )

@@ -14,7 +14,8 @@ from nas.arch.cost import count_cost
 from nas.arch.families import FAMILIES
 from nas.arch.loading import load_space, space_names
 from nas.arch.published import published_spec
-from nas.arch.space import RESOLUTIONS, WIDTHS, SearchSpace, Stage, Variant
+from nas.arch.skeleton import RESOLUTIONS, WIDTHS, Stage, Variant
+from nas.arch.space import SearchSpace
 from nas.arch.spec import BlockSpec, HeadSpec, StemSpec
 from nas.errors import NasError
 

@@ -1,4 +1,4 @@
-"""Exported files against the network they are of."""
+"""Exported files against the trained network."""
 
 import json
 import subprocess
@@ -42,14 +42,14 @@ def exported(training, few):
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_logits_are_torch_s_for_any_batch(trained, exported, few, batch):
+def test_logits_equal_torch_s_for_any_batch(trained, exported, few, batch):
     ((images, _), *_) = few.val.batches(batch, 32)
     with torch.no_grad():
         expected = trained.model(images).numpy()
     assert np.abs(OnnxNetwork.load(exported[0]).run(images.numpy()) - expected).max() < TOLERANCE
 
 
-def test_the_file_says_what_it_is(trained, exported):
+def test_the_file_describes_itself(trained, exported):
     for path in exported:
         about = OnnxNetwork.load(path).about
         assert about == trained.about
@@ -114,16 +114,17 @@ def test_the_command_writes_and_prints_all(training, on_few, tmp_path, capsys):
         "net.int8.onnx",
         "T-shirt/top",
         "nas.predict",
+        "M multiply-accumulates at 32 px; fvcore counts the same on the built network",
     ):
         assert text in card
-    # The Python that the card shows runs.
+    # The Python code that the card shows can be run.
     lines = [line.strip() for line in card.splitlines() if line.startswith("    network = ")]
     scope: dict = {}
     exec("from nas.deploy.onnx_file import OnnxNetwork\n" + lines[0], scope)
     assert scope["network"].about.name == "tiny net"
 
 
-def test_a_spec_stands_for_the_training_beside_it(training, on_few, monkeypatch, tmp_path):
+def test_a_spec_names_the_training_beside_it(training, on_few, monkeypatch, tmp_path):
     spec = training.parent / "tiny.json"
     load_trained(training).settings.spec.save(spec)
     seen = []
@@ -154,7 +155,7 @@ def test_mistakes_are_named(training, tmp_path, monkeypatch):
 
 
 def test_a_spec_of_ones_own_is_found_where_it_was_trained(trained, few, monkeypatch, tmp_path, capsys):
-    """`nas.train net.json` and then `nas.export net.json`, outside the folder of a search."""
+    """`nas.train net.json` and then `nas.export net.json` work outside the folder of a search."""
     monkeypatch.chdir(tmp_path)
     spec = trained.settings.spec
     spec.save("net.json")
@@ -180,12 +181,12 @@ def test_classes_that_have_changed_since_are_named(training, few, monkeypatch, t
 
 
 @pytest.mark.parametrize("name", ["net", "best.pt", "net.md"])
-def test_a_name_that_would_be_of_another_file_is_refused(training, tmp_path, name):
+def test_a_name_without_the_suffix_onnx_is_refused(training, tmp_path, name):
     with pytest.raises(NasError, match=rf"--onnx is .*{name}; name a file that ends in \.onnx"):
         export.main([str(training), "--onnx", str(tmp_path / name)])
 
 
-def test_tables_of_other_classes_are_said_to_be(trained, monkeypatch, tmp_path):
+def test_the_card_names_the_classes_of_a_table_that_has_others(trained, monkeypatch, tmp_path):
     spec = trained.settings.spec.replace(resolution=32)
     monkeypatch.setattr("nas.latency.table.TABLES", tmp_path)
     for classes in (10, 1000):
@@ -202,7 +203,7 @@ def test_tables_of_other_classes_are_said_to_be(trained, monkeypatch, tmp_path):
     assert other == f"{own}, with 1,000 classes"
 
 
-def test_a_full_disk_is_said_in_a_line(trained, tmp_path):
+def test_a_full_disk_is_an_error_of_one_line(trained, tmp_path):
     resource = pytest.importorskip("resource", reason="no limit on the size of files here")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))
@@ -214,7 +215,7 @@ def test_a_full_disk_is_said_in_a_line(trained, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_of_an_older_kind_is_refused(training, tmp_path):
+def test_a_checkpoint_of_an_older_version_is_refused(training, tmp_path):
     contents = load_checkpoint(training / "best.pt")
     del contents["crop"], contents["version"]
     save_checkpoint(tmp_path / "x.pt", contents)
@@ -275,9 +276,9 @@ def test_files_that_are_no_networks_are_refused(exported, tmp_path):
         OnnxNetwork.load(path)
     model = onnx.load(exported[0])
     for props, message in (
-        ({}, "does not say what its classes are; only files that nas.export wrote do"),
-        ({KEY: "{"}, "what it says of its classes and images cannot be read"),
-        ({KEY: json.dumps({"name": "x"})}, "what it says of its classes and images cannot be read"),
+        ({}, "it does not name its classes; only files that nas.export wrote do"),
+        ({KEY: "{"}, "its description of classes and images cannot be read"),
+        ({KEY: json.dumps({"name": "x"})}, "its description of classes and images cannot be read"),
     ):
         del model.metadata_props[:]
         onnx.helper.set_model_props(model, props)

@@ -1,4 +1,4 @@
-"""Preparation without torch, against the transforms that networks are validated with."""
+"""Preparation without torch, against the transforms of validation images."""
 
 import numpy as np
 import pytest
@@ -34,13 +34,15 @@ def test_is_what_validation_does(size, resolution):
     image = noise(*size)
     ((expected, _),) = DiskImages(OneImage(image)).batches(1, resolution)
     preparation = Preparation(resolution=resolution, crop=DISK_CROP, mean=MEAN, std=STD)
-    np.testing.assert_allclose(preparation.of(image), expected[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(preparation.prepared(image), expected[0].numpy(), atol=1e-5)
 
 
 def test_whole_images_are_made_square():
     preparation = Preparation(resolution=32, crop=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
     image = Image.new("RGB", (40, 20), (255, 0, 51))
-    assert np.array_equal(preparation.of(image), np.broadcast_to(np.float32([[[1]], [[0]], [[0.2]]]), (3, 32, 32)))
+    assert np.array_equal(
+        preparation.prepared(image), np.broadcast_to(np.float32([[[1]], [[0]], [[0.2]]]), (3, 32, 32))
+    )
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):

@@ -12,6 +12,7 @@ from support import synthetic
 
 from nas.arch.parts import NetworkPart
 from nas.arch.published import published_spec
+from nas.cpu import usable_cores
 from nas.latency.device import Device, allowed_cores, pinned
 from nas.latency.runtimes import make_runtime
 
@@ -141,3 +142,13 @@ def test_tests_can_be_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (there.cpu, there.flags) == (here.cpu, ("avx",))
         assert there.identity != here.identity
     assert Device.this() is here
+
+
+@needs_pinning
+def test_cores_that_this_process_may_not_use_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 99)
+    assert usable_cores() == len(allowed_cores())
+    with pinned(allowed_cores()[:1]):
+        assert usable_cores() == 1
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cores() == 99

@@ -9,7 +9,8 @@ from support import synthetic
 from support.synthetic import Machine, network_ms
 
 from nas.arch.loading import load_space
-from nas.arch.space import SearchSpace, Variant
+from nas.arch.skeleton import Variant
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.latency.fidelity import check, covered_variants, fidelity_of, fidelity_text, held_out

@@ -93,7 +93,7 @@ def test_one_proposal_a_place_for_accuracies_that_take_a_training(spec: ArchSpec
 @given(networks())
 @settings(max_examples=15)
 def test_a_cut_never_unties_a_residual(spec: ArchSpec) -> None:
-    """What is tied shrinks together; a cut may tie two stages, but never unties."""
+    """Tied stages shrink together; a cut may tie two stages, but never unties them."""
     tied = [placed.has_residual for placed in spec.walk()]
     for cut, smaller, _ in cuts(spec):
         after = [placed.has_residual for placed in smaller.walk()]

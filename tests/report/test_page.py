@@ -3,6 +3,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
+import msgspec
 from support.made_up_run import changed, write_run
 
 from nas.report import __main__ as report
@@ -273,6 +274,11 @@ def test_page_tells_how_the_run_was_made(finished_run):
             f"{optimum.best.predicted_ms:.3f} ms predicted; behind it {behind}; the best of 200 trials of tpe has "
             f"{optimum.loop.top1:.2f} %"
         ),
+        "MACs": "; ".join(
+            f"found {network.target}: {network.macs:,}, fvcore counts the same on the built network"
+            for network in run.record.networks
+            if network.found
+        ),
         "estimator": "imagenet-prior",
         "training recipe": "as Once-for-All trains, 25 epochs of fine-tuning",
         "latency table": (
@@ -300,6 +306,12 @@ def test_page_tells_how_the_run_was_made(finished_run):
     assert set(TargetResult.__struct_fields__) == {
         *("target", "space", "feasible_ms", "binds", "variants", "corrections", "measured", "optimum"),
     }
+
+
+def test_page_says_where_fvcore_counts_otherwise(finished_run):
+    run = load_run(finished_run)
+    networks = [msgspec.structs.replace(n, fvcore_macs=7000 if n.found else None) for n in run.record.networks]
+    assert "fvcore counts 7,000 on the built network" in render_page(changed(run, networks=tuple(networks)), [])
 
 
 def test_several_budgets_of_a_skeleton_have_names_of_their_own(tmp_path):

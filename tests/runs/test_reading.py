@@ -9,7 +9,7 @@ from support.made_up_run import write_record, write_run
 
 import nas
 from nas.arch.loading import load_spec
-from nas.arch.space import Variant
+from nas.arch.skeleton import Variant
 from nas.errors import NasError
 from nas.runs.reading import load_run
 from nas.runs.record import TABLE_COLUMNS, TRIAL_COLUMNS, RunRecord, load_record

@@ -1,4 +1,4 @@
-"""What every strategy keeps: the budget, no network twice, one row a network, one sequence a seed, also resumed."""
+"""Every strategy keeps the budget, proposes no network twice, and repeats its sequence for a seed, also resumed."""
 
 import dataclasses
 import functools
@@ -11,7 +11,8 @@ import pytest
 from scipy.stats import spearmanr
 from support.problems import TINY, every_row, latency_ms, problem, real_space
 
-from nas.arch.space import Encoding, SearchSpace
+from nas.arch.encoding import Encoding
+from nas.arch.space import SearchSpace
 from nas.errors import NasError
 from nas.names import resolve
 from nas.runs.parameters import distributions, encoding_of, params_of
@@ -193,7 +194,7 @@ def test_what_fits_is_left_alone() -> None:
 
 
 def test_repair_reaches_all_of_a_small_space() -> None:
-    """What is made to fit is not always the same few networks."""
+    """Repaired networks are not always the same few."""
     case = problem(TINY, 0.1)
     times = case.latency(ROWS)
     fitting = {CANONICAL(tuple(row)) for row in ROWS[times <= case.limit_ms].tolist()}

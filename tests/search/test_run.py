@@ -306,7 +306,7 @@ def test_a_table_of_other_classes_prices_their_networks(machine: Machine) -> Non
 
 @pytest.fixture
 def others(machine: Machine) -> LatencyTable:
-    """What a search left on another device, whose runtime is not to be had here."""
+    """Return the folder of a search on another device, whose runtime is not installed here."""
     search(request(only="large", strategy="exact"), Path("there"))
     (file,) = Path("latency_tables").iterdir()
     table = LatencyTable.load(file)

@@ -1,4 +1,4 @@
-"""What a search does with its limits and strategies, on a machine that is known, in a space of few choices."""
+"""A search with its limits and strategies, on a known machine, in a space of few choices."""
 
 import itertools
 import signal

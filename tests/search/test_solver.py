@@ -15,7 +15,7 @@ from support.synthetic import added_ms
 
 from nas.arch.loading import load_space
 from nas.arch.parts import BlockPart
-from nas.arch.space import Stage
+from nas.arch.skeleton import Stage
 from nas.search import solver
 from nas.search.solver import SolverError, solve
 
@@ -68,7 +68,7 @@ def test_a_scale_that_is_too_slow_has_no_answer() -> None:
 
 
 def test_of_two_widths_the_faster_multiple_of_16_wins() -> None:
-    """184 channels cost more than 192, and are worth less: no interpolation can see that."""
+    """184 channels take longer than 192 and are less accurate: no interpolation can see that."""
     stage = Stage(
         out=8, stride=1, depths=(1,), kernels=(5,), expansions=(22, 23, 24), se=(False,), activations=("relu",)
     )
@@ -136,7 +136,7 @@ def test_where_presolve_proves_nothing_it_is_left_out(monkeypatch: pytest.Monkey
 def test_other_output_comes_through_while_it_solves(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What other threads write to standard output meanwhile is theirs."""
+    """Other threads can write to standard output meanwhile."""
     real = solver.milp
 
     def with_output(*arguments: Any, **options: Any) -> OptimizeResult:

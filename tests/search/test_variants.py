@@ -1,4 +1,4 @@
-"""Which widths and resolutions are measured: rough prices between anchors, and the pairs that can still win."""
+"""The variants that are measured: coarse latencies between anchors, and the variants that can still win."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,8 @@ from nas.accuracy.imagenet_prior import ImageNetPrior
 from nas.arch.additive import AdditiveModel
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space
-from nas.arch.space import SearchSpace, Variant
+from nas.arch.skeleton import Variant
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.search.problem import Problem
 from nas.search.solver import solve

@@ -24,7 +24,7 @@ from support.problems import TINY, problem
 from support.searching import Told
 from support.worker_processes import run_worker_that_starts_a_process
 
-from nas.arch.space import Encoding
+from nas.arch.encoding import Encoding
 from nas.errors import NasError
 from nas.runs.parameters import distributions, encoding_of, params_of
 from nas.runs.record import Trial
@@ -51,7 +51,7 @@ def case() -> Problem:
 
 
 def worker(storage: str | Path, name: str, pause: float) -> None:
-    """What a worker process does; each trial takes `pause` seconds."""
+    """Run one worker process; each trial takes `pause` seconds."""
     made = case()
     study = open_study(storage, "s", heartbeat=1)
 

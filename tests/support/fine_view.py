@@ -7,7 +7,8 @@ the largest expansion in the skeleton. Everything else is as in the space.
 import itertools
 import random
 
-from nas.arch.space import SearchSpace, Slot, Stage
+from nas.arch.skeleton import Slot, Stage
+from nas.arch.space import SearchSpace
 from nas.arch.spec import CHANNEL_STEP, ArchSpec, BlockSpec, squeezed_channels
 
 

@@ -15,7 +15,7 @@ import pytest
 from nas.arch.cost import Layer, block_layers, count_cost, network_layers
 from nas.arch.loading import load_space, load_spec
 from nas.arch.published import published_results
-from nas.arch.space import Variant
+from nas.arch.skeleton import Variant
 from nas.arch.spec import ArchSpec
 from nas.latency.networks import Measured
 from nas.latency.table_file import Fidelity
@@ -101,6 +101,7 @@ def network(
         quartiles_ms=(0.98 * ms, 1.01 * ms) if together else None,
         predicted_ms=ms,
         macs=cost.macs,
+        fvcore_macs=None if target is None else cost.macs,
         params=cost.params,
         estimated_top1=top1(spec),
         estimated_std=0.7,

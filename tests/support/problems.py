@@ -9,9 +9,11 @@ import numpy as np
 
 from nas.accuracy.estimator import Estimates
 from nas.arch.additive import AdditiveModel
+from nas.arch.encoding import Encoding
 from nas.arch.loading import load_space
 from nas.arch.parts import BlockPart, parts_of
-from nas.arch.space import Encoding, SearchSpace, Slot, Stage
+from nas.arch.skeleton import Slot, Stage
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, PlacedBlock, StemSpec
 from nas.search.limits import Limit
 from nas.search.problem import Problem

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from nas.arch.cost import count_cost
 from nas.arch.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart, parts_of
 from nas.arch.spec import ArchSpec, halved
 from nas.latency import timing
@@ -25,11 +26,13 @@ from nas.latency.device import Device
 from nas.latency.runtimes import RUNTIMES
 from nas.latency.runtimes.base import check_precision
 from nas.latency.timing import REFERENCE_COPIES, Bench, TimedRun
+from nas.search import results
 from nas.search.comparison import COMPARED, published_networks
 
 # A space of few choices, whose search takes a second.
 SPACE = """
-from nas.arch.space import SearchSpace, Stage
+from nas.arch.skeleton import Stage
+from nas.arch.space import SearchSpace
 from nas.arch.spec import BlockSpec, HeadSpec, StemSpec
 
 few = dict(depths=(1, 2), kernels=(3, 5), expansions=(3, 4), se=(False, True), activations=("relu",))
@@ -167,6 +170,8 @@ def install(monkeypatch: pytest.MonkeyPatch, machine: Machine | None = None) -> 
     )
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: machine.now))
     monkeypatch.setattr(timing, "allowed_cores", lambda: [])  # the tests share the cores
+    # Tests of searches build no networks: fvcore takes a second for each.
+    monkeypatch.setattr(results, "fvcore_macs_of", lambda spec, num_classes: count_cost(spec, num_classes).macs)
     return machine
 
 

@@ -261,7 +261,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(command, settings, 
 
 
 def test_two_processes_train_one_network(command, settings, tmp_path):
-    """What they write is one run, validated on all images, and as good as that of one process."""
+    """They write one run, validated on all images, and as good as that of one process."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*launch, *command("run", 201)], capture_output=True, text=True, check=False, env=environment)

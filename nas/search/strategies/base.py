@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from nas.arch.space import Encoding
+from nas.arch.encoding import Encoding
 from nas.search.history import History
 from nas.search.problem import Problem
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from nas.arch.space import Decision, Encoding
+from nas.arch.encoding import Encoding
+from nas.arch.skeleton import Decision
 from nas.search.history import History
 from nas.search.problem import Problem
 from nas.search.strategies.base import Propose, Strategy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from nas.arch.space import Encoding
+from nas.arch.encoding import Encoding
 from nas.search.history import History
 from nas.search.limits import Limit
 from nas.search.problem import Problem

@@ -6,7 +6,8 @@ import random
 
 import numpy as np
 
-from nas.arch.space import Decision, Encoding
+from nas.arch.encoding import Encoding
+from nas.arch.skeleton import Decision
 from nas.search.history import History
 from nas.search.problem import Problem
 from nas.search.strategies.base import Propose, Strategy

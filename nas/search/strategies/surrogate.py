@@ -7,7 +7,7 @@ import random
 import numpy as np
 
 from nas.arch.additive import AdditiveModel
-from nas.arch.space import Encoding
+from nas.arch.encoding import Encoding
 from nas.search.history import History
 from nas.search.problem import Problem
 from nas.search.solver import solve

@@ -4,7 +4,7 @@ from support.drawn_texts import check_texts
 from support.made_up_run import changed
 
 from nas.arch.loading import load_space
-from nas.arch.space import Variant
+from nas.arch.skeleton import Variant
 from nas.report.plots.diagram import diagram_data, draw
 
 
