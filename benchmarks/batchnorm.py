@@ -1,11 +1,11 @@
-"""Show why MobileNetV3 validates at chance level in a short training: accuracy after each epoch, by three loops.
+"""Compare the accuracy of MobileNetV3 after each epoch of short trainings, with and without recalibrated batch norm.
 
-    python benchmarks/batchnorm.py                  # or one of the three again: --loop "nas.training, quick"
+    python benchmarks/batchnorm.py                  # or one of the three loops: --loop "nas.training, quick"
 
-trains MobileNetV3-Small and -Large on the embedded images at 32 px for six epochs each, in three ways:
-torchvision's network in a plain loop, the same with ten times its batch norm momentum, and `nas.training` with
-the first epochs of the `quick` recipe. Prints validation accuracies (percent) and writes
-benchmarks/results/batchnorm.json. Half an hour on one thread.
+Trains MobileNetV3-Small and -Large on the embedded images at 32 px for six epochs each, in three ways: torchvision's
+network in a plain loop, the same with ten times its batch norm momentum, and `nas.training` with the first epochs of
+the recipe `quick`. Prints validation accuracies (percent) and writes benchmarks/results/batchnorm.json. It takes half
+an hour on one thread.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ OURS = "nas.training, quick"
 
 
 class Row(NamedTuple):
-    train_loss: float  # of OURS with label smoothing, which adds about 0.5
+    train_loss: float  # of OURS it includes label smoothing, which adds about 0.5
     val_loss: float
     top1: float  # percent
 
 
 def plain_loop(network: str, data: Data, momentum: float) -> Iterator[Row]:
-    """Train by the loop that one writes on a first day: AdamW 2e-3, batch 128, crops and flips."""
+    """Train in the loop that one writes first: AdamW at 2e-3, batch 128, crops and flips."""
     torch.manual_seed(0)
     model = torchvision.models.get_model(network, num_classes=len(data.classes))
     model = model.to(memory_format=torch.channels_last)

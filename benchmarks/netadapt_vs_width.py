@@ -44,7 +44,7 @@ from nas.latency.predictor import LatencyPredictor, open_table
 from nas.latency.table import LatencyTable, space_parts
 from nas.models.mobilenet import build_model
 from nas.netadapt import __main__ as command
-from nas.netadapt.algorithm import HALVINGS, netadapt
+from nas.netadapt.algorithm import HALVINGS, first_step, trim_until_measured
 from nas.netadapt.proposals import Predict, Rules, make_proposals
 from nas.runs.folder import versions
 from nas.runs.target import Target
@@ -135,10 +135,14 @@ def random_trims(half: str, predict_ms: Predict) -> Iterator[Candidate]:
 
 def netadapt_by_prior(predict_ms: Predict) -> Iterator[Candidate]:
     estimator, seed = load_estimator("imagenet-prior"), seed_of("prior")
-    budget_ms = FURTHER["prior"] * SHARES["prior"][-1] * float(predict_ms([seed])[0])
-    for step in netadapt(seed, budget_ms, predict_ms=predict_ms, estimate=lambda specs: estimator.estimate(specs).top1):
-        if step.cut:
-            yield Candidate(NETADAPT, 0, step.spec)
+
+    def estimate(specs: Sequence[ArchSpec]) -> np.ndarray:
+        return estimator.estimate(specs).top1
+
+    first = first_step(seed, predict_ms, estimate)
+    limit_ms = FURTHER["prior"] * SHARES["prior"][-1] * first.predicted_ms
+    for step in trim_until_measured([first], limit_ms, predict_ms=predict_ms, estimate=estimate):
+        yield Candidate(NETADAPT, 0, step.spec)
 
 
 def netadapt_on_images(work: Path, predictor: LatencyPredictor) -> Iterator[Candidate]:

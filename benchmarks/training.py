@@ -1,10 +1,10 @@
-"""Measure the accuracy of the recipe `quick` in four minutes, and images per second beside a plain loop.
+"""Measure the accuracy and the speed of training: the recipe `quick`, and images per second beside a plain loop.
 
     python benchmarks/training.py
 
-trains MobileNetV3-Small on the embedded images at 32 px by the `quick` recipe with three seeds, then times steps of
+Trains MobileNetV3-Small on the embedded images at 32 px by the recipe `quick` with three seeds. Then it times steps of
 `nas.training` and of torchvision's network in a plain loop, interleaved. Writes benchmarks/results/training.json and
-docs/images/training.png. A quarter of an hour on two cores.
+docs/images/training.png. It takes a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from nas.arch.loading import load_spec
+from nas.cpu import usable_cores
 from nas.files import write_text
-from nas.latency.device import Device, allowed_cores
+from nas.latency.device import Device
 from nas.models.mobilenet import build_model
 from nas.training.data import EMBEDDED, load_data
 from nas.training.images import Data
@@ -39,13 +40,13 @@ FIGURE = Path(__file__).parent.parent / "docs" / "images" / "training.png"
 NETWORK = "mobilenet_v3_small"
 SEEDS = (0, 1, 2)
 TARGET_TOP1, TARGET_SECONDS = 90.5, 240
-# Pixels, images a step; 32 is what `quick` trains at, 224 what the network is for.
+# Pixels, and images in a step. `quick` trains at 32 pixels, and the network is meant for 224.
 SPEEDS = ((32, 128), (224, 32))
 ROUNDS, STEPS = 7, 3
 
 
 def train(data: Data, seed: int) -> list[dict[str, float]]:
-    """One row an epoch: seconds since the start (everything included), top-1 with and without averaged weights."""
+    """Train a network, and return a row an epoch: seconds since the start, top-1 with and without averaged weights."""
     start = time.perf_counter()
     torch.manual_seed(seed)
     model = build_model(load_spec(NETWORK), len(data.classes))
@@ -62,10 +63,10 @@ def train(data: Data, seed: int) -> list[dict[str, float]]:
 
 
 def speed(data: Data, resolution: int, batch_size: int) -> dict[str, float]:
-    """Images per second of both loops, medians of interleaved rounds, and the median of the rounds' ratios.
+    """Return the images per second of both loops, medians of interleaved rounds, and the median of the rounds' ratios.
 
-    Both take augmented batches from the same source, with the channels last; ours averages weights and follows a
-    schedule besides.
+    Both take augmented batches from the same source, with the channels last. Ours also averages weights and follows a
+    schedule.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     recipe = load_recipe("quick").replace(batch_size=batch_size, epochs=1 + ROUNDS)
@@ -151,7 +152,7 @@ def main() -> None:
         "machine": {
             "cpu": Device.this().cpu,
             "system": platform.system(),
-            "cores": len(allowed_cores()) or None,
+            "cores": usable_cores(),
             "threads": torch.get_num_threads(),
         },
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},

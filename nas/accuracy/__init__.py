@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from nas.accuracy.estimator import Estimator
+from nas.errors import NasError
 from nas.names import resolve
 
 TRAINING = "short-training"  # the estimator that trains networks on images
@@ -18,7 +20,11 @@ ESTIMATORS = {
 def load_estimator(name: str, recipe_level: str | None = None) -> Estimator:
     """Return an accuracy estimator by name, for a recipe level or for the estimator's own by default.
 
-    Raises NasError for an unknown name or recipe level, with the known ones.
+    Raises NasError for an unknown name or recipe level, with the known ones, and for an estimator without levels.
     """
     make: Callable[..., Estimator] = resolve("estimator", name, ESTIMATORS)
-    return make() if recipe_level is None else make(recipe_level)
+    if recipe_level is None:
+        return make()
+    if not inspect.signature(make).parameters:
+        raise NasError(f"the estimator {name} has no recipe levels; leave --recipe-level out")
+    return make(recipe_level)

@@ -22,20 +22,27 @@ class Estimates(NamedTuple):
 
 
 class Estimator(Protocol):
-    """Predict the accuracy of networks without training them in full."""
+    """Predict the accuracy of networks without training them in full.
+
+    A class of the registry is called without arguments, or with the recipe level that the user names. It raises
+    NasError for a level that it does not have. A search needs `additive_model`, of the estimator or of its `proxy`.
+    """
 
     name: str
     training_recipe: str  # the training that the estimates speak for
 
     @property
     def proxy(self) -> Estimator | None:
-        """Return an estimator that ranks alike and answers at once, for one that trains networks; else None."""
+        """Return an estimator that ranks alike and answers at once, for one that trains networks; else None.
+
+        An estimator with a proxy counts as one whose every estimate takes a training.
+        """
 
     def estimate(self, specs: Sequence[ArchSpec]) -> Estimates:
         """Return top-1 (percent) and its standard deviation, one per spec."""
 
     def compile(self, space: SearchSpace) -> Callable[[np.ndarray], np.ndarray]:
-        """Return a function from encodings, shape (n, decisions), to top-1 (percent), shape (n,)."""
+        """Return a function from encodings, shape (n, decisions), to top-1 (percent), shape (n,): for many networks."""
 
     def additive_model(self, space: SearchSpace) -> AdditiveModel | None:
         """Return a score that is a sum over blocks and orders networks as top-1 does; None if there is none."""

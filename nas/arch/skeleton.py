@@ -77,6 +77,8 @@ class Skeleton:
     Channels are given for width 1. `first` is the fixed sepconv behind the stem. The last convolution has
     `head_expansion` times the channels of the last stage. The hidden layer keeps its size at every width, as
     published, unless `scale_head` is true. `variants` is filled with every pair of width and resolution.
+    `first.expanded` and `head.conv` follow from the stem and the last stage; their values are not used, nor is the size
+    of the first block's SE.
     Raises NasError for a space without choices.
     """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from pathlib import Path
 
+from nas.accuracy import ESTIMATORS
 from nas.cli.arguments import natural_int, positive_float, positive_int, resolution
 from nas.latency.runtimes import RUNTIMES
 
@@ -91,7 +92,8 @@ def add_estimator_flag(parser: ArgumentParser) -> None:
         "--estimator",
         metavar="NAME",
         default="imagenet-prior",
-        help="accuracy estimator (default: imagenet-prior; of a search with --data: short-training)",
+        help=f"accuracy estimator: {', '.join(ESTIMATORS)} (default: imagenet-prior; of a search with --data: "
+        "short-training)",
     )
 
 

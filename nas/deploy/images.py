@@ -31,7 +31,7 @@ class Preparation:
                 return self.prepared(image.convert("RGB"))
         except FileNotFoundError:
             raise NasError(f"{path}: no such file") from None
-        except Exception as error:  # Pillow raises many kinds for bytes that are no image
+        except Exception as error:  # Pillow raises many types for bytes that are no image
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise NasError(f"{path}: this image cannot be read ({reason})") from None
 

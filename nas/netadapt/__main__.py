@@ -1,4 +1,4 @@
-"""Trim a network to a latency budget on this CPU: NetAdapt, as MobileNetV3 uses it.
+"""Trim a network to a latency budget on this CPU with NetAdapt, as MobileNetV3 uses it.
 
     python -m nas.netadapt mobilenet_v3_large --budget-ms 3
     python -m nas.netadapt mobilenet_v3_small --budget-ms 0.4 --data fashion-mnist-sample

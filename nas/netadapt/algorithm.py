@@ -30,27 +30,13 @@ class NetAdaptStep:
     measured_ms: float | None = None  # of the whole network; None where it was not measured
 
 
-def netadapt(
-    seed: ArchSpec, limit_ms: float, *, predict_ms: Predict, estimate: Predict, rules: Rules = PAPER_RULES
-) -> Iterator[NetAdaptStep]:
-    """Trim `seed` until its predicted latency keeps the limit; yield the seed first, then each step.
-
-    `estimate` returns accuracies in percent. Ends early, above the limit, where no proposal saves anything more.
-    """
-    first = first_step(seed, predict_ms, estimate)
-    yield first
-    yield from trim_until_measured(
-        [first], limit_ms, predict_ms=predict_ms, measure_ms=None, estimate=estimate, rules=rules
-    )
-
-
 def trim_until_measured(
     steps: Sequence[NetAdaptStep],
     limit_ms: float,
     *,
     predict_ms: Predict,
-    measure_ms: Callable[[ArchSpec], float] | None,
     estimate: Predict,
+    measure_ms: Callable[[ArchSpec], float] | None = None,
     measure_every: int | None = None,
     rules: Rules = PAPER_RULES,
 ) -> Iterator[NetAdaptStep]:

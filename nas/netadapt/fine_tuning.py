@@ -36,8 +36,8 @@ from nas.training.optimization import make_optimizer
 from nas.training.recipes import Recipe
 from nas.training.tensor_images import TensorImages
 
-HELD_OUT_EVERY = 5  # every fifth training image is held out for evaluation, but no more than the next line says
-HELD_OUT_IMAGES = 2_000
+HELD_OUT_EVERY = 5  # every fifth training image is held out for evaluation
+HELD_OUT_IMAGES = 2_000  # at most
 LEAST_IMAGES = 3  # one for evaluation, two for batch norm
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 1_024, 128
 EVALUATION_BATCH = 500

@@ -75,7 +75,7 @@ def _with_weights(spec: ArchSpec, source: str) -> MobileNet:
             weights = torch.load(source, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise NasError(f"{source}: no such file") from None
-        except Exception as error:  # the unpickler raises many kinds for bytes that are no weights
+        except Exception as error:  # the unpickler raises many types for bytes that are no weights
             raise NasError(f"{source}: not a file of weights ({str(error).splitlines()[0]})") from None
         weights = weights.get("average", weights) if isinstance(weights, dict) else {}
     tensors = [value for value in weights.values() if isinstance(value, torch.Tensor)]

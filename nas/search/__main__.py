@@ -26,6 +26,7 @@ from nas.cli.flags import (
     add_workers_flag,
 )
 from nas.errors import NasError
+from nas.search.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from nas.runs.record import ProvenOptimum, RunRecord
@@ -93,7 +94,11 @@ def _parser() -> Parser:
     parser.add_argument(
         "--recipe-level", metavar="NAME", help="training that estimates speak for (default: mobilenet-v3)"
     )
-    parser.add_argument("--strategy", metavar="NAME", help="search strategy (default: exact; with --data: surrogate)")
+    parser.add_argument(
+        "--strategy",
+        metavar="NAME",
+        help=f"search strategy: {', '.join(STRATEGIES)} (default: exact; with --data: surrogate)",
+    )
     parser.add_argument(
         "--objective",
         default="top1",

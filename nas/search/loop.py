@@ -13,7 +13,7 @@ from nas.arch.encoding import Encoding
 from nas.runs.record import Trial
 from nas.search.history import History
 from nas.search.problem import Problem
-from nas.search.strategies import Propose, Strategy
+from nas.search.strategies.base import Propose, Strategy
 
 
 def run_trials(

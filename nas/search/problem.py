@@ -78,7 +78,7 @@ class Problem:
     def needed_additive(self) -> AdditiveModel:
         """Return `additive`. Raises NasError where there is none."""
         if self.additive is None:
-            raise NasError("strategy 'exact' needs an estimator that is a sum over blocks, such as imagenet-prior")
+            raise NasError("this needs an estimator with an additive model, such as imagenet-prior")
         return self.additive
 
     @property

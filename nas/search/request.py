@@ -20,7 +20,8 @@ from nas.latency.runtimes import RUNTIMES
 from nas.names import resolve
 from nas.runs.target import SKELETONS, Target
 from nas.search.limits import MEGABYTE, Limit, cost_limits
-from nas.search.strategies import STRATEGIES, Strategy
+from nas.search.strategies import STRATEGIES
+from nas.search.strategies.base import Strategy
 
 SMALL_SHARE = 15.8 / 51  # MobileNetV3-Small's latency over Large's on a Pixel 1 (arXiv 1905.02244, table 3)
 OBJECTIVES = ("top1", "mnasnet")
@@ -168,6 +169,16 @@ class SearchRequest:
                 f"two budgets of {twice.skeleton.capitalize()} are (nearly) {twice.budget_ms:.3g} ms; name each once"
             )
 
+    def _check_additive(self, estimator: Estimator) -> None:
+        """Raise NasError for an estimator by which no variants can be chosen."""
+        for skeleton in self.skeletons:
+            space = self.space(skeleton)
+            if (estimator.proxy or estimator).additive_model(space.at(space.variants[:1])) is None:
+                raise NasError(
+                    f"the estimator {self.estimator} has neither an additive model nor a proxy with one; a search "
+                    "needs it to choose widths and resolutions"
+                )
+
     def _check_estimator(self) -> None:
         """Raise NasError for an estimator without what it needs, or with what is of no use to it."""
         if self.estimator == TRAINING and self.data is None:
@@ -175,7 +186,7 @@ class SearchRequest:
         if self.estimator != TRAINING and (self.data or self.data_dir):
             raise NasError(f"--data is for --estimator {TRAINING}; {self.estimator} looks at no images")
         if self.estimator != TRAINING:
-            load_estimator(self.estimator, self.recipe_level)
+            self._check_additive(load_estimator(self.estimator, self.recipe_level))
             return
         if self.recipe_level is not None:
             raise NasError(f"--recipe-level belongs to imagenet-prior; {TRAINING} has one training for all networks")

@@ -89,7 +89,7 @@ def shared_trials(context: SearchContext, target: Target, problem: Problem, stag
 
 
 def _run_workers(context: SearchContext, shared: SharedWork, study: Study, here: str) -> None:
-    """Start the workers and wait until all have ended; put up again what a dead one was evaluating, and say so."""
+    """Start the workers and wait until all have ended; enqueue again what a dead one was evaluating, and say so."""
     spawn = multiprocessing.get_context("spawn")
     names = [f"{here}-{number}" for number in range(1, shared.request.workers + 1)]
     # Not daemons: these could not start the processes that load images.

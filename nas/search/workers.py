@@ -34,7 +34,7 @@ from nas.runs.record import Trial
 from nas.search.history import History
 from nas.search.loop import next_encoding
 from nas.search.problem import Problem
-from nas.search.strategies import Strategy
+from nas.search.strategies.base import Strategy
 
 HEARTBEAT = 15  # seconds between two signs of life; a worker without one for twice as long counts as dead
 WORKER = "worker"  # user attribute of a trial: the worker that evaluates it
@@ -241,7 +241,7 @@ def _announce(study: Study, watched: _Watched, worker: str, encoding: Encoding) 
 
 
 def _retry_unclaimed(study: Study, since: dict[int, float]) -> None:
-    """Put up again the trials whose worker died before its first heartbeat: Optuna never finds these.
+    """Enqueue again the trials whose worker died before its first heartbeat: Optuna never finds these.
 
     `since` says when each was first seen, by the clock of this process: those of machines differ.
     """
@@ -257,7 +257,7 @@ def _retry_unclaimed(study: Study, since: dict[int, float]) -> None:
 
 
 def _retry(study: Study, trial: FrozenTrial) -> None:
-    """Fail a running trial and put it up again; do nothing where another process was faster."""
+    """Fail a running trial and enqueue it again; do nothing where another process was faster."""
     try:
         study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, UpdateFinishedTrialError):
@@ -272,7 +272,7 @@ def finished_trials(study: Study, problem: Problem) -> list[Trial]:
 
 
 def retry_trials_of(study: Study, worker: str) -> int:
-    """Put up again the running trials of a worker that died, and those that no worker claims; return their number."""
+    """Enqueue again the running trials of a worker that died, and those that no worker claims; return their number."""
     unclaimed = {trial.number for trial in _running(study) if WORKER not in trial.user_attrs}
     if unclaimed:
         time.sleep(_UNCLAIMED)
@@ -287,7 +287,7 @@ def retry_trials_of(study: Study, worker: str) -> int:
 
 
 def retry_running(study: Study) -> None:
-    """Put up again all running trials: no process works on them any more."""
+    """Enqueue again all running trials: no process works on them any more."""
     for trial in _running(study):
         _retry(study, trial)
 

@@ -36,7 +36,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise NasError(f"{path}: no such file") from None
-    except Exception as error:  # the unpickler raises many kinds for bytes that are no checkpoint
+    except Exception as error:  # the unpickler raises many types for bytes that are no checkpoint
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NasError(f"{path}: not a checkpoint, or not a whole one ({reason})") from None
     if not isinstance(contents, dict) or "version" not in contents:

@@ -120,7 +120,7 @@ class _Reader(Dataset[_Batch]):
             at = (index + attempt) % self._count
             try:
                 image, label = self._images[at]
-            except Exception as error:  # Pillow raises many kinds for bytes that are no image
+            except Exception as error:  # Pillow raises many types for bytes that are no image
                 failures[_file_of(self._images, at)] = str(error).partition("\n")[0] or type(error).__name__
             else:
                 return request.transform(image.convert("RGB")), label

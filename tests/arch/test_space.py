@@ -37,7 +37,7 @@ def test_variants_and_choices_are_the_papers() -> None:
         assert all(set(stage.activations) == {"relu", "hswish"} for stage in space.stages)
 
 
-@pytest.mark.parametrize("name", space_names())
+@pytest.mark.parametrize("name", ["mobilenet_v3_large", "mobilenet_v3_small", "once_for_all"])
 def test_skeletons_are_the_published_ones(name: str) -> None:
     space, family = load_space(name), "mobilenet_v3_small" if name.endswith("small") else "mobilenet_v3_large"
     for width in space.widths:

@@ -29,7 +29,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def few() -> Data:
-    """The first 1,200 and 300 images of the embedded sample."""
+    """Return the first 1,200 training and 300 validation images of the embedded sample."""
     data = load_data(EMBEDDED)
     train, val = (
         TensorImages(part.images[:count], part.labels[:count]) for part, count in ((data.train, 1200), (data.val, 300))
@@ -39,7 +39,7 @@ def few() -> Data:
 
 @pytest.fixture(scope="session")
 def training(few, tmp_path_factory):
-    """The folder of a training of three seconds."""
+    """Return the folder of a training of three seconds."""
     folder = tmp_path_factory.mktemp("training") / "tiny-fashion-mnist-sample"
     recipe = load_recipe("quick").replace(epochs=6, batch_size=32, learning_rate=0.02)
     train(Settings(spec=SPEC, source=few.source, recipe=recipe, resolution=32), few, folder)
@@ -48,7 +48,7 @@ def training(few, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pictures(few, tmp_path_factory):
-    """The first validation images as files, in the order of the labels."""
+    """Return the files of the first validation images, in the order of the labels."""
     folder = tmp_path_factory.mktemp("pictures")
     for index in range(40):
         Image.fromarray(np.asarray(few.val.images[index, 0])).save(folder / f"{index:02}.png")

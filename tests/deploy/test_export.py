@@ -34,7 +34,7 @@ def trained(training):
 
 @pytest.fixture(scope="session")
 def exported(training, few):
-    """The float32 and the int8 file of the training."""
+    """Return the float32 and the int8 file of the training."""
     paths = training / "m.onnx", training / "m.int8.onnx"
     export_onnx(load_trained(training), paths[0])
     export_int8(paths[0], few.train, paths[1])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support.fine_view import in_fine_view
-from support.netadapt import chain, cuts, estimate, place_of, predict_ms, width_of
+from support.netadapt import chain, cuts, estimate, place_of, predict_ms, trimmed, width_of
 
 from nas.arch.loading import load_space
 from nas.arch.published import published_spec
@@ -19,21 +19,21 @@ from nas.netadapt.algorithm import (
     best_proposal,
     first_step,
     latency_of,
-    netadapt,
     next_step,
     trim_until_measured,
 )
 from nas.netadapt.proposals import STEP_SHARE, Rules, make_proposals
 
 
-def trimmed(seed: ArchSpec, share: float) -> list[NetAdaptStep]:
-    return list(netadapt(seed, share * predict_ms([seed])[0], predict_ms=predict_ms, estimate=estimate))
+def trimmed_to(seed: ArchSpec, share: float) -> list[NetAdaptStep]:
+    """Return the steps until a share of the seed's latency is left."""
+    return list(trimmed(seed, share * predict_ms([seed])[0]))
 
 
 @pytest.fixture(scope="module")
 def steps() -> list[NetAdaptStep]:
-    """Published V3-Small down to 85 % of its latency."""
-    return trimmed(published_spec("mobilenet_v3_small"), 0.85)
+    """Return the steps from published V3-Small to 85 % of its latency."""
+    return trimmed_to(published_spec("mobilenet_v3_small"), 0.85)
 
 
 def test_the_first_is_the_seed_and_the_last_fits(steps: list[NetAdaptStep]) -> None:
@@ -57,7 +57,7 @@ def test_each_step_saves_at_least_the_share_but_the_last(steps: list[NetAdaptSte
 
 
 def test_the_last_step_need_not_save_more_than_is_missing() -> None:
-    """Else a network a hair over its budget would lose a whole percent."""
+    """A network a little above its limit would lose a whole percent otherwise."""
     seed = published_spec("mobilenet_v2").replace(resolution=32)  # nothing in it is faster wider
     before_ms = predict_ms([seed])[0]
     small = min(cuts(seed, 0.001), key=lambda proposal: before_ms - proposal.predicted_ms)
@@ -66,7 +66,7 @@ def test_the_last_step_need_not_save_more_than_is_missing() -> None:
     def only_that(specs: Sequence[ArchSpec]) -> np.ndarray:
         return np.array([0.0 if spec in (seed, small.spec) else -9.0 for spec in specs])
 
-    _, last = netadapt(seed, small.predicted_ms, predict_ms=predict_ms, estimate=only_that)
+    _, last = trimmed(seed, small.predicted_ms, only_that)
     assert last.spec == small.spec
 
 
@@ -97,7 +97,7 @@ def test_every_step_names_its_cut(steps: list[NetAdaptStep]) -> None:
 @pytest.fixture(scope="module")
 def all_the_way() -> list[NetAdaptStep]:
     seed = published_spec("mobilenet_v3_small@0.35").replace(resolution=32)
-    return list(netadapt(seed, 0.0, predict_ms=predict_ms, estimate=estimate))
+    return list(trimmed(seed, 0.0))
 
 
 def test_trimming_ends_where_no_cut_saves_anything(all_the_way: list[NetAdaptStep]) -> None:
@@ -115,34 +115,29 @@ def test_a_smaller_saving_is_asked_for_where_no_cut_saves_as_much(all_the_way: l
 
 def test_a_seed_that_fits_is_left_alone() -> None:
     seed = published_spec("mobilenet_v3_small")
-    (only,) = netadapt(seed, predict_ms([seed])[0], predict_ms=predict_ms, estimate=estimate)
+    (only,) = trimmed(seed, predict_ms([seed])[0])
     assert only.spec == seed
 
 
 def test_without_a_loss_of_accuracy_the_largest_saving_is_kept() -> None:
-    """Gains are treated on their own: the largest saving, not the smallest."""
+    """The ratio alone would prefer the smallest saving."""
     seed = published_spec("mobilenet_v3_small")
-    flat = list(
-        netadapt(seed, 0.8 * predict_ms([seed])[0], predict_ms=predict_ms, estimate=lambda specs: np.zeros(len(specs)))
-    )
+    flat = list(trimmed(seed, 0.8 * predict_ms([seed])[0], lambda specs: np.zeros(len(specs))))
     for before, after in itertools.pairwise(flat[1:]):
         found = make_proposals(before.spec, STEP_SHARE * flat[0].predicted_ms, predict_ms)
         assert after.predicted_ms == min(proposal.predicted_ms for proposal in found)
-    assert len(flat) < len(trimmed(seed, 0.8)) / 2
+    assert len(flat) < len(trimmed_to(seed, 0.8)) / 2
 
 
 def test_a_training_in_the_estimate_is_no_gain() -> None:
-    """Every network, the current one too, is estimated higher each time: only cuts are compared."""
+    """Only cuts are compared where every network, the current one too, is estimated higher each time."""
     seed = published_spec("mobilenet_v3_small")
     calls = itertools.count()
 
     def growing(specs: Sequence[ArchSpec]) -> np.ndarray:
         return estimate(specs) + next(calls)
 
-    plain, grown = (
-        list(netadapt(seed, 0.9 * predict_ms([seed])[0], predict_ms=predict_ms, estimate=accuracy))
-        for accuracy in (estimate, growing)
-    )
+    plain, grown = (list(trimmed(seed, 0.9 * predict_ms([seed])[0], accuracy)) for accuracy in (estimate, growing))
     assert [step.spec for step in plain] == [step.spec for step in grown]
 
 
@@ -155,27 +150,23 @@ def test_the_next_step_depends_on_the_steps_so_far_alone(steps: list[NetAdaptSte
 
 def test_the_original_rule_keeps_the_most_accurate() -> None:
     seed = published_spec("mobilenet_v2")
-    _, step = itertools.islice(
-        netadapt(seed, 0.5, predict_ms=predict_ms, estimate=estimate, rules=Rules(metric="accuracy")), 2
-    )
+    _, step = itertools.islice(trimmed(seed, 0.5, rules=Rules(metric="accuracy")), 2)
     assert step.top1 == max(estimate([proposal.spec for proposal in cuts(seed)]))
 
 
 def test_prefers_192_to_184_channels() -> None:
-    """A cut to the wide width is never made where the next multiple of 16 is as good and faster."""
+    """A cut is never made to a width that is slower than the next wider multiple of 16."""
     block = BlockSpec(kernel=5, expanded=224, out=80, se=squeezed_channels(224))
     spec = chain(80, block, BlockSpec(kernel=3, expanded=160, out=80))
 
     def wider_is_better(specs: Sequence[ArchSpec]) -> np.ndarray:
-        # Less with every channel: at so much a channel half of them could go at once, 16 or 32 being no better a ratio.
+        # The square root makes each further channel cost more, so that small cuts have the better ratio.
         return np.array([sum(block.expanded**0.5 for block in spec.blocks) for spec in specs])
 
     at = {e: predict_ms([spec.with_block(1, expanded=e, se=squeezed_channels(e))])[0] for e in (176, 184, 192)}
     assert at[176] < at[192] < at[184]
     expanded = {
-        step.spec.blocks[1].expanded
-        for target in (at[184], at[192])
-        for step in netadapt(spec, target, predict_ms=predict_ms, estimate=wider_is_better)
+        step.spec.blocks[1].expanded for target in (at[184], at[192]) for step in trimmed(spec, target, wider_is_better)
     }
     assert 192 in expanded
     assert not {184, 200, 216} & expanded
@@ -189,7 +180,7 @@ def test_many_steps_stay_in_the_space() -> None:
     home = load_space("mobilenet_v3_small")
     space = home.at([(0.5, 96)])
     for seed in range(2):
-        path = trimmed(space.sample(random.Random(seed)), 0.6)
+        path = trimmed_to(space.sample(random.Random(seed)), 0.6)
         assert len(path) > 10
         assert all(in_fine_view(home, step.spec) for step in path)
 
@@ -301,9 +292,7 @@ def test_a_stopped_run_goes_on_alike() -> None:
 
 
 def test_without_measurements_predictions_keep_the_limit(steps: list[NetAdaptStep]) -> None:
-    rest = trim_until_measured(
-        steps[:1], 0.85 * steps[0].predicted_ms, predict_ms=predict_ms, measure_ms=None, estimate=estimate
-    )
+    rest = trim_until_measured(steps[:1], 0.85 * steps[0].predicted_ms, predict_ms=predict_ms, estimate=estimate)
     assert [*steps[:1], *rest] == steps
     assert latency_of([replace(steps[0], measured_ms=2.0), steps[1]]) == pytest.approx(
         2.0 * steps[1].predicted_ms / steps[0].predicted_ms

@@ -78,15 +78,15 @@ def test_proposals_are_trained_alike_and_the_model_is_left_alone(
     assert first.shape == (3,)
     assert ((first > 0) & (first < 100)).all()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert np.array_equal(FineTunedProposals(model, tuning).estimate(specs[::-1])[::-1], first), "whatever their order"
+    assert np.array_equal(FineTunedProposals(model, tuning).estimate(specs[::-1])[::-1], first), "in any order"
     later = FineTunedProposals(model, tuning, steps_done=1).estimate(specs)
-    assert not np.array_equal(later, first), "each step has batches of its own"
+    assert not np.array_equal(later, first), "each step has its own batches"
 
 
 def test_training_helps(model: MobileNet, tuning: FineTuning, specs: list[ArchSpec]) -> None:
     data = split_data(EMBEDDED, None)
-    quicker = tuning.recipe.replace(learning_rate=0.12)  # a network that knows nothing yet has a long way to go
-    proposals = FineTunedProposals(model, FineTuning(source=EMBEDDED, data_dir=None, recipe=quicker, steps=80))
+    faster = tuning.recipe.replace(learning_rate=0.12)  # an untrained network has a long way to go
+    proposals = FineTunedProposals(model, FineTuning(source=EMBEDDED, data_dir=None, recipe=faster, steps=80))
     (accuracy,) = proposals.estimate(specs[1:2])
     untrained = evaluate_on_held_out(inherit_weights(specs[1], model), data)
     assert accuracy > untrained.mean_probability + 5
@@ -109,8 +109,8 @@ def test_proposals_are_trained_by_the_recipes_optimiser(
     assert moved["sgd"] < moved["adamw"] / 5
 
 
-def test_a_training_that_diverges_is_said(model: MobileNet, tuning: FineTuning, specs: list[ArchSpec]) -> None:
-    """Its accuracy would be no number, which is chosen before all others."""
+def test_a_training_that_diverges_is_an_error(model: MobileNet, tuning: FineTuning, specs: list[ArchSpec]) -> None:
+    """Its accuracy would be nan, which NetAdapt would prefer to all numbers."""
     wild = replace(tuning, recipe=tuning.recipe.replace(learning_rate=1e30))
     with pytest.raises(NasError, match="the training of a proposal diverged; take a recipe with a lower"):
         FineTunedProposals(model, wild).estimate(specs)
@@ -126,7 +126,7 @@ def test_a_training_that_diverges_is_said(model: MobileNet, tuning: FineTuning, 
 def test_images_that_are_too_few(
     model: MobileNet, tuning: FineTuning, specs: list[ArchSpec], tmp_path: Path, readable: int, message: str
 ) -> None:
-    """Without a word a training would wait for their next batch for ever."""
+    """Without an error a training would wait for the next batch for ever."""
     from PIL import Image
 
     for part in ("train", "val"):
@@ -143,7 +143,9 @@ def test_images_that_are_too_few(
         proposals.estimate(specs[:1])
 
 
-def test_what_is_kept_is_gone_on_from(model: MobileNet, tuning: FineTuning, specs: list[ArchSpec]) -> None:
+def test_later_proposals_inherit_from_the_kept_network(
+    model: MobileNet, tuning: FineTuning, specs: list[ArchSpec]
+) -> None:
     proposals = FineTunedProposals(model, tuning)
     accuracies = proposals.estimate(specs)
     kept = proposals.keep(specs[1])

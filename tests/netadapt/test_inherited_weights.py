@@ -1,4 +1,4 @@
-"""Weights of trimmed networks, held against the networks they come from."""
+"""Weights of trimmed networks, compared with those of the networks that they were cut from."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ CHAIN = ArchSpec(
 
 
 def parent(spec: ArchSpec = CHAIN, classes: int = 10) -> MobileNet:
-    """With statistics and shifts of batch norm that are not those of a new one."""
+    """Return a network whose batch norm has other statistics and shifts than a new one."""
     torch.manual_seed(0)
     model = build_model(spec, classes)
     for module in model.modules():
@@ -34,7 +34,7 @@ def parent(spec: ArchSpec = CHAIN, classes: int = 10) -> MobileNet:
                 nn.init.uniform_(tensor, low, low + 2)
             nn.init.uniform_(module.weight, 0.5, 1.5)
         elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight)  # not as small as at first, or nothing would show in the outputs
+            nn.init.normal_(module.weight)  # larger than at first, so that differences show in the outputs
     return model.eval()
 
 
@@ -48,15 +48,15 @@ def assert_same_outputs(one: MobileNet, other: MobileNet) -> None:
 
 
 def layers(block: nn.Module) -> list[nn.Module]:
-    """Convolutions of a block in order: expand, depthwise, SE's two, project."""
+    """Return the convolutions of a block in order: expand, depthwise, SE's two, project."""
     return [module for module in block.modules() if isinstance(module, nn.Conv2d)]
 
 
 DEAD = torch.tensor([1, 4, 5, 17, 22, 30, 41, 47])
 
 
-def dead_expanded(model: MobileNet, index: int, dead: Tensor) -> None:
-    """Expanded channels of a block that contribute nothing, batch norm's shift included."""
+def kill_expanded(model: MobileNet, index: int, dead: Tensor) -> None:
+    """Let expanded channels of a block contribute nothing, batch norm's shift included."""
     expand, depthwise, *squeeze, project = layers(model.features[1 + index])
     with torch.no_grad():
         expand.weight[dead] = 0
@@ -67,7 +67,7 @@ def dead_expanded(model: MobileNet, index: int, dead: Tensor) -> None:
             squeeze[1].weight[dead] = 0
 
 
-def dead_squeezed(model: MobileNet, index: int, dead: Tensor) -> None:
+def kill_squeezed(model: MobileNet, index: int, dead: Tensor) -> None:
     _, _, reduce, excite, _ = layers(model.features[1 + index])
     with torch.no_grad():
         reduce.weight[dead] = 0
@@ -75,13 +75,13 @@ def dead_squeezed(model: MobileNet, index: int, dead: Tensor) -> None:
         excite.weight[:, dead] = 0
 
 
-# What is cut was worth nothing ------------------------------------------------------------------------
+# Cuts of channels that contribute nothing ---------------------------------------------------------------
 
 
 def test_an_expansion_less_its_dead_channels_computes_the_same() -> None:
     model = parent()
-    dead_expanded(model, 1, DEAD)
-    dead_squeezed(model, 1, torch.tensor([0, 3, 7, 8, 15]))
+    kill_expanded(model, 1, DEAD)
+    kill_squeezed(model, 1, torch.tensor([0, 3, 7, 8, 15]))
     smaller = CHAIN.with_block(1, expanded=40, se=11)
     child = inherit_weights(smaller, model)
     assert child.spec == smaller
@@ -90,7 +90,7 @@ def test_an_expansion_less_its_dead_channels_computes_the_same() -> None:
 
 
 def test_a_bottleneck_less_its_dead_channels_computes_the_same() -> None:
-    """The 24 channels that blocks 1 to 3 write and blocks 2 to 4 read."""
+    """It has 24 channels, which blocks 1 to 3 write and blocks 2 to 4 read."""
     model = parent()
     dead = torch.tensor([0, 2, 3, 9, 10, 16, 20, 23])
     with torch.no_grad():
@@ -118,8 +118,8 @@ def test_a_head_less_its_dead_channels_computes_the_same() -> None:
     assert_same_outputs(model, child)
 
 
-def test_live_channels_are_missed() -> None:
-    """The test above can fail: cutting what counts changes what comes out."""
+def test_a_cut_of_live_channels_changes_the_outputs() -> None:
+    """The tests above can therefore fail."""
     model = parent()
     child = inherit_weights(CHAIN.with_block(1, expanded=40, se=11), model)
     with torch.inference_mode():
@@ -127,7 +127,7 @@ def test_live_channels_are_missed() -> None:
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v2@0.5", "mobilenet_v1@0.25", "mnasnet_a1@0.5"])
-def test_nothing_cut_is_the_network_itself(name: str) -> None:
+def test_without_a_cut_the_network_stays_the_same(name: str) -> None:
     spec = published_spec(name).replace(resolution=32)
     model = parent(spec)
     child = inherit_weights(spec.replace(name="copy"), model, seed=5)
@@ -136,11 +136,11 @@ def test_nothing_cut_is_the_network_itself(name: str) -> None:
         assert torch.equal(one, other)
 
 
-# Which channels stay ----------------------------------------------------------------------------------
+# Channels that are kept --------------------------------------------------------------------------------
 
 
-def test_the_largest_norm_over_all_tied_layers_stays() -> None:
-    """Small in one layer, large in the others: kept. Large in one only: not."""
+def test_channels_with_the_largest_norm_over_all_tied_layers_are_kept() -> None:
+    """A channel that is small in one layer and large in the others is kept, one that is large in a single layer not."""
     model = parent()
     expand, depthwise, reduce, excite, project = layers(model.features[2])
     with torch.no_grad():
@@ -163,7 +163,7 @@ def test_blocks_that_are_not_cut_stay_bit_for_bit() -> None:
             before, after = model.features[index].state_dict(), child.features[index].state_dict()
             assert all(torch.equal(before[key], after[key]) for key in before)
     assert torch.equal(model.classifier[3].weight, child.classifier[3].weight)
-    # What a block computes with is sliced as a whole: rows, statistics, columns.
+    # The cut block is sliced as a whole: rows, statistics, columns.
     kept = kept_channels(child.spec, model)["block 3 expanded"]
     before, after = model.features[4], child.features[4]
     assert torch.equal(layers(before)[0].weight[kept], layers(after)[0].weight)
@@ -190,7 +190,7 @@ def test_a_wider_layer_keeps_all_and_gets_new_channels() -> None:
     assert torch.equal(torch.random.get_rng_state(), before), "the global generator is left alone"
 
 
-def test_se_can_go_and_kernels_can_shrink() -> None:
+def test_se_can_be_removed_and_kernels_can_shrink() -> None:
     model = parent()
     child = inherit_weights(CHAIN.with_block(2, kernel=3, se=0), model)
     one, other = layers(model.features[3]), layers(child.features[3])

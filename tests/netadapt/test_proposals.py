@@ -93,7 +93,7 @@ def test_one_proposal_a_place_for_accuracies_that_take_a_training(spec: ArchSpec
 @given(networks())
 @settings(max_examples=15)
 def test_a_cut_never_unties_a_residual(spec: ArchSpec) -> None:
-    """Tied stages shrink together; a cut may tie two stages, but never unties them."""
+    """Tied blocks shrink together. A cut may tie two stages, but it never unties any."""
     tied = [placed.has_residual for placed in spec.walk()]
     for cut, smaller, _ in cuts(spec):
         after = [placed.has_residual for placed in smaller.walk()]
@@ -160,7 +160,7 @@ def test_expansions_that_are_faster_wider_are_widened() -> None:
     assert wider.predicted_ms == predict_ms([wider.spec])[0] < predict_ms([spec])[0]
     assert wider.spec.blocks[4].se == squeezed_channels(128)
     assert wider_and_faster(wider.spec, predict_ms) is None
-    # Where channels cost what they are, wider is slower.
+    # Where latency is proportional to channels, wider is slower.
     assert (
         wider_and_faster(spec, lambda specs: np.array([sum(b.expanded for b in s.blocks) for s in specs], float))
         is None
@@ -203,7 +203,7 @@ def test_bottlenecks_are_the_runs_that_residuals_tie() -> None:
 
 
 def test_stages_that_run_together_shrink_together() -> None:
-    """At width 0.35 Small's stages of 40 and 48 channels both have 16, and a residual between them."""
+    """Small's stages of 40 and 48 channels both have 16 at width 0.35, and a residual between them."""
     space = load_space("mobilenet_v3_small").at([(0.35, 96)])
     spec = space.largest((0.35, 96))
     outs = [block.out for block in spec.blocks]

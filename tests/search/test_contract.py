@@ -147,7 +147,7 @@ def test_exact_then_follows_the_front_down() -> None:
 
 def test_exact_needs_a_sum_over_blocks() -> None:
     case = dataclasses.replace(case_of("half"), additive=None)
-    with pytest.raises(NasError, match="'exact' needs an estimator that is a sum over blocks"):
+    with pytest.raises(NasError, match="needs an estimator with an additive model, such as imagenet-prior"):
         rows_of(case, EXACT)
     assert len(rows_of(case, RANDOM)) == TRIALS
 

@@ -1,12 +1,13 @@
 """Latencies and accuracies for NetAdapt that are computed in no time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from nas.accuracy.imagenet_prior import ImageNetPrior
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
-from nas.netadapt.proposals import PAPER_RULES, STEP_SHARE, Proposal, Rules, make_proposals
+from nas.netadapt.algorithm import NetAdaptStep, first_step, trim_until_measured
+from nas.netadapt.proposals import PAPER_RULES, STEP_SHARE, Predict, Proposal, Rules, make_proposals
 from support.synthetic import network_ms
 
 _PRIOR = ImageNetPrior()
@@ -40,3 +41,12 @@ def width_of(cut: str) -> int:
 def chain(channels: int, *blocks: BlockSpec) -> ArchSpec:
     first = BlockSpec(kernel=3, expanded=16, out=channels, stride=2)
     return ArchSpec(name="chain", resolution=64, stem=StemSpec(out=16), blocks=(first, *blocks), head=HeadSpec(conv=64))
+
+
+def trimmed(
+    seed: ArchSpec, limit_ms: float, estimate: Predict = estimate, rules: Rules = PAPER_RULES
+) -> Iterator[NetAdaptStep]:
+    """Yield the steps until the predicted latency keeps the limit, the seed's first."""
+    first = first_step(seed, predict_ms, estimate)
+    yield first
+    yield from trim_until_measured([first], limit_ms, predict_ms=predict_ms, estimate=estimate, rules=rules)

@@ -1,3 +1,5 @@
+"""Fixtures of a small network, few images and a short recipe."""
+
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ def tiny_spec() -> ArchSpec:
 
 @pytest.fixture(scope="session")
 def little_data() -> Data:
-    """The first 600 and 200 images of the embedded sample."""
+    """Return the first 600 training and 200 validation images of the embedded sample."""
     data = load_data(EMBEDDED)
     train, val = (
         TensorImages(part.images[:count], part.labels[:count]) for part, count in ((data.train, 600), (data.val, 200))
@@ -34,7 +36,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Small tensors gain nothing from more, and tests that run side by side lose."""
+    """Use one thread: small tensors gain nothing from more, and tests that run side by side lose."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

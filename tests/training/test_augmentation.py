@@ -12,7 +12,7 @@ def test_mixed_labels_are_shares(mixup, cutmix):
     images, labels = mix(torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 3, 8, 8), torch.tensor([0, 1, 2, 4]))
     torch.testing.assert_close(labels.sum(1), torch.ones(4))
     assert 1 < int((labels > 0).sum(1).max()) <= 2
-    # The mean of an image of value i has the mean of the values that its labels name.
+    # The mean of a mixed image is the mean of the values that its labels name.
     values = torch.tensor([0.0, 1.0, 2.0, 0.0, 3.0])
     torch.testing.assert_close(images.mean((1, 2, 3)), labels @ values)
 

@@ -16,7 +16,7 @@ from nas.training.images import Data
 from nas.training.loop import Training
 
 
-def test_worker_processes_repeat_themselves_and_name_what_they_cannot_read(tmp_path, monkeypatch):
+def test_worker_processes_repeat_themselves_and_name_unreadable_files(tmp_path, monkeypatch):
     for part in ("train", "val"):
         save_images(tmp_path / part / "cat", 6, 200)
     monkeypatch.setattr("nas.training.disk_images.FEW_IMAGES", 0)
@@ -44,7 +44,7 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(tmp_path):
     data = load_data(f"imagefolder:{tmp_path}")
     recipe = PLAIN.replace(batch_size=6)
     ((images, labels),) = data.train.training_batches(recipe, 32, seeded())
-    # The next image stands in: 1.png of the cats for their first one, the first cat's for the last dog.
+    # The next image takes the place: 1.png of the cats that of 0.png, and the first cat that of the last dog.
     assert sorted(labels.tolist()) == [0, 0, 0, 0, 1, 1]
     assert images.shape == (6, 3, 32, 32)
     ((_, labels),) = data.val.batches(10, 32)
@@ -93,7 +93,7 @@ def pets(tmp_path: Path) -> Data:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of all processes that are started during the test."""
+    """Return a list to which the name of each process is added that starts during the test."""
     names: list[str] = []
     start = multiprocessing.process.BaseProcess.start
 
@@ -108,7 +108,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_worker_processes_live_as_long_as_the_images(
     pets: Data, tiny_spec: ArchSpec, two_workers: None, started: list[str]
 ) -> None:
-    """Two for the training images and two for the validation images, whatever the number of epochs."""
+    """Two read the training images and two the validation images, however many epochs there are."""
     recipe = PLAIN.replace(epochs=2, augment="trivialaugment")
     training = Training(build_model(tiny_spec, 2), pets, recipe, resolution=32)
     counts = []
@@ -139,7 +139,7 @@ def test_an_epoch_that_is_left_early_leaves_nothing_behind(pets: Data, two_worke
     assert len(started) == 2
 
 
-def test_two_epochs_at_once_have_workers_of_their_own(pets: Data, two_workers: None, started: list[str]) -> None:
+def test_two_epochs_at_once_have_their_own_workers(pets: Data, two_workers: None, started: list[str]) -> None:
     for (one, _), (other, _) in zip(pets.train.batches(4, 32), pets.train.batches(4, 32), strict=True):
         assert torch.equal(one, other)
     assert len(started) == 4
@@ -162,7 +162,7 @@ if __name__ == "__main__":
 
 
 def test_a_daemonic_process_reads_by_itself(pets: Data, tmp_path: Path) -> None:
-    """It may not start others, and workers of a search are daemonic."""
+    """It may not start other processes. The workers of a search are daemonic."""
     program = tmp_path / "daemonic.py"
     program.write_text(DAEMONIC)
     done = subprocess.run([sys.executable, program, pets.source], capture_output=True, text=True, check=False)

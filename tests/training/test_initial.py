@@ -8,7 +8,7 @@ from nas.training.checkpoint import save_checkpoint
 from nas.training.initial import copy_weights, load_weights
 
 
-def test_matching_layers_are_taken_and_the_rest_is_listed(tiny_spec):
+def test_matching_layers_are_copied_and_the_others_are_listed(tiny_spec):
     torch.manual_seed(0)
     source, target = build_model(tiny_spec, 3), build_model(tiny_spec.with_block(1, kernel=5), 10)
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
@@ -21,7 +21,7 @@ def test_matching_layers_are_taken_and_the_rest_is_listed(tiny_spec):
         assert torch.equal(tensor, before[name] if fresh else source.state_dict()[name])
 
 
-def test_weights_of_nothing_alike_are_refused(tiny_spec):
+def test_weights_without_a_matching_layer_are_refused(tiny_spec):
     with pytest.raises(NasError, match="none of these weights fits this network; leave out --init"):
         copy_weights(build_model(tiny_spec, 3), {"conv.weight": torch.zeros(1)})
 
@@ -40,7 +40,7 @@ def test_weights_of_a_checkpoint(tiny_spec, tmp_path):
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v2"])
 def test_torchvision_s_weights_are_those_of_the_most_alike_network(name, tmp_path, monkeypatch):
-    """From the folder that torch.hub keeps them in; without the file and a network it is named."""
+    """They come from torch.hub's folder. Without the file and a network, the error names the file."""
     wanted = []
 
     def no_network(url, *args, **kwargs):

@@ -75,7 +75,7 @@ def test_leaves_the_global_random_state_alone(tiny_spec, little_data, recipe):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_goes_on_from_a_state_as_if_never_stopped(tiny_spec, little_data, recipe):
+def test_resumes_from_a_state_as_if_never_stopped(tiny_spec, little_data, recipe):
     whole = new_training(tiny_spec, little_data, recipe)
     rows = list(whole.epochs())
     stopped = new_training(tiny_spec, little_data, recipe)
@@ -90,7 +90,7 @@ def test_goes_on_from_a_state_as_if_never_stopped(tiny_spec, little_data, recipe
 
 
 @pytest.mark.parametrize("name", ["paper", "modern", "torchvision"])
-def test_every_recipe_goes_on_from_its_state(tiny_spec, little_data, name):
+def test_every_recipe_resumes_from_its_state(tiny_spec, little_data, name):
     few = TensorImages(little_data.train.images[:64], little_data.train.labels[:64])
     data = Data(little_data.source, little_data.classes, few, little_data.val)
     recipe = load_recipe(name).replace(epochs=3, batch_size=32, learning_rate=1e-3, warmup=0.3)
@@ -103,7 +103,7 @@ def test_every_recipe_goes_on_from_its_state(tiny_spec, little_data, name):
 
 
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny_spec, little_data, recipe):
-    """But for batch norm, which sees the parts: without it, the weights after a step are the same."""
+    """Batch norm sees the parts. Without it the weights after a step are the same."""
     few = TensorImages(little_data.train.images[:32], little_data.train.labels[:32])
     data = Data(little_data.source, little_data.classes, few, little_data.val)
     weights = []
@@ -124,7 +124,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny_spec, little_data, 
 
 
 def test_no_part_of_a_batch_is_a_single_image(tiny_spec, little_data, recipe):
-    """Of which batch norm cannot learn anything on a map of one pixel."""
+    """Batch norm has no variance of one image on a map of one pixel."""
     few = TensorImages(little_data.train.images[:20], little_data.train.labels[:20])
     data = Data(little_data.source, little_data.classes, few, little_data.val)
     training = Training(
@@ -164,8 +164,8 @@ def test_bfloat16_and_mixed_labels_train_too(tiny_spec, little_data, recipe):
     assert {parameter.dtype for parameter in training.model.parameters()} == {torch.float32}
 
 
-def test_a_teacher_is_learned_from(tiny_spec, little_data, recipe):
-    """From labels that say nothing, with a teacher that knows: what is learned is the teacher's."""
+def test_the_student_learns_from_its_teacher(tiny_spec, little_data, recipe):
+    """The teacher always answers class 3, which the labels do not."""
     few = TensorImages(little_data.train.images[:128], little_data.train.labels[:128])
     data = Data(little_data.source, little_data.classes, few, little_data.val)
     teacher = build_model(tiny_spec, 10)

@@ -19,7 +19,7 @@ def test_a_recipe_of_one_s_own_is_named_by_its_file(tmp_path):
     modern = load_recipe("modern")
     values = modern.to_dict() | {"source": "me"}
     del values["name"]
-    # What a recipe leaves out has its default.
+    # Fields that a file leaves out have their defaults.
     lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in ("flip", "momentum")]
     (tmp_path / "mine.toml").write_text("\n".join(lines))
     assert load_recipe(str(tmp_path / "mine.toml")) == modern.replace(name="mine", source="me")

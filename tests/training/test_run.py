@@ -34,14 +34,14 @@ class Whole(NamedTuple):
 
 @pytest.fixture(scope="module")
 def whole(settings, little_data, tmp_path_factory) -> Whole:
-    """A training from beginning to end, not to be written to."""
+    """Return a training from beginning to end, whose folder tests do not write to."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     return Whole(folder, train(settings, little_data, folder))
 
 
 @pytest.fixture
 def run(whole, tmp_path) -> Path:
-    """A copy of it."""
+    """Return a copy of its folder."""
     return shutil.copytree(whole.folder, tmp_path / "run")
 
 
@@ -50,7 +50,7 @@ class StoppedError(Exception):
 
 
 def stopper(epoch: int, step: int):
-    """Ends a training in the middle of an epoch, as Ctrl-C does."""
+    """Return a callback that ends a training in the middle of an epoch, as Ctrl-C does."""
 
     def on_step(at):
         if (at.epoch, at.step) == (epoch, step):
@@ -79,7 +79,7 @@ def test_a_run_leaves_its_folder(settings, little_data, tmp_path):
 
 
 @pytest.mark.parametrize("stop", [(1, 2), (2, 1), (3, 4)])
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(settings, little_data, whole, tmp_path, stop):
+def test_a_stopped_run_resumes_as_if_never_stopped(settings, little_data, whole, tmp_path, stop):
     with pytest.raises(StoppedError):
         train(settings, little_data, tmp_path / "stopped", on_step=stopper(*stop))
     assert load_checkpoint(tmp_path / "stopped" / "last.pt")["epoch"] == stop[0] - 1
@@ -138,7 +138,7 @@ def test_a_truncated_checkpoint_is_refused(settings, little_data, run):
         train(settings, little_data, run, resume=True)
 
 
-def test_a_training_that_diverges_keeps_what_it_had(settings, little_data, tmp_path):
+def test_a_training_that_diverges_keeps_its_last_state(settings, little_data, tmp_path):
     wild = dataclasses.replace(settings, recipe=settings.recipe.replace(learning_rate=1e30))
     with pytest.raises(NasError, match=r"the training loss is (nan|inf)"):
         train(wild, little_data, tmp_path)
@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_made(settings, little_data, tmp_path):
         train(settings, little_data, tmp_path / "file" / "run")
 
 
-def test_the_seed_is_of_the_first_weights_too(settings, little_data, tmp_path):
+def test_the_seed_decides_the_first_weights_too(settings, little_data, tmp_path):
     quick = settings.recipe.replace(epochs=1)
     few = TensorImages(little_data.train.images[:2], little_data.train.labels[:2])
     data = dataclasses.replace(little_data, train=few)
@@ -164,7 +164,7 @@ def test_the_seed_is_of_the_first_weights_too(settings, little_data, tmp_path):
 # Other weights, teachers, TensorBoard -------------------------------------------------------------------
 
 
-def test_first_weights_are_those_that_were_named(settings, little_data, whole, tmp_path):
+def test_first_weights_come_from_the_named_source(settings, little_data, whole, tmp_path):
     source = str(whole.folder / "best.pt")
     seen = []
     one = settings.recipe.replace(epochs=1, learning_rate=1e-9)
@@ -177,7 +177,7 @@ def test_first_weights_are_those_that_were_named(settings, little_data, whole, t
         train(dataclasses.replace(settings, recipe=one), little_data, tmp_path / "second", resume=True)
 
 
-def test_a_training_with_a_teacher_goes_on_exactly(settings, little_data, whole, tmp_path):
+def test_a_training_with_a_teacher_resumes_exactly(settings, little_data, whole, tmp_path):
     torch.manual_seed(5)
     teacher = build_model(settings.spec, 10)
     taught = dataclasses.replace(settings, teacher="big.pt")
@@ -214,7 +214,7 @@ def test_tensorboard_gets_every_epoch(settings, little_data, tmp_path, monkeypat
     assert [(value, epoch) for name, value, epoch in written[1:] if name == "top1"] == [(r.top1, r.epoch) for r in rows]
 
 
-# Faults, in processes of their own ----------------------------------------------------------------------
+# In separate processes ---------------------------------------------------------------------------------
 
 PROGRAM = """
 import sys, torch
@@ -244,13 +244,13 @@ def command(settings, tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
 
     def words(out: str, val: int) -> list[str]:
-        """Trains on the first 600 images, validates on the first `val`."""
+        """Return a program that trains on the first 600 images and validates on the first `val`."""
         return [str(tmp_path / "program.py"), str(tmp_path / out), str(tmp_path / "settings.pt"), str(val)]
 
     return words
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(command, settings, little_data, whole, tmp_path):
+def test_a_killed_run_resumes_as_if_never_killed(command, settings, little_data, whole, tmp_path):
     with subprocess.Popen([sys.executable, *command("killed", 200)], stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if line == "2 2\n":
@@ -261,7 +261,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(command, settings, 
 
 
 def test_two_processes_train_one_network(command, settings, tmp_path):
-    """They write one run, validated on all images, and as good as that of one process."""
+    """They write one run, which is validated on all images and as good as that of one process."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*launch, *command("run", 201)], capture_output=True, text=True, check=False, env=environment)

@@ -87,7 +87,7 @@ def test_images_in_memory_are_changed_one_by_one(augment, channels):
     erased = [int((image == 0).all(0).sum()) for image in batch]
     assert 8 < sum(count > 0 for count in erased) < 32
     assert len(set(erased)) > 5
-    # Where nothing else is done, what was not erased is as it was.
+    # Without an augmentation policy, pixels that were not erased are unchanged.
     if augment == "none":
         assert set(bytes_of(batch[[erased.index(0)]]).unique().tolist()) == {100}
     torch.manual_seed(0)

@@ -25,7 +25,8 @@ PROFILED_ITERATIONS = 20
 class Runtime(Protocol):
     """An engine that runs networks. A class of the registry is called with `threads` and `precision`.
 
-    The call raises NasError if the runtime is not installed or lacks the precision.
+    The call imports the engine (`installed`), so that listing runtimes loads none. It raises NasError if the engine is
+    not installed or lacks the precision.
     """
 
     name: str
@@ -34,11 +35,16 @@ class Runtime(Protocol):
     precision: str
 
     def clock(self) -> float:
-        """Return the seconds of the clock by which an iteration is timed."""
+        """Return the seconds of the clock by which an iteration is timed; `clock_of(threads)` is the usual one."""
         ...
 
     def compile(self, part: Part) -> TimedRun:
-        """Return a call that runs the part once, on data of its own, by the shortest way from Python."""
+        """Return a call that runs the part once, with batch 1, and returns when the result is there.
+
+        A block or head is compiled in its context (`nas.arch.parts.context_of`), whose own time is subtracted later:
+        the graph that `nas.arch.onnx_graph.part_model(part, precision)` returns. No two calls share input or output
+        buffers. The call does as little as possible in Python.
+        """
         ...
 
 

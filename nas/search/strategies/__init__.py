@@ -1,7 +1,5 @@
 """Search strategies: each proposes the next network from the finished trials."""
 
-from nas.search.strategies.base import Propose, Strategy
-
 # A new strategy is a file of this folder and a line here.
 STRATEGIES = {
     "exact": "nas.search.strategies.exact:EXACT",
@@ -12,5 +10,3 @@ STRATEGIES = {
     "nsga2": "nas.search.strategies.nsga2:NSGA2",
     "random": "nas.search.strategies.random_search:RANDOM",
 }
-
-__all__ = ["STRATEGIES", "Propose", "Strategy"]
