@@ -1,7 +1,7 @@
 """List the commands, search spaces, published networks, latency tables, estimators, strategies and runtimes.
 
 python -m nas                # a second; it loads neither torch nor a runtime
-python -m nas --networks     # every published network with its costs and accuracy
+python -m nas --published    # every published network with its costs and accuracy
 python -m nas COMMAND ...    # the same as python -m nas.COMMAND
 """
 
@@ -55,7 +55,7 @@ def overview(argv: list[str] | None = None) -> None:
     parser = Parser("overview", __doc__)
     parser.add_argument("command", metavar="COMMAND", nargs="?", help=f"run a command: {', '.join(COMMANDS)}")
     parser.add_argument(
-        "--networks", action="store_true", help="list every published network with its costs and accuracy"
+        "--published", action="store_true", help="list every published network with its costs and accuracy"
     )
     arguments, others = parser.parse_known_args(argv)
     if arguments.command is not None:  # `main` has run it if it is known and comes first
@@ -65,7 +65,7 @@ def overview(argv: list[str] | None = None) -> None:
     if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     console = RichConsole(file_width=160)
-    if arguments.networks:
+    if arguments.published:
         console.print(networks_table())
         return
     from rich.table import Table
@@ -77,7 +77,7 @@ def overview(argv: list[str] | None = None) -> None:
     for title, rows in (
         ("Commands: python -m nas.NAME --help", commands()),
         ("Search spaces", spaces()),
-        ("Published networks: python -m nas --networks for all", networks()),
+        ("Published networks: python -m nas --published for all", networks()),
         (f"Latency tables in {TABLES}", tables(TABLES)),
         ("Choices", choices()),
     ):

@@ -18,10 +18,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.cli.arguments import Parser, positive_float, positive_int
+from nas.cli.arguments import Parser, positive_int
 from nas.cli.console import RichConsole
 from nas.cli.entry import run
-from nas.cli.flags import add_runtime_flags, add_table_flags, add_variant_flags
+from nas.cli.flags import add_budget_flag, add_runtime_flags, add_table_flags, add_variant_flags
 from nas.errors import NasError
 from nas.files import make_folder
 
@@ -224,9 +224,7 @@ def _parser() -> Parser:
     )
     add_variant_flags(parser)
     task = parser.add_mutually_exclusive_group()
-    task.add_argument(
-        "--budget-ms", metavar="MS", type=positive_float, help="measure the variants that can hold its optimum"
-    )
+    add_budget_flag(task, "measure the variants that can hold its optimum")
     task.add_argument("--all", action="store_true", help="measure every width and resolution")
     task.add_argument(
         "--check", action="store_true", help="measure random networks and write the table's errors into it"

@@ -194,7 +194,7 @@ def test_a_module_imports_what_its_package_may(module: str) -> None:
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_every_permission_is_used(name: str) -> None:
-    """A permission that no import uses is no arrow of the house."""
+    """Every import that the table permits is used by some module."""
     package = PACKAGES[name]
     imported = {found for module in modules() if package_of(module) == name for found in imports(module)}
     used = {package_of(module) for module in imported if module in modules()}
@@ -288,7 +288,7 @@ def test_import_nas_alone_loads_no_package_at_all() -> None:
 
 @pytest.mark.parametrize("module", COMMANDS)
 def test_help_loads_nothing_heavy(module: str) -> None:
-    """So that it answers in under a second."""
+    """Help needs no torch, so that it answers in under a second."""
     report = python(
         "import runpy, sys\n"
         "sys.argv = ['-', '--help']\n"

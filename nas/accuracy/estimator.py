@@ -52,5 +52,5 @@ class Estimator(Protocol):
 class SharedEstimator(Estimator, Protocol):
     """An estimator that trains networks, so that processes share its estimates."""
 
-    def add_estimates(self, specs: Sequence[ArchSpec], top1: Sequence[float]) -> None:
-        """Add the estimates (percent) of other processes, so that these networks are not trained again."""
+    def add_estimates(self, specs: Sequence[ArchSpec], estimates: Estimates) -> None:
+        """Add the estimates of other processes, so that these networks are not trained again."""

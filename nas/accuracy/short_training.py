@@ -95,15 +95,12 @@ class ShortTraining:
     def additive_model(self, space: SearchSpace) -> None:
         """Return None: the accuracy after a training is no sum over blocks."""
 
-    def add_estimates(self, specs: Sequence[ArchSpec], top1: Sequence[float]) -> None:
-        """Add the estimates (percent) of other machines, so that these networks are not trained here.
-
-        An estimate of 0 counts as diverged, because only a diverged training has it.
-        """
+    def add_estimates(self, specs: Sequence[ArchSpec], estimates: Estimates) -> None:
+        """Add the estimates of other machines, so that these networks are not trained here."""
         self._read_log()
-        for spec, value in zip(specs, top1, strict=True):
+        for spec, top1, std, diverged in zip(specs, estimates.top1, estimates.std, estimates.diverged, strict=True):
             if spec.id not in self._results:
-                self._add(spec.id, ShortTrainingResult((), float(value), self._std(value), diverged=value == 0))
+                self._add(spec.id, ShortTrainingResult((), float(top1), float(std), diverged=bool(diverged)))
 
     # Training ----------------------------------------------------------------------------------------
 

@@ -28,6 +28,14 @@ def load_space(name: str | Path) -> SearchSpace:
     A file is executed once in a process, and once more for every change of its content. Raises NasError for an unknown
     name, and for a file that does not load or does not set SPACE.
     """
+    return load_fingerprinted_space(name)[0]
+
+
+def load_fingerprinted_space(name: str | Path) -> tuple[SearchSpace, str]:
+    """Return a space as `load_space` does, with 16 hexadecimal digits that name the content of its file.
+
+    The file is read once: the digits are those of the space that is returned. Raises NasError as `load_space` does.
+    """
     path, content = _read_space(str(name))
     try:
         module = _execute(path, content)
@@ -38,16 +46,7 @@ def load_space(name: str | Path) -> SearchSpace:
         raise NasError(
             f"{name}: the file must set SPACE to a nas.SearchSpace; search_spaces/mobilenet_v3_large.py is an example"
         )
-    return space
-
-
-def space_fingerprint(name: str | Path) -> str:
-    """Return 16 hexadecimal digits that name the content of a space's file.
-
-    Takes the names that `load_space` takes. Raises NasError for an unknown name or an unreadable file.
-    """
-    _, content = _read_space(str(name))
-    return hashlib.sha256(content).hexdigest()[:16]
+    return space, hashlib.sha256(content).hexdigest()[:16]
 
 
 def _read_space(name: str) -> tuple[Path, bytes]:

@@ -43,7 +43,7 @@ class SearchSpace(Skeleton):
     # Sampling -----------------------------------------------------------------------------------------
 
     def build_encoding(self, choose: Callable[[Decision], int]) -> Encoding:
-        """Return the encoding that `choose` gives: it is asked for the index of a choice, decision by decision.
+        """Return the encoding whose choices are `choose(decision)`, the index of a choice.
 
         Decisions are asked in the order of `decisions`. Those of absent blocks are not asked.
         """

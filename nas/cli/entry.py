@@ -1,4 +1,4 @@
-"""The one way that a command is run for its user, with errors on one line."""
+"""Run a command for its user, with errors on one line."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ A command that must know whether a flag was given sets the flag's default to Non
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, _ArgumentGroup
 from pathlib import Path
 
 from nas.accuracy import ESTIMATORS
@@ -13,6 +13,11 @@ from nas.cli.arguments import natural_int, positive_float, positive_int, resolut
 from nas.latency.runtimes import RUNTIMES
 
 DATA, RECIPE = "fashion-mnist-sample", "quick"  # of a training, unless others are given
+
+
+def add_budget_flag(parser: ArgumentParser | _ArgumentGroup, purpose: str, required: bool = False) -> None:
+    """Add one latency budget; `purpose` says in the help what it is for."""
+    parser.add_argument("--budget-ms", metavar="MS", type=positive_float, required=required, help=purpose)
 
 
 def add_table_flags(parser: ArgumentParser) -> None:

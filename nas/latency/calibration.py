@@ -20,7 +20,7 @@ def calibration_factor(new: Sequence[float], known: Sequence[float], measured: S
 
     Each argument has one entry for each co-run network, as a ratio to the reference network: the sum over those of
     its rows that the session measured, the sum over rows from before, and the time of the whole network. Returns 1
-    where they say too little.
+    for fewer than `MIN_NETWORKS` networks, or where new rows make up too little of them.
     """
     share = np.array(new, float) / measured
     rest = np.array(known, float) / measured

@@ -52,7 +52,7 @@ class Device:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Device:
-        """Return what `to_dict` was made of. Raises NasError."""
+        """Return the object that `to_dict` wrote. Raises NasError."""
         try:
             return cls(**(data | {"flags": tuple(data["flags"])}))
         except (KeyError, TypeError) as error:

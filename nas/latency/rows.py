@@ -1,4 +1,4 @@
-"""Measure rows of a table in one session: timed among whole networks, and made to add up to these.
+"""Measure rows of a table in one session, among whole networks whose times the rows' sums are scaled to.
 
 This module knows rows by their keys only and needs nothing but numpy, so that a device without the rest of the
 package fills a table in the same way.

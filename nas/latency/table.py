@@ -1,9 +1,9 @@
 """Hold the latency table: the time of each part of a network on one device, from which whole networks are predicted.
 
 A network's latency is the sum over its parts (`nas.arch.parts`). Each part was timed as it stands in a network,
-behind a 1x1 convolution and before a pooling. The time of these two, the row of the context, is taken off. In the sum
-over a network the poolings cancel: the pooling that is left in one block's row is taken off with the next one's
-context.
+behind a 1x1 convolution and before a pooling. The time of these two, the row of the context, is subtracted. The
+pooling behind a block has the block's output, that in its context the block's input: in the sum over a network they
+cancel.
 """
 
 from __future__ import annotations

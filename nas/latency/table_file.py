@@ -82,7 +82,7 @@ class Row:
 
     @classmethod
     def from_dict(cls, key: str, data: Any) -> Row:
-        """Return what `to_dict` was made of. Raises NasError that names the row by its key for an impossible time."""
+        """Return the object that `to_dict` wrote. Raises NasError that names the row for an impossible time."""
         row = cls(data["ratio"], (data["quartiles"][0], data["quartiles"][1]), data["count"], data["error"])
         for value in (row.ratio, *row.quartiles):
             number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -111,7 +111,7 @@ class Fidelity:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Fidelity:
-        """Return what `asdict` was made of. Raises NasError for a figure that is no number."""
+        """Return the object that `asdict` wrote. Raises NasError for a figure that is no number."""
         fidelity = cls(**data)
         for name, value in asdict(fidelity).items():
             number = isinstance(value, int | float) and not isinstance(value, bool)

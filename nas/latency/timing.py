@@ -42,7 +42,7 @@ REFERENCE_SHARE = 0.1  # of the programs
 
 @dataclass(frozen=True, slots=True)
 class StoppingRule:
-    """Until when programs are timed: a relative standard error, within a number of rounds and seconds.
+    """The end of timing: at a relative standard error, or after a number of rounds or seconds.
 
     `min_rounds` are run however long they take.
     """
@@ -227,7 +227,7 @@ class _Samples:
         return program, place >= np.array([program.iterations.warm_up for program in self.programs])[program]
 
     def timings(self) -> list[Timing]:
-        """Return what is known by now of each program, the references left out. Each had at least one turn."""
+        """Return the current estimate for each program but the references. Each had at least one turn."""
         samples = np.array(self._samples)
         walls, logs = samples[:, 1], np.log(np.maximum(samples[:, 2], 1e-9))
         program, timed = self._labels()

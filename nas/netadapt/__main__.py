@@ -18,6 +18,7 @@ from nas.cli.arguments import Parser, positive_float, positive_int
 from nas.cli.console import RichConsole
 from nas.cli.entry import run
 from nas.cli.flags import (
+    add_budget_flag,
     add_data_flags,
     add_estimator_flag,
     add_run_flags,
@@ -44,7 +45,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "network", metavar="SEED", help="a published network by name, a spec's file, or a checkpoint of nas.train"
     )
-    parser.add_argument("--budget-ms", type=positive_float, required=True, metavar="MS", help="latency to trim to")
+    add_budget_flag(parser, "latency to trim to", required=True)
     parser.add_argument(
         "--weights",
         metavar="FILE",

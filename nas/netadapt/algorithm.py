@@ -15,7 +15,7 @@ import numpy as np
 from nas.arch.spec import ArchSpec
 from nas.netadapt.proposals import PAPER_RULES, Predict, Rules, make_proposals, wider_and_faster
 
-HALVINGS = 4  # times that half of the saving is asked for where no cut saves so much any more
+HALVINGS = 4  # times that the required saving is halved where no cut saves so much
 
 
 @dataclass(frozen=True, slots=True)

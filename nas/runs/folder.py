@@ -25,6 +25,7 @@ from nas.runs.log import TrialLog
 from nas.runs.record import RECORD, TRIAL_COLUMNS, LoggedTrial, RunRecord, TargetResult, Trial, load_record
 
 LOG, LOCK = "study.log", ".lock"
+WORKERS_LOG = "workers.log"  # where the workers of one machine meet
 _PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "optuna", "numpy", "scipy")
 
 
@@ -48,12 +49,18 @@ class RunFolder:
             raise NasError(f"{path} already holds a run; continue it with --resume, or name another folder with --out")
         make_folder(path)
         lock = _locked(path)
-        if holds_run(path):  # another process began and ended one meanwhile
+        try:
+            if holds_run(path):  # another process began and ended one meanwhile
+                raise NasError(
+                    f"{path} already holds a run; continue it with --resume, or name another folder with --out"
+                )
+            for name in (LOG, WORKERS_LOG):  # of a run whose record somebody removed
+                (path / name).unlink(missing_ok=True)
+            folder = cls(path, record, TrialLog(path / LOG), lock)
+            folder._save()
+        except BaseException:
             lock.release()
-            raise NasError(f"{path} already holds a run; continue it with --resume, or name another folder with --out")
-        (path / LOG).unlink(missing_ok=True)  # of a run whose record somebody removed
-        folder = cls(path, record, TrialLog(path / LOG), lock)
-        folder._save()
+            raise
         return folder
 
     @classmethod
@@ -94,7 +101,7 @@ class RunFolder:
         self.update(targets=tuple(replaced))
 
     def add_seconds(self, stage: str, begun: float) -> None:
-        """Add the time since `begun` (of time.monotonic) to what a stage took, resumed runs included."""
+        """Add the seconds since `begun` (of time.monotonic) to the total of a stage, over resumed runs too."""
         seconds = self._record.seconds
         self.update(seconds=seconds | {stage: round(seconds.get(stage, 0.0) + time.monotonic() - begun, 1)})
 
@@ -119,15 +126,18 @@ class RunFolder:
 
     def close(self) -> None:
         """Write the trials that are in memory only, and let other processes work on the folder."""
-        self.flush()
-        self._lock.release()
+        try:
+            self.flush()
+        finally:
+            self._lock.release()
 
     def discard(self) -> None:
-        """Remove the record and the log of a run that cannot be, and the folder if nothing else is in it."""
-        for name in (RECORD, LOG):
+        """Remove the record and the logs of a run that decided nothing, and the folder if nothing else is in it."""
+        for name in (RECORD, LOG, WORKERS_LOG):
             (self.path / name).unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows keeps a file that is open
+            (self.path / LOCK).unlink(missing_ok=True)  # before the release, after which another process can take it
         self._lock.release()
-        (self.path / LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # there is more in it
             self.path.rmdir()
 
@@ -205,7 +215,7 @@ def now() -> str:
 
 
 def _locked(path: Path) -> FileLock:
-    """Take the folder for this process. Raises NasError if another process has it; a dead one has none."""
+    """Lock the folder for this process, which frees it when it ends. Raises NasError if another process has it."""
     lock = FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)

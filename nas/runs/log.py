@@ -5,8 +5,10 @@ The log is an output. A run decides from what it holds in memory, and reads the 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +128,15 @@ class _Journal(JournalFileBackend):
 
     def flush(self) -> None:
         if self._waiting:
-            super().append_logs(self._waiting)
+            size = os.path.getsize(self._file_path) if os.path.exists(self._file_path) else 0
+            try:
+                super().append_logs(self._waiting)
+            except OSError as error:
+                with suppress(OSError):  # without what was written in part, so that another attempt adds no line twice
+                    os.truncate(self._file_path, size)
+                raise NasError(
+                    f"{self._file_path}: cannot be written ({error.strerror}); make room, and continue with --resume"
+                ) from None
             self._written = (self._written or 0) + len(self._waiting)
             self._waiting = []
         self._next_write = time.monotonic() + WRITE_EVERY

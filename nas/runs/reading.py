@@ -138,6 +138,7 @@ def _network_row(network: NetworkResult) -> dict[str, object]:
         "raw_ms": _number(network.raw_ms),
         "predicted_ms": _number(network.predicted_ms),
         "macs": network.macs,
+        "fvcore_macs": network.fvcore_macs,
         "params": network.params,
         "estimated_top1": network.estimated_top1,
         "estimated_std": network.estimated_std,

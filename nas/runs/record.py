@@ -122,7 +122,7 @@ class LoopBest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProvenOptimum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The optimum of the models within a predicted latency, those behind it, and a loop of trials beside it."""
+    """The models' optimum within a predicted latency, its runners-up, and the best that a loop of trials found."""
 
     limit_ms: float
     best: Optimum
@@ -134,7 +134,7 @@ class TargetResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """The search for one target, as far as it has come.
 
     `corrections` are measured over predicted latency, one an attempt. `measured` holds the finalists by the id of
-    their spec, so that a run that resumes decides alike.
+    their spec. A resumed run reuses these measurements.
     """
 
     target: Target

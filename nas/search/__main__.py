@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nas.cli.arguments import Parser, count, positive_float, positive_floats, positive_int
 from nas.cli.console import RichConsole
@@ -136,14 +136,14 @@ def _parser() -> Parser:
 
 def _request(arguments: argparse.Namespace) -> SearchRequest:
     from nas.accuracy import TRAINING
-    from nas.runs.target import SKELETONS
+    from nas.runs.target import SKELETONS, Target
     from nas.search.request import SURROGATE, FrontRequest, SearchRequest, targets_of
 
     only = arguments.only
     if arguments.front is not None:
         if arguments.small_budget_ms is not None:
             raise NasError("--small-budget-ms goes with one budget; leave it out, or search with --only small")
-        targets: Any = FrontRequest(arguments.front, (only,) if only else SKELETONS)
+        targets: tuple[Target, ...] | FrontRequest = FrontRequest(arguments.front, (only,) if only else SKELETONS)
     else:
         targets = targets_of(arguments.budget_ms, arguments.small_budget_ms, only)
     return SearchRequest(

@@ -23,7 +23,7 @@ class CanonicalForm:
 
 
 def _ambiguous_variants(space: SearchSpace) -> set[int]:
-    """Return the variants at which several encodings are one network.
+    """Return the variants in which two encodings can describe the same network.
 
     There two stages of equal channels without a stride between them form one run of blocks, or another width gives
     the same channels everywhere.

@@ -10,20 +10,20 @@ from nas.arch.additive import AdditiveModel
 from nas.arch.encoding import Encoding
 from nas.search.limits import Limit
 from nas.search.repair import OptionChoice
-from nas.search.solver import Optimum, solve
+from nas.search.solver import Solution, solve
 
 
-def fastest_networks(latency: AdditiveModel, others: Sequence[Limit] = ()) -> list[Optimum | None]:
+def fastest_networks(latency: AdditiveModel, others: Sequence[Limit] = ()) -> list[Solution | None]:
     """Return the fastest network of each variant within the other limits; `score` is minus its latency (ms)."""
     largest = [limit.largest() for limit in others]
-    found: list[Optimum | None] = []
+    found: list[Solution | None] = []
     for variant in range(len(latency.constants)):
         binding = [limit for limit, most in zip(others, largest, strict=True) if most[variant] > limit.most]
         if binding or latency.pairs:
             found.append(solve(-latency, binding, variant))
         else:
             encoding = _fewest_fastest_blocks(latency, variant)
-            found.append(Optimum(encoding, -float(latency(np.array([encoding]))[0])))
+            found.append(Solution(encoding, -float(latency(np.array([encoding]))[0])))
     return found
 
 
@@ -33,7 +33,7 @@ def fastest_ms(latency: AdditiveModel, others: Sequence[Limit] = ()) -> float:
 
 
 def slowest_ms(latency: AdditiveModel, others: Sequence[Limit] = ()) -> float:
-    """Return a latency (ms) that no network of a space within the other limits is above."""
+    """Return an upper bound of the latency (ms) of a space's networks within the other limits."""
     bounds = Limit("latency", np.inf, latency).largest()
     largest = [limit.largest() for limit in others]
     for variant in range(len(bounds)):

@@ -51,7 +51,7 @@ class Limit:
         return least
 
     def largest(self) -> np.ndarray:
-        """Return a bound that no network of each variant is above."""
+        """Return an upper bound of each variant's networks, shape (variants,)."""
         sums = self.sums.constants + sum(values.max(axis=1).clip(0) for values in self.sums.options)
         sums = sums + sum(values.max(axis=(1, 2)).clip(0) for _, _, values in self.sums.pairs)
         if self.peaks is None:

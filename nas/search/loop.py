@@ -22,7 +22,7 @@ def run_trials(
     """Evaluate networks until there are `trials`, and yield each when it is known, without the `finished` ones.
 
     It ends early when the space has no other network that fits. The randomness of a proposal comes from the seed and
-    the number of finished trials, so that a search that resumes goes on as an uninterrupted one does.
+    the number of finished trials, so that a search that resumes continues like an uninterrupted one.
     """
     history = History(problem)
     for trial in finished:
@@ -39,7 +39,7 @@ def run_trials(
 def next_encoding(history: History, propose: Propose, seed: int | str, number: int | None = None) -> Encoding:
     """Return a network that fits, and that is new if there is one.
 
-    `number` is how many trials there are, if others than those of the history count too.
+    `number` replaces the length of the history in the random seed, where several workers propose.
     """
     rng = random.Random(f"{seed}/{len(history) if number is None else number}")
     sampler = history.problem.sampler

@@ -18,7 +18,7 @@ from nas.runs.record import Trial
 from nas.search.extremes import fastest_networks
 from nas.search.limits import Limit
 from nas.search.sampling import EncodingSampler
-from nas.search.solver import Optimum
+from nas.search.solver import Solution
 
 Estimate = Callable[[Sequence[ArchSpec]], Estimates]
 Reward = Callable[[float, float], float]  # from top-1 (percent) and latency (ms)
@@ -101,7 +101,7 @@ class Problem:
         return evaluated(encoding, spec, float(self.latency(encodings)[0]), self.estimate, self.reward)
 
     @cached_property
-    def _fastest(self) -> list[Optimum | None]:
+    def _fastest(self) -> list[Solution | None]:
         """Return the fastest network of each variant within the other limits; its score is minus the latency."""
         return fastest_networks(self.latency, self.others)
 

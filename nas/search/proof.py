@@ -1,4 +1,4 @@
-"""Prove on the device that a network keeps its budget: no network is a result that was not measured within it."""
+"""Prove on the device that found networks keep their budgets: every result was measured within its own."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def _find_measured(context: SearchContext, result: TargetResult, space: SearchSp
     """Return the most accurate network that, measured whole on the device, keeps the limit.
 
     Predictions are a percent or two off, more on a disturbed machine. After the first finalists were measured, the
-    search is repeated with the limit that predictions must keep for measurements to keep the real one. Raises
-    NasError if nothing ever fits.
+    search is repeated with the limit divided by the ratio of measured to predicted latency. Raises NasError if nothing
+    fits.
     """
     target, latency, limits = result.target, context.table.compile(space), context.limits(space)
     fastest, slowest = fastest_ms(latency, limits), slowest_ms(latency, limits)

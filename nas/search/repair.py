@@ -123,17 +123,17 @@ class _RepairStep(NamedTuple):
 
 
 class _LimitsOfVariant:
-    """The limits at one variant as plain lists, for steps that are taken one at a time."""
+    """The limits of one variant as lists, which are faster than arrays for single steps."""
 
-    def __init__(self, limits: Sequence[Limit], code: int) -> None:
+    def __init__(self, limits: Sequence[Limit], variant: int) -> None:
         space = limits[0].sums.space
         self._most = [limit.most for limit in limits]
-        self._constants = [float(limit.sums.constants[code]) for limit in limits]
-        self._sums = [[values[code].tolist() for values in limit.sums.options] for limit in limits]
-        self._pairs = [[(f, s, values[code].tolist()) for f, s, values in limit.sums.pairs] for limit in limits]
-        self._floors = [float(limit.peaks.constants[code]) if limit.peaks else 0.0 for limit in limits]
+        self._constants = [float(limit.sums.constants[variant]) for limit in limits]
+        self._sums = [[values[variant].tolist() for values in limit.sums.options] for limit in limits]
+        self._pairs = [[(f, s, values[variant].tolist()) for f, s, values in limit.sums.pairs] for limit in limits]
+        self._floors = [float(limit.peaks.constants[variant]) if limit.peaks else 0.0 for limit in limits]
         self._peaks = [
-            [values[code].tolist() for values in limit.peaks.options] if limit.peaks else None for limit in limits
+            [values[variant].tolist() for values in limit.peaks.options] if limit.peaks else None for limit in limits
         ]
         self._near = [_near(_sizes(space, space.slot_column(slot))) for slot in space.slots]
         self._lower: dict[tuple[int, int, int, bool], list[_RepairStep]] = {}
@@ -141,9 +141,9 @@ class _LimitsOfVariant:
             [
                 [
                     _RepairStep(
-                        stage, depth=code, gone=tuple(i for i in own if smaller <= space.slots[i].position < depth)
+                        stage, depth=index, gone=tuple(i for i in own if smaller <= space.slots[i].position < depth)
                     )
-                    for code, smaller in enumerate(space.stages[stage].depths)
+                    for index, smaller in enumerate(space.stages[stage].depths)
                     if smaller < depth
                 ]
                 for depth in space.stages[stage].depths
@@ -201,8 +201,8 @@ class _LimitsOfVariant:
                 steps += self._cheaper(number, slot, choice.options[slot], near)
         if near:
             sums = self._sums[number]
-            for of_stage, code in zip(self._shallower, choice.depths, strict=True):
-                for step in of_stage[code]:
+            for of_stage, index in zip(self._shallower, choice.depths, strict=True):
+                for step in of_stage[index]:
                     saved = sum(sums[slot][choice.options[slot]] for slot in step.gone)
                     if saved > 0 and any(slot in slots for slot in step.gone):
                         steps.append(step)

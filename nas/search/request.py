@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nas.accuracy import ESTIMATORS, TRAINING, load_estimator
 from nas.accuracy.estimator import Estimator
 from nas.arch.cost import count_cost
-from nas.arch.loading import load_space, space_fingerprint
+from nas.arch.loading import load_fingerprinted_space
 from nas.arch.skeleton import Variant
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
@@ -83,14 +84,22 @@ class SearchRequest:
         return self.workers > 1 or self.storage is not None
 
     def space(self, skeleton: str) -> SearchSpace:
-        """Return the space of a skeleton at the widths and resolutions asked for. Raises NasError for foreign ones."""
-        space = load_space(self._space_name(skeleton))
+        """Return the space of a skeleton at the widths and resolutions that are asked for.
+
+        Raises NasError for a width or resolution that the space lacks.
+        """
+        space, _ = self._spaces[skeleton]
         resolutions = self.resolutions
         if self.data and not resolutions:
             resolutions = (PLAIN_RESOLUTION if PLAIN_RESOLUTION in space.resolutions else max(space.resolutions),)
         if not self.widths and not resolutions:
             return space
         return space.at([Variant(w, r) for w in self.widths or space.widths for r in resolutions or space.resolutions])
+
+    @cached_property
+    def _spaces(self) -> dict[str, tuple[SearchSpace, str]]:
+        """Return each skeleton's space and its fingerprint. They are loaded once: later edits do not reach a search."""
+        return {skeleton: load_fingerprinted_space(self._space_name(skeleton)) for skeleton in self.skeletons}
 
     def _space_name(self, skeleton: str) -> str:
         return self.large_space if skeleton == "large" else self.small_space
@@ -126,7 +135,7 @@ class SearchRequest:
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that a run rests on, spaces by the content of their files."""
         arguments = {key: value for key, value in asdict(self).items() if key not in (*CHANGEABLE, "targets")}
-        spaces = {f"{s}_space": f"{n} ({space_fingerprint(n)})" for s in self.skeletons for n in [self._space_name(s)]}
+        spaces = {f"{s}_space": f"{self._space_name(s)} ({self._spaces[s][1]})" for s in self.skeletons}
         return arguments | spaces | _targets_as_given(self.targets)
 
     def check(self) -> None:
@@ -180,7 +189,7 @@ class SearchRequest:
                 )
 
     def _check_estimator(self) -> None:
-        """Raise NasError for an estimator without what it needs, or with what is of no use to it."""
+        """Raise NasError if the estimator lacks an argument that it needs, or gets one that it does not use."""
         if self.estimator == TRAINING and self.data is None:
             raise NasError(f"--estimator {TRAINING} trains networks: name the images with --data, such as {SAMPLE}")
         if self.estimator != TRAINING and (self.data or self.data_dir):

@@ -9,7 +9,7 @@ from nas.arch.encoding import Encoding
 from nas.search.canonical import CanonicalForm
 from nas.search.limits import Limit
 from nas.search.repair import Repair
-from nas.search.solver import Optimum
+from nas.search.solver import Solution
 
 _TRIES = 200  # at a network that is not seen yet
 
@@ -18,7 +18,7 @@ class EncodingSampler:
     """A source of encodings that keep all limits, each in its canonical form."""
 
     def __init__(
-        self, limits: Sequence[Limit], feasible_variants: Sequence[int], fastest: Sequence[Optimum | None]
+        self, limits: Sequence[Limit], feasible_variants: Sequence[int], fastest: Sequence[Solution | None]
     ) -> None:
         self._space = limits[0].sums.space
         self._canonical = CanonicalForm(self._space)
@@ -37,7 +37,7 @@ class EncodingSampler:
         return self.repair(self._space.mutate_encoding(encoding, rng, rate), rng)
 
     def unseen(self, encoding: Encoding, seen: Collection[Encoding], rng: random.Random) -> Encoding:
-        """Return the encoding, or one near it that is not in `seen`; itself where (almost) all are seen."""
+        """Return the encoding, or one near it that is not in `seen`; itself if 200 mutations find no such one."""
         candidate = encoding
         for attempt in range(_TRIES):
             if candidate not in seen:

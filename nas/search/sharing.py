@@ -6,16 +6,19 @@ import multiprocessing
 import os
 import platform
 import signal
+import threading
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import numpy as np
 from optuna.study import Study
 
-from nas.accuracy.estimator import SharedEstimator
+from nas.accuracy.estimator import Estimates, SharedEstimator
 from nas.arch.additive import AdditiveModel
 from nas.cpu import usable_cores
 from nas.errors import NasError
+from nas.runs.folder import WORKERS_LOG
 from nas.runs.record import Trial
 from nas.runs.target import Target
 from nas.search.context import SearchContext
@@ -25,7 +28,6 @@ from nas.search.problem import Problem
 from nas.search.request import SearchRequest
 from nas.search.workers import agree, finished_trials, open_study, retry_running, retry_trials_of, work
 
-SHARED_LOG = "workers.log"  # in the folder of a run: where the workers of one machine meet
 # Arguments in which all who share a study must agree.
 SHARED_ARGUMENTS = (
     *("runtime", "threads", "precision", "strategy", "estimator", "data", "recipe_level", "objective", "reward_w"),
@@ -49,7 +51,7 @@ class SharedWork:
 
 def meeting_place(request: SearchRequest, folder: Path) -> str | Path:
     """Return where the workers of a search meet: the URL of a data base, or a journal file in the folder of the run."""
-    return request.storage or folder / SHARED_LOG
+    return request.storage or folder / WORKERS_LOG
 
 
 def shared_trials(context: SearchContext, target: Target, problem: Problem, stage: str, trials: int) -> list[Trial]:
@@ -84,7 +86,10 @@ def shared_trials(context: SearchContext, target: Target, problem: Problem, stag
     work(study, problem, request.load_strategy(), trials=trials, seed=request.seed, worker=here)
     found = finished_trials(study, problem)
     if isinstance(context.estimator, SharedEstimator):
-        context.estimator.add_estimates([trial.spec for trial in found], [trial.top1 for trial in found])
+        top1, std = np.array([trial.top1 for trial in found]), np.array([trial.std for trial in found])
+        diverged = np.array([trial.diverged for trial in found], bool)
+        estimates = Estimates(top1, std, np.zeros(len(found), bool), diverged)
+        context.estimator.add_estimates([trial.spec for trial in found], estimates)
     return found
 
 
@@ -110,15 +115,25 @@ def _run_workers(context: SearchContext, shared: SharedWork, study: Study, here:
                     context.console.say(f"warning: worker {name} died{again}{rest}")
     finally:
         for child in children.values():
-            child.terminate()
-            child.join()
+            if child.pid is not None:  # it was started
+                child.terminate()
+                child.join()
 
 
 def run_worker(shared: SharedWork, worker: str) -> None:
     """Work on a study in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     request = shared.request
     estimator = request.load_estimator(shared.folder, max(1, usable_cores() // request.workers))
     problem = make_problem(request, shared.target, estimator, shared.latency, shared.limit_ms, shared.others)
     study = open_study(meeting_place(request, shared.folder), shared.study)
     work(study, problem, request.load_strategy(), trials=shared.trials, seed=request.seed, worker=worker)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has ended, however that came about: nobody would read what it finds."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

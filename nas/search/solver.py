@@ -21,7 +21,7 @@ from nas.search.limits import Limit
 OPTIMAL, INFEASIBLE = 0, 2  # `status` of scipy.optimize.milp
 
 
-class Optimum(NamedTuple):
+class Solution(NamedTuple):
     """A network that no other beats, and its score."""
 
     encoding: Encoding
@@ -39,7 +39,7 @@ def solve(
     *,
     without: Collection[Encoding] = (),
     gap: float = 1e-9,
-) -> Optimum | None:
+) -> Solution | None:
     """Return the network of one variant (its index) with the highest score within all limits; None if none is.
 
     The encodings of `without` are left out. The score is proven to be the highest within a relative `gap`.
@@ -58,11 +58,11 @@ def solve(
             return None
         encodings = np.array([found])
         if all(limit(encodings)[0] <= limit.most for limit in limits):
-            return Optimum(found, float(score(encodings)[0]))
+            return Solution(found, float(score(encodings)[0]))
         program.leave_out(found)  # over a limit by less than the solver's tolerance: the best of all others
 
 
-def ranking(score: AdditiveModel, limits: Sequence[Limit], variants: Sequence[int]) -> Iterator[Optimum]:
+def ranking(score: AdditiveModel, limits: Sequence[Limit], variants: Sequence[int]) -> Iterator[Solution]:
     """Yield the proven optimum over these variants, the second best network, and so on, each network once."""
     canonical = CanonicalForm(score.space)
     given: list[Encoding] = []
@@ -73,7 +73,7 @@ def ranking(score: AdditiveModel, limits: Sequence[Limit], variants: Sequence[in
         encoding = canonical(optimum.encoding)
         if encoding not in seen:
             seen.add(encoding)
-            yield Optimum(encoding, optimum.score)
+            yield Solution(encoding, optimum.score)
         given.append(optimum.encoding)
         variant = optimum.encoding[0]
         best[variant] = solve(score, limits, variant, without=[one for one in given if one[0] == variant])
@@ -181,7 +181,7 @@ class _Program:
                 for decision in range(column, column + 4):
                     option = option * len(self._space.decisions[decision].choices) + encoding[decision]
                 chosen.append(options.get(option))
-        if None not in chosen:  # else it cannot come about anyway
+        if None not in chosen:  # an option outside the program cannot be chosen anyway
             self._rows.append((dict.fromkeys(chosen, 1.0), -np.inf, len(chosen) - 1.0))  # type: ignore[arg-type]
 
     def solved(self, gap: float) -> Encoding | None:
@@ -231,7 +231,7 @@ class _Program:
 
 
 def _useful_options(score: AdditiveModel, limits: Sequence[Limit], variant: int, slot: int, spare: float) -> list[int]:
-    """Return the options that no limit forbids, and that at most `spare` others are no worse than in all respects."""
+    """Return the options that no limit forbids, without those that more than `spare` others dominate."""
     worse = [-score.options[slot][variant]]
     allowed = np.ones(len(worse[0]), bool)
     for limit in limits:

@@ -83,7 +83,7 @@ class Surrogate:
         return self._sums(self._mean)
 
     def sampled_model(self, generator: np.random.Generator) -> AdditiveModel:
-        """Return a model sampled from those that the data allow, for Thompson sampling."""
+        """Return a model sampled from the posterior, for Thompson sampling."""
         return self._sums(generator.multivariate_normal(self._mean, self._covariance, method="cholesky"))
 
     def _sums(self, coefficients: np.ndarray) -> AdditiveModel:

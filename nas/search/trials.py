@@ -133,7 +133,7 @@ def allowed_ms(context: SearchContext, specs: Sequence[ArchSpec]) -> np.ndarray:
 def candidates(context: SearchContext, target: Target, limit_ms: float, attempt: int) -> list[LoggedTrial]:
     """Return the networks predicted within the limit that were logged by then, the most accurate first, each once.
 
-    What a run that was stopped had logged beyond the attempt does not count yet, so that it goes on alike.
+    Trials of later attempts do not count, so that a resumed run makes the same decisions.
     """
     stages = {stage for earlier in range(attempt + 1) for stage in stages_of(context.request.strategy, earlier)}
     fitting = {

@@ -28,7 +28,7 @@ from nas.search.solver import solve
 # The rows of a variant take 10 to 20 s, and those of two spaces are measured before a first search can begin.
 MAX_VARIANTS = 4
 # Points of top-1 within which a variant may still win once it is measured: the coarse model is that coarse.
-MARGIN = 0.4
+TOP1_MARGIN = 0.4
 
 
 class Anchors(NamedTuple):
@@ -67,7 +67,7 @@ def choose_variants(problem: Problem) -> list[Candidate]:
         if optimum is not None:
             candidates.append(Candidate(problem.space.variants[variant], problem.evaluate(optimum.encoding).top1))
     candidates.sort(key=lambda candidate: -candidate.top1)
-    return [c for c in candidates if c.top1 >= candidates[0].top1 - MARGIN][:MAX_VARIANTS]
+    return [c for c in candidates if c.top1 >= candidates[0].top1 - TOP1_MARGIN][:MAX_VARIANTS]
 
 
 def anchor_variants(space: SearchSpace) -> list[Variant]:

@@ -127,7 +127,7 @@ def _work(
 ) -> None:
     space, parameters = problem.space, distributions(problem.space)
     propose, watched = strategy.proposer(problem), _Watched(problem)
-    evaluated: list[int] = []  # trials of which nothing but telling was left to do
+    evaluated: list[int] = []  # trials whose values are not stored yet
 
     def objective(trial: optuna.Trial) -> Sequence[float]:
         known = study.get_trials(deepcopy=False)

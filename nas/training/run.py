@@ -32,7 +32,7 @@ LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.csv"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All that decides the result of a training. `resolution` is that of the images, in pixels.
+    """The settings that determine the result of a training. `resolution` is that of the images, in pixels.
 
     `init` and `teacher` name the source of the first weights and of the teacher, where there are any.
     """

@@ -13,9 +13,10 @@ import optuna
 import pytest
 import torch
 from support import synthetic
-from support.searching import Told
+from support.searching import Recorder
 
 from nas.accuracy import short_training
+from nas.accuracy.estimator import Estimates
 from nas.accuracy.short_training import ShortTraining
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space
@@ -112,10 +113,16 @@ def test_half_a_line_of_a_killed_process_is_skipped(trained: list[str], tmp_path
     assert len(trained) == 3
 
 
+def estimates_of(top1: list[float], diverged: int | None = None) -> Estimates:
+    """Return estimates of another process, of which one may have diverged."""
+    of_all = np.arange(len(top1))
+    return Estimates(np.array(top1), np.full(len(top1), 2.0), np.zeros(len(top1), bool), of_all == diverged)
+
+
 @pytest.mark.parametrize("lost", ["spec_id", "settings", "curve", "top1", "std", "diverged"])
 def test_a_line_that_is_no_result_is_named(trained: list[str], tmp_path: Path, lost: str) -> None:
     log = tmp_path / "estimates.jsonl"
-    ShortTraining(log=log).add_estimates([tiny(8), tiny(16)], [50.0, 60.0])
+    ShortTraining(log=log).add_estimates([tiny(8), tiny(16)], estimates_of([50.0, 60.0]))
     first, second = entries(log)
     del second[lost]
     for line in (second, second | {lost: None}, [], 3):
@@ -178,17 +185,17 @@ def test_a_training_that_diverges_counts_as_the_worst(
     odd, even = (
         next(tiny(8 * k) for k in range(1, 99) if count_cost(tiny(8 * k)).params // 1000 % 2 == r) for r in (1, 0)
     )
-    told: list[str] = []
-    first = ShortTraining(log=tmp_path / "log", say=told.append).estimate([odd, even])
+    messages: list[str] = []
+    first = ShortTraining(log=tmp_path / "log", say=messages.append).estimate([odd, even])
     assert first.top1[0] == 0 < first.top1[1]
     assert first.diverged.tolist() == [True, False]
-    assert told == [f"warning: the training of network {odd.id} diverged; it counts as 0 %"]
+    assert messages == [f"warning: the training of network {odd.id} diverged; it counts as 0 %"]
     logged = entries(tmp_path / "log")
     assert [(len(entry["curve"]), entry["diverged"]) for entry in logged] == [(1, True), (2, False)]
-    again = ShortTraining(log=tmp_path / "log", say=told.append).estimate([even, odd])
+    again = ShortTraining(log=tmp_path / "log", say=messages.append).estimate([even, odd])
     assert again.top1.tolist() == first.top1.tolist()[::-1]
     assert again.diverged.tolist() == [False, True]
-    assert len(told) == len(trained) == 2, "it was trained again, or its failure is not known"
+    assert len(messages) == len(trained) == 2, "it was trained again, or its failure is not known"
 
 
 def test_another_error_of_a_training_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,10 +210,11 @@ def test_another_error_of_a_training_is_raised(monkeypatch: pytest.MonkeyPatch) 
 
 def test_estimates_of_others_are_not_trained_again(trained: list[str]) -> None:
     estimator = ShortTraining()
-    estimator.add_estimates([tiny(8), tiny(24)], [61.5, 0.0])
-    estimates = estimator.estimate([tiny(8), tiny(24)])
-    assert estimates.top1.tolist() == [61.5, 0]
-    assert estimates.diverged.tolist() == [False, True]
+    estimator.add_estimates([tiny(8), tiny(24), tiny(32)], estimates_of([61.5, 0.0, 0.0], diverged=1))
+    estimates = estimator.estimate([tiny(8), tiny(24), tiny(32)])
+    assert estimates.top1.tolist() == [61.5, 0, 0]
+    assert estimates.std.tolist() == [2.0, 2.0, 2.0]
+    assert estimates.diverged.tolist() == [False, True, False]
     estimator.estimate([tiny(16)])  # the pruner has no curve of the others, and needs none
     assert trained == [tiny(16).id]
 
@@ -290,13 +298,13 @@ def test_a_killed_search_goes_on_without_training_again(
 
 def test_a_search_goes_on_where_trainings_diverge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(short_training, "Training", Diverging)
-    told = Told()
-    find(request(trials=6), Path("run"), console=told)
+    console = Recorder()
+    find(request(trials=6), Path("run"), console=console)
     logged = entries(folder / "run" / "estimates.jsonl")
     failed = {entry["spec_id"] for entry in logged if entry["diverged"]}
     assert 0 < len(failed) < len(logged), "all or none of the networks diverged"
     warnings = {f"warning: the training of network {spec_id} diverged; it counts as 0 %" for spec_id in failed}
-    assert warnings <= set(told.lines)
+    assert warnings <= set(console.lines)
     assert ArchSpec.load(folder / "run" / "large.json").id not in failed
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.accuracy import ESTIMATORS, load_estimator
-from nas.arch.loading import load_space, load_spec, space_fingerprint, space_names
+from nas.arch.loading import load_fingerprinted_space, load_space, load_spec, space_names
 from nas.arch.published import published_spec
 from nas.arch.space import SearchSpace
 from nas.errors import NasError
@@ -45,7 +45,7 @@ def test_a_users_space_is_executed_once_for_each_content(tmp_path: Path) -> None
     text = f"from search_spaces.once_for_all import SPACE\nopen({str(log)!r}, 'a').write('executed ')\n"
     edited = f"{text}SPACE = SPACE.at([(1.0, 224)])\n"
     path.write_text(text)
-    space, fingerprint = load_space(path), space_fingerprint(path)
+    space, fingerprint = load_space(path), load_fingerprinted_space(path)[1]
     (tmp_path / "folder").mkdir()
     assert load_space(path) is load_space(str(path)) is load_space(tmp_path / "folder" / ".." / "mine.py") is space
     assert log.read_text() == "executed "
@@ -54,11 +54,11 @@ def test_a_users_space_is_executed_once_for_each_content(tmp_path: Path) -> None
     assert load_space(path) == space.at([(1.0, 224)])
     assert load_space(path) is load_space(path)
     assert log.read_text() == "executed executed "
-    assert space_fingerprint(path) != fingerprint
+    assert load_fingerprinted_space(path)[1] != fingerprint
 
     path.write_text(text)
     assert load_space(path) is space
-    assert space_fingerprint(path) == fingerprint
+    assert load_fingerprinted_space(path)[1] == fingerprint
     assert log.read_text() == "executed executed "
 
 
@@ -81,15 +81,15 @@ def test_a_space_that_failed_is_executed_again(tmp_path: Path) -> None:
 
 def test_fingerprints_name_the_content_alone(tmp_path: Path) -> None:
     names = space_names()
-    fingerprints = {space_fingerprint(name) for name in names}
+    fingerprints = {load_fingerprinted_space(name)[1] for name in names}
     assert len(fingerprints) == len(names)
     assert all(len(text) == 16 and int(text, 16) >= 0 for text in fingerprints)
     (tmp_path / "copy.py").write_bytes((REPOSITORY / "search_spaces" / f"{names[0]}.py").read_bytes())
-    assert space_fingerprint(tmp_path / "copy.py") == space_fingerprint(names[0])
+    assert load_fingerprinted_space(tmp_path / "copy.py")[1] == load_fingerprinted_space(names[0])[1]
     with pytest.raises(NasError, match="unknown search space 'none'"):
-        space_fingerprint("none")
+        load_fingerprinted_space("none")[1]
     with pytest.raises(NasError, match=r"none\.py: this search space does not load \(FileNotFoundError"):
-        space_fingerprint(tmp_path / "none.py")
+        load_fingerprinted_space(tmp_path / "none.py")[1]
 
 
 def test_a_relative_path_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

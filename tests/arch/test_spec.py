@@ -92,7 +92,7 @@ def test_a_saved_spec_loads_and_keeps_its_results(tmp_path: Path) -> None:
 
 
 def test_a_mark_in_front_of_the_text_is_skipped(tmp_path: Path) -> None:
-    """Some Windows editors write one."""
+    """A byte order mark, which some Windows editors write, is accepted."""
     spec, path = published_spec("mobilenet_v3_small"), tmp_path / "a.json"
     path.write_text(spec.to_json(), encoding="utf-8-sig")
     assert ArchSpec.load(path) == spec

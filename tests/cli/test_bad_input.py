@@ -97,7 +97,7 @@ def test_several_budgets_are_each_a_number(refused: Refused, value: str, wrong: 
 
 
 def test_two_budgets_are_no_mistake(refused: Refused) -> None:
-    """The error is about the strategy behind them."""
+    """Two budgets are accepted, so that the error is about the unknown strategy."""
     line = refused(search, *searched("--budget-ms", "2,5", "--strategy", "nonesuch"))
     assert line.startswith("unknown strategy 'nonesuch'; known: ")
     line = refused(search, *searched("--budget-ms", "2,5,2"))
@@ -457,7 +457,7 @@ def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_as_a_process() -> None:
-    """A shell sees the exit status and the two streams."""
+    """A process ends with exit status, standard output and standard error as a shell sees them."""
     command = [sys.executable, "-m", "nas.search", "--budget-ms", "1", "--large-space", "nonesuch"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")

@@ -71,7 +71,7 @@ def test_a_command_gets_the_arguments_behind_its_name(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("words", [["measre"], ["measre", "--budget-ms", "3"], ["--networks", "measre"]])
+@pytest.mark.parametrize("words", [["measre"], ["measre", "--budget-ms", "3"], ["--published", "measre"]])
 def test_an_unknown_command_lists_the_known_ones(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,7 +80,7 @@ def test_an_unknown_command_lists_the_known_ones(
 
 
 def test_flags_come_after_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused(monkeypatch, capsys, "--networks", "search")
+    line = refused(monkeypatch, capsys, "--published", "search")
     assert line == "nas: error: the command search must come before its flags\n"
     assert refused(monkeypatch, capsys, "--spaces") == "nas: error: unrecognized arguments: --spaces\n"
 

@@ -42,7 +42,7 @@ def test_counts_of_networks_are_whole() -> None:
 
 
 def test_all_networks_with_their_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    overview(["--networks"])
+    overview(["--published"])
     heading, *lines = capsys.readouterr().out.splitlines()
     assert heading.split() == ["network", "px", "params", "(M)", "MACs", "(M)", "top-1", "(%)", "trained", "by"]
     assert len(lines) == len(published_results())

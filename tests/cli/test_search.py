@@ -58,12 +58,12 @@ def test_a_search_ends_with_what_was_found_and_where_it_lies(searched: Callable[
     assert "specs:  runs/one/large.json runs/one/small.json" in lines
     assert f"report: {Path('runs/one/index.html')}" in lines
     assert "train:  python -m nas.train runs/one/small.json" in lines
-    assert all(load_spec(f"runs/one/{role}.json").blocks for role in ("large", "small"))
+    assert all(load_spec(f"runs/one/{target}.json").blocks for target in ("large", "small"))
     assert record.command.startswith("python -m nas.search")
 
 
 def test_the_report_is_drawn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """By the real thing, once: the run that a search leaves is one that a report can read."""
+    """The real report reads the run that a search leaves."""
     few = ["--large-space", "few.py", "--runtime", "synthetic", "--trials", "4", "--only", "large"]
     search.main([*few, "--budget-ms", "0.6", "--out", "run"])
     page = Path("run/index.html").read_text(encoding="utf-8")
@@ -150,6 +150,6 @@ def test_every_argument_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen[1] == (SearchRequest(targets=targets_of((20.0,))), Path("reports/20ms"), False), "defaults differ"
 
 
-def test_a_budget_that_does_not_bind_is_said(searched: Callable[..., str]) -> None:
+def test_a_budget_that_does_not_bind_is_reported(searched: Callable[..., str]) -> None:
     out = searched("--budget-ms", "99", "--only", "large")
     assert re.search(r"large: \d.* of 99 ms; the budget does not bind", out)

@@ -107,7 +107,7 @@ def test_what_the_parts_do_not_know_is_found(table: LatencyTable, space: SearchS
     assert found.noise_mape < 1e-4
 
 
-def test_the_noise_of_measuring_is_told_apart(table: LatencyTable, space: SearchSpace, machine: Machine) -> None:
+def test_the_noise_of_measuring_is_separated(table: LatencyTable, space: SearchSpace, machine: Machine) -> None:
     machine.noise = 0.03
     found, _, _ = check(table, held_out(table, [space], 30, random.Random(0)), rng=random.Random(0))
     assert 0.001 < found.noise_mape < 0.03

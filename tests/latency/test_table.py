@@ -102,7 +102,7 @@ def test_the_breakdown_sums_to_the_prediction(table: LatencyTable, space: Search
 
 
 def test_stairs_are_kept_and_never_smoothed(machine: Machine) -> None:
-    """Every width is what it was measured as, also where a wider one is faster."""
+    """Every width has its measured latency, also where a wider one is faster."""
     table, widths = new_table(runtime()), range(96, 201, 8)
     parts = [BlockPart(BlockSpec(kernel=5, expanded=e, out=80, se=24), 80, 14) for e in widths]
     measure_missing(table, parts)
@@ -155,7 +155,7 @@ def test_a_row_measured_later_changes_earlier_predictions(machine: Machine, spac
 
 
 def test_the_reference_time_is_settled_once_saved(machine: Machine, space: SearchSpace, tmp_path: Path) -> None:
-    """A budget means the same tomorrow, on a faster or a slower day."""
+    """Normalised latencies stay the same when the machine is faster or slower."""
     table = new_table(runtime())
     measure_missing(table, parts_of(space.sample(random.Random(0))))
     table.save(tmp_path / "table.json")
@@ -381,7 +381,7 @@ def test_this_device_is_the_same_twice_and_survives_json() -> None:
 
 
 def test_whole_networks_are_rows_of_their_own(table: LatencyTable, machine: Machine) -> None:
-    """Their row holds what the sum over the parts leaves out."""
+    """The row of a whole network holds its measured time, which the sum over its parts misses."""
     machine.whole = lambda spec: 1.5 if spec.name == "mobilenet_v2" else 1.0
     spec = published_spec("mobilenet_v2")
     measure_missing(table, [NetworkPart(spec)])

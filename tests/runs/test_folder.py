@@ -91,7 +91,7 @@ def test_only_a_run_is_resumed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"budget_ms": 21.0}, "begun with --budget-ms 20.0, not with --budget-ms 21.0"),
         ({"small_budget_ms": 5.0}, "begun without --small-budget-ms, not with --small-budget-ms 5.0"),
@@ -101,9 +101,9 @@ def test_only_a_run_is_resumed(folder: Path) -> None:
         ({"seed": 1, "strategy": "tpe"}, "begun with --seed 0, not with --seed 1"),
     ],
 )
-def test_other_arguments_are_refused_by_flag(folder: Path, change: dict[str, Any], said: str) -> None:
+def test_other_arguments_are_refused_by_flag(folder: Path, change: dict[str, Any], message: str) -> None:
     begin(folder).close()
-    with pytest.raises(NasError, match=said):
+    with pytest.raises(NasError, match=message):
         RunFolder.resume(folder, ARGUMENTS | change)
     resume(folder)
 
@@ -111,7 +111,7 @@ def test_other_arguments_are_refused_by_flag(folder: Path, change: dict[str, Any
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", '{"version": 1}', '{"version": 2, "arguments": {}}', "[" * 9999, '{"a": 1e999}']
 )
-def test_a_broken_manifest_is_an_error_in_one_line(folder: Path, text: str) -> None:
+def test_a_broken_record_is_an_error_in_one_line(folder: Path, text: str) -> None:
     begin(folder).close()
     (folder / RECORD).write_text(text, encoding="utf-8")
     with pytest.raises(NasError, match="start a new run with another --out") as error:
@@ -203,7 +203,7 @@ def test_a_broken_log_is_an_error_in_one_line(folder: Path, line: bytes) -> None
         resume(folder)
 
 
-def test_a_new_run_does_not_take_over_a_log_without_a_manifest(folder: Path) -> None:
+def test_a_new_run_does_not_take_over_a_log_without_a_record(folder: Path) -> None:
     run = begin(folder)
     log(run, "large", networks(1)[0])
     run.close()
@@ -212,7 +212,7 @@ def test_a_new_run_does_not_take_over_a_log_without_a_manifest(folder: Path) -> 
 
 
 def test_a_study_that_optunas_own_tools_can_read(folder: Path) -> None:
-    """Its dashboard, for one: parameters and both values."""
+    """Optuna reads the parameters and both values of every trial."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend

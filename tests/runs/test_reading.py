@@ -24,6 +24,7 @@ def test_a_run_is_read_whole(finished_run):
     record = run.record
     assert [result.target for result in record.targets] == [Target("large", 4.0), Target("small", 1.2)]
     assert run.found("large").measured_ms < 4
+    assert run.found("small").spec == load_spec(str(finished_run / "small.json"))
     assert run.result("large").variants == (Variant(1.0, 192), Variant(1.0, 224), Variant(1.25, 224))
     assert run.found("large").published_top1 is None
     assert record.networks[2].published_top1 == 75.2
@@ -41,6 +42,7 @@ def test_a_run_is_read_whole(finished_run):
 def test_the_frames_of_a_run(finished_run):
     run = nas.load_run(str(finished_run))
     assert list(run.trials) == list(run.front) == list(TRIAL_COLUMNS)
+    assert len(run.trials) == 60
     assert run.trials.groupby("target").size().to_dict() == {"large": 30, "small": 30}
     assert set(map(tuple, run.front.to_numpy())) < set(map(tuple, run.trials.to_numpy()))
     assert run.trials.dtypes[["number", "macs", "latency_ms", "top1"]].tolist() == [
@@ -53,6 +55,7 @@ def test_the_frames_of_a_run(finished_run):
     assert run.table_rows.op.tolist()[:3] == ["stem", "head", "sepconv"]
     assert set(run.table_rows.kernel.dropna()) == {3, 5, 7}
     assert pd.isna(run.table_rows.kernel[1])
+    assert set(run.table_rows.op[run.table_rows.kernel.isna()]) == {"head"}
     networks = run.networks
     assert len(networks) == len(run.record.networks)
     found = networks[networks.kind == "found"].set_index("target")
@@ -81,7 +84,7 @@ def test_empty_lines_are_no_rows(run_dir):
 
 
 def test_ids_stay_texts(run_dir):
-    """Twelve hexadecimal digits can look like a number."""
+    """An id of twelve decimal digits is not read as a number."""
     (run_dir / "trials.csv").write_text(f"{HEADER}\n{ROW.replace('abc', '000000000012')}\n")
     assert load_run(run_dir).trials.spec_id.tolist() == ["000000000012"]
 

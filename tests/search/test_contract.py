@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from support.problems import TINY, every_row, latency_ms, problem, real_space
+from support.problems import TINY, every_encoding, latency_ms, problem, real_space
 
 from nas.arch.encoding import Encoding
 from nas.arch.space import SearchSpace
@@ -26,7 +26,7 @@ from nas.search.strategies.exact import EXACT
 from nas.search.strategies.random_search import RANDOM
 
 TRIALS = 24
-ROWS = every_row(TINY)
+ENCODINGS = every_encoding(TINY)
 
 
 @pytest.fixture(params=STRATEGIES)
@@ -40,7 +40,7 @@ def strategy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 CANONICAL = CanonicalForm(TINY)
 
 
-def rows_of(
+def encodings_of(
     case: Problem, strategy: Strategy, trials: int = TRIALS, seed: int = 0, finished: Sequence[Encoding] = ()
 ) -> list[Encoding]:
     before = [case.evaluate(encoding) for encoding in finished]
@@ -58,49 +58,49 @@ def case_of(name: str) -> Problem:
 
 @functools.cache
 def whole_search(strategy: Strategy) -> list[Encoding]:
-    return rows_of(case_of("measured"), strategy, seed=0)
+    return encodings_of(case_of("measured"), strategy, seed=0)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_proposals_fit_are_new_and_are_canonical(strategy: Strategy, name: str) -> None:
     case = case_of(name)
-    rows = rows_of(case, strategy, trials=6 if name == "real" else TRIALS)
-    assert len(rows) == (6 if name == "real" else TRIALS)
-    assert all(case.fits(row) for row in rows)
-    assert all(case.latency(np.array([row]))[0] <= case.limit_ms for row in rows)
-    specs = case.space.decode([np.array(row) for row in rows])
-    assert len({spec.id for spec in specs}) == len(rows)
-    assert [tuple(row) for row in case.space.encode(specs).tolist()] == rows
-    for row in rows:
-        assert encoding_of(case.space, params_of(case.space, row)) == row
+    encodings = encodings_of(case, strategy, trials=6 if name == "real" else TRIALS)
+    assert len(encodings) == (6 if name == "real" else TRIALS)
+    assert all(case.fits(encoding) for encoding in encodings)
+    assert all(case.latency(np.array([encoding]))[0] <= case.limit_ms for encoding in encodings)
+    specs = case.space.decode([np.array(encoding) for encoding in encodings])
+    assert len({spec.id for spec in specs}) == len(encodings)
+    assert [tuple(encoding) for encoding in case.space.encode(specs).tolist()] == encodings
+    for encoding in encodings:
+        assert encoding_of(case.space, params_of(case.space, encoding)) == encoding
 
 
 def test_one_sequence_a_seed(strategy: Strategy) -> None:
     case = case_of("measured")
-    assert rows_of(case, strategy, trials=15) == whole_search(strategy)[:15]
+    assert encodings_of(case, strategy, trials=15) == whole_search(strategy)[:15]
     if strategy is not EXACT:  # its first proposals are the optima, whatever the seed
-        assert rows_of(case, strategy, trials=15, seed=2) != whole_search(strategy)[:15]
+        assert encodings_of(case, strategy, trials=15, seed=2) != whole_search(strategy)[:15]
 
 
 @pytest.mark.parametrize("finished", [1, 10, 11, TRIALS - 1, TRIALS])
 def test_a_resumed_search_goes_on_as_if_it_was_never_stopped(strategy: Strategy, finished: int) -> None:
     case = case_of("measured")
     whole = whole_search(strategy)
-    assert rows_of(case, strategy, finished=whole[:finished]) == whole[finished:]
+    assert encodings_of(case, strategy, finished=whole[:finished]) == whole[finished:]
 
 
 def test_a_small_space_is_searched_to_its_end(strategy: Strategy) -> None:
-    """Every network that fits comes once, and then no more."""
+    """Every network within the limit is proposed once, and then the search ends."""
     stages = tuple(dataclasses.replace(stage, kernels=(3,), expansions=(2,)) for stage in TINY.stages)
     space = dataclasses.replace(TINY, stages=stages).at([(1.0, 32), (2.0, 32)])
     case = problem(space, 0.3)
-    rows = every_row(space)
-    fitting = {spec.id for spec in space.decode(rows[case.latency(rows) <= case.limit_ms])}
-    assert 10 < len(fitting) < len(rows)
-    found = rows_of(case, strategy, trials=len(rows) + 10)
+    encodings = every_encoding(space)
+    fitting = {spec.id for spec in space.decode(encodings[case.latency(encodings) <= case.limit_ms])}
+    assert 10 < len(fitting) < len(encodings)
+    found = encodings_of(case, strategy, trials=len(encodings) + 10)
     assert len(found) == len(fitting)
-    assert {spec.id for spec in space.decode([np.array(row) for row in found])} == fitting
-    assert rows_of(case, strategy, trials=len(rows) + 10, finished=found) == []
+    assert {spec.id for spec in space.decode([np.array(encoding) for encoding in found])} == fitting
+    assert encodings_of(case, strategy, trials=len(encodings) + 10, finished=found) == []
 
 
 def test_a_space_of_one_network(strategy: Strategy) -> None:
@@ -109,14 +109,14 @@ def test_a_space_of_one_network(strategy: Strategy) -> None:
         for stage in TINY.stages
     )
     space = dataclasses.replace(TINY, stages=stages).at([(1.0, 32)])
-    assert rows_of(problem(space, 0.0), strategy) == [tuple(every_row(space)[0].tolist())]
+    assert encodings_of(problem(space, 0.0), strategy) == [tuple(every_encoding(space)[0].tolist())]
 
 
 def test_none_is_worse_than_chance(strategy: Strategy) -> None:
-    """The best of some 40 networks; what is far below chance is broken."""
+    """The best of 40 trials lies in the top 7 percent of all networks within the limit."""
     case = case_of("measured")
-    best = max(case.additive(np.array(rows_of(case, strategy, trials=40))))
-    times, scores = case.latency(ROWS), case.additive(ROWS)
+    best = max(case.additive(np.array(encodings_of(case, strategy, trials=40))))
+    times, scores = case.latency(ENCODINGS), case.additive(ENCODINGS)
     fitting = np.sort(scores[times <= case.limit_ms])
     share = np.searchsorted(fitting, best) / len(fitting)
     assert share > 0.93
@@ -127,19 +127,19 @@ def test_none_is_worse_than_chance(strategy: Strategy) -> None:
 # One by one -------------------------------------------------------------------------------------------
 
 
-def test_exact_begins_with_the_optimum_of_each_scale() -> None:
+def test_exact_begins_with_the_optimum_of_each_variant() -> None:
     case = case_of("measured")
-    first = rows_of(case, EXACT, trials=len(case.feasible_variants))
-    times, scores = case.latency(ROWS), case.additive(ROWS)
-    for row, variant in zip(first, case.feasible_variants, strict=True):
-        best = scores[(ROWS[:, 0] == variant) & (times <= case.limit_ms)].max()
-        assert case.additive(np.array([row]))[0] == pytest.approx(best, abs=1e-6)
+    first = encodings_of(case, EXACT, trials=len(case.feasible_variants))
+    times, scores = case.latency(ENCODINGS), case.additive(ENCODINGS)
+    for encoding, variant in zip(first, case.feasible_variants, strict=True):
+        best = scores[(ENCODINGS[:, 0] == variant) & (times <= case.limit_ms)].max()
+        assert case.additive(np.array([encoding]))[0] == pytest.approx(best, abs=1e-6)
 
 
 def test_exact_then_follows_the_front_down() -> None:
     case = problem(TINY.at([(1.0, 64)]), 0.8)
-    rows = np.array(rows_of(case, EXACT, trials=12))
-    times, scores = case.latency(rows), case.additive(rows)
+    encodings = np.array(encodings_of(case, EXACT, trials=12))
+    times, scores = case.latency(encodings), case.additive(encodings)
     assert times.max() == times[0]
     assert scores.max() == scores[0]
     assert spearmanr(times, range(12)).statistic < -0.8
@@ -148,17 +148,17 @@ def test_exact_then_follows_the_front_down() -> None:
 def test_exact_needs_a_sum_over_blocks() -> None:
     case = dataclasses.replace(case_of("half"), additive=None)
     with pytest.raises(NasError, match="needs an estimator with an additive model, such as imagenet-prior"):
-        rows_of(case, EXACT)
-    assert len(rows_of(case, RANDOM)) == TRIALS
+        encodings_of(case, EXACT)
+    assert len(encodings_of(case, RANDOM)) == TRIALS
 
 
-def test_evolution_draws_at_random_until_there_is_a_population() -> None:
+def test_evolution_samples_at_random_until_there_is_a_population() -> None:
     case = case_of("free")
-    rows = rows_of(case, EVOLUTION, trials=130)
-    assert rows[:TRIALS] == rows_of(case, RANDOM)
-    scores = case.additive(np.array(rows))
+    encodings = encodings_of(case, EVOLUTION, trials=130)
+    assert encodings[:TRIALS] == encodings_of(case, RANDOM)
+    scores = case.additive(np.array(encodings))
     assert scores[100:].mean() > scores[:100].mean() + scores[:100].std(), "the winners' children are no better"
-    assert rows_of(case, EVOLUTION, trials=130, finished=rows[:110]) == rows[110:]
+    assert encodings_of(case, EVOLUTION, trials=130, finished=encodings[:110]) == encodings[110:]
 
 
 # Made to fit ------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_evolution_draws_at_random_until_there_is_a_population() -> None:
 
 def test_a_budget_that_nothing_fits_is_refused_with_the_fastest() -> None:
     case = problem(TINY, 0.0)
-    fastest = case.latency(ROWS).min()
+    fastest = case.latency(ENCODINGS).min()
     assert case.limit_ms == fastest
     with pytest.raises(NasError, match=rf"the fastest takes {fastest:.3g} ms") as error:
         case.with_limit(fastest * (1 - 1e-12))
@@ -175,51 +175,54 @@ def test_a_budget_that_nothing_fits_is_refused_with_the_fastest() -> None:
 
 @pytest.mark.parametrize("noise", [0.0, 0.9])
 def test_the_fastest_network_is_reached_from_anywhere(noise: float) -> None:
-    """On rough prices single steps end in places from which only a step of several choices leads on."""
+    """With noisy latencies, repair by single choices can get stuck where only a change of several choices is faster."""
     case = problem(TINY, 0.0, noise)
-    times = case.latency(ROWS)
+    times = case.latency(ENCODINGS)
     assert case._fastest_ms.min() == pytest.approx(times.min())
-    fastest = {tuple(row) for row in ROWS[times <= case.limit_ms].tolist()}
+    fastest = {tuple(encoding) for encoding in ENCODINGS[times <= case.limit_ms].tolist()}
     for seed in range(100):
         rng = random.Random(seed)
-        assert CANONICAL(case.sampler.sample(rng)) in {CANONICAL(row) for row in fastest}
+        assert CANONICAL(case.sampler.sample(rng)) in {CANONICAL(encoding) for encoding in fastest}
 
 
 def test_what_fits_is_left_alone() -> None:
     case = problem(TINY, 0.5)
-    canonical = {tuple(row) for row in TINY.encode(TINY.decode(ROWS[::97])).tolist()}
-    kept = [row for row in canonical if case.fits(row)]
+    canonical = {tuple(encoding) for encoding in TINY.encode(TINY.decode(ENCODINGS[::97])).tolist()}
+    kept = [encoding for encoding in canonical if case.fits(encoding)]
     assert len(kept) > 20
-    assert all(case.sampler.repair(row, random.Random(0)) == row for row in kept)
+    assert all(case.sampler.repair(encoding, random.Random(0)) == encoding for encoding in kept)
 
 
 def test_repair_reaches_all_of_a_small_space() -> None:
-    """Repaired networks are not always the same few."""
+    """Repair returns many different networks."""
     case = problem(TINY, 0.1)
-    times = case.latency(ROWS)
-    fitting = {CANONICAL(tuple(row)) for row in ROWS[times <= case.limit_ms].tolist()}
+    times = case.latency(ENCODINGS)
+    fitting = {CANONICAL(tuple(encoding)) for encoding in ENCODINGS[times <= case.limit_ms].tolist()}
     rng = random.Random(0)
-    drawn = {case.sampler.sample(rng) for _ in range(1_000)}
-    assert drawn <= fitting
-    assert len(drawn) > min(0.25 * len(fitting), 300)
+    samples = {case.sampler.sample(rng) for _ in range(1_000)}
+    assert samples <= fitting
+    assert len(samples) > min(0.25 * len(fitting), 300)
 
 
-def test_canonical_rows_are_those_of_encode() -> None:
+def test_canonical_encodings_are_those_of_encode() -> None:
     case = problem(TINY, 1.0)
-    rows = [tuple(row) for row in ROWS[::61].tolist()]
-    encoded = [tuple(row) for row in TINY.encode(TINY.decode([np.array(row) for row in rows])).tolist()]
-    assert [CANONICAL(row) for row in rows] == encoded
-    assert sum(one != other for one, other in zip(rows, encoded, strict=True)) > 10
+    encodings = [tuple(encoding) for encoding in ENCODINGS[::61].tolist()]
+    encoded = [
+        tuple(encoding)
+        for encoding in TINY.encode(TINY.decode([np.array(encoding) for encoding in encodings])).tolist()
+    ]
+    assert [CANONICAL(encoding) for encoding in encodings] == encoded
+    assert sum(one != other for one, other in zip(encodings, encoded, strict=True)) > 10
     same = [
         (latency_ms(case.latency, one), latency_ms(case.latency, other))
-        for one, other in zip(rows, encoded, strict=True)
+        for one, other in zip(encodings, encoded, strict=True)
     ]
-    assert all(one == other for one, other in same), "one network, two prices"
+    assert all(one == other for one, other in same), "one network, two latencies"
 
 
 def test_widths_that_round_to_the_same_network_count_once(strategy: Strategy) -> None:
     space = dataclasses.replace(TINY, widths=(1.0, 1.02), resolutions=(32,), variants=())
-    specs = space.decode([np.array(row) for row in rows_of(problem(space, 0.5), strategy, trials=20)])
+    specs = space.decode([np.array(encoding) for encoding in encodings_of(problem(space, 0.5), strategy, trials=20)])
     assert len({spec.id for spec in specs}) == 20
 
 
@@ -227,15 +230,15 @@ def test_widths_that_round_to_the_same_network_count_once(strategy: Strategy) ->
 
 
 @pytest.mark.parametrize("space", [TINY, real_space()], ids=lambda space: space.name)
-def test_parameters_are_the_genes(space: SearchSpace) -> None:
+def test_parameters_are_the_decisions(space: SearchSpace) -> None:
     rng = random.Random(0)
-    rows = [tuple(space.encode([space.sample(rng)])[0].tolist()) for _ in range(100)]
+    encodings = [tuple(space.encode([space.sample(rng)])[0].tolist()) for _ in range(100)]
     decisions = distributions(space)
     assert list(decisions) == [decision.name for decision in space.decisions]
-    for row in rows:
-        params = params_of(space, row)
+    for encoding in encodings:
+        params = params_of(space, encoding)
         assert list(params) == list(decisions)
-        assert encoding_of(space, params) == row
+        assert encoding_of(space, params) == encoding
         assert all(decisions[name]._contains(decisions[name].to_internal_repr(value)) for name, value in params.items())
-    for one, other in itertools.combinations(rows[:30], 2):
+    for one, other in itertools.combinations(encodings[:30], 2):
         assert (params_of(space, one) == params_of(space, other)) == (one == other)

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 from support.problems import TINY as LARGER
-from support.problems import estimates_of, every_row, latency, problem, score
+from support.problems import estimates_of, every_encoding, latency, problem, score
 
 from nas.arch.additive import AdditiveModel, Pair, can_follow
 from nas.arch.cost import count_cost
@@ -27,15 +27,15 @@ from nas.search.strategies.base import Strategy
 
 # Fewer networks than the other tests' space has, for each is built to be counted.
 TINY = dataclasses.replace(LARGER, stages=(dataclasses.replace(LARGER.stages[0], depths=(1, 2)), *LARGER.stages[1:]))
-ROWS = every_row(TINY)
+ENCODINGS = every_encoding(TINY)
 WITHIN = 1e-6
 CANONICAL = CanonicalForm(TINY)
 
 
 @functools.cache
 def costs() -> tuple[np.ndarray, np.ndarray]:
-    """Parameters and memory (MB) of every row."""
-    counted = [count_cost(spec) for spec in TINY.decode(ROWS)]
+    """Parameters and memory (MB) of every encoding."""
+    counted = [count_cost(spec) for spec in TINY.decode(ENCODINGS)]
     return np.array([c.params for c in counted]), np.array([c.memory_bytes / 1e6 for c in counted])
 
 
@@ -84,7 +84,7 @@ def test_limits_are_what_networks_cost() -> None:
 def test_the_least_and_the_largest_are_bounds() -> None:
     for limit, values in zip(cost_limits(TINY, 1, 1), (costs()[0], costs()[1] * 1e6), strict=True):
         for variant in range(len(TINY.variants)):
-            own = values[ROWS[:, 0] == variant]
+            own = values[ENCODINGS[:, 0] == variant]
             assert limit.least()[variant] == own.min()
             assert limit.largest()[variant] >= own.max()
 
@@ -92,11 +92,11 @@ def test_the_least_and_the_largest_are_bounds() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_exact_finds_what_trying_every_network_finds(case: tuple[float, float, float]) -> None:
     made = limited(*case)
-    fits = np.all([limit(ROWS) <= limit.most for limit in made.limits], axis=0)
-    assert 0 < fits.sum() < 0.9 * len(ROWS)
-    scores = made.additive(ROWS)
+    fits = np.all([limit(ENCODINGS) <= limit.most for limit in made.limits], axis=0)
+    assert 0 < fits.sum() < 0.9 * len(ENCODINGS)
+    scores = made.additive(ENCODINGS)
     for variant in range(len(TINY.variants)):
-        own = fits & (ROWS[:, 0] == variant)
+        own = fits & (ENCODINGS[:, 0] == variant)
         assert own.any() == (variant in made.feasible_variants)
         optimum = solve(score(TINY), made.limits, variant)
         assert (optimum is not None) == own.any()
@@ -113,11 +113,11 @@ def test_strategies_keep_all_limits(
     monkeypatch.setattr(nsga2, "POPULATION", 6)
     strategy: Strategy = resolve("strategy", name, STRATEGIES)
     made = limited(*case)
-    rows = [trial.encoding for trial in run_trials(made, strategy, trials=12, seed=0)]
-    fitting = np.all([limit(ROWS) <= limit.most for limit in made.limits], axis=0)
-    unique = {CANONICAL(tuple(row)) for row in ROWS[fitting][:40].tolist()}
-    assert len(set(rows)) == len(rows) >= min(12, len(unique))
-    for spec in TINY.decode([np.array(row) for row in rows]):
+    encodings = [trial.encoding for trial in run_trials(made, strategy, trials=12, seed=0)]
+    fitting = np.all([limit(ENCODINGS) <= limit.most for limit in made.limits], axis=0)
+    unique = {CANONICAL(tuple(encoding)) for encoding in ENCODINGS[fitting][:40].tolist()}
+    assert len(set(encodings)) == len(encodings) >= min(12, len(unique))
+    for spec in TINY.decode([np.array(encoding) for encoding in encodings]):
         cost = count_cost(spec)
         for limit in made.others:
             assert (cost.params if limit.name == "parameters" else cost.memory_bytes) <= limit.most
@@ -126,12 +126,12 @@ def test_strategies_keep_all_limits(
 def test_repair_is_varied_under_every_limit() -> None:
     for case in CASES:
         made = limited(*case)
-        fits = np.all([limit(ROWS) <= limit.most for limit in made.limits], axis=0)
-        fitting = {CANONICAL(tuple(row)) for row in ROWS[fits].tolist()}
+        fits = np.all([limit(ENCODINGS) <= limit.most for limit in made.limits], axis=0)
+        fitting = {CANONICAL(tuple(encoding)) for encoding in ENCODINGS[fits].tolist()}
         rng = random.Random(0)
-        drawn = {made.sampler.sample(rng) for _ in range(150)}
-        assert drawn <= fitting
-        assert len(drawn) > min(0.2 * len(fitting), 50), case
+        samples = {made.sampler.sample(rng) for _ in range(150)}
+        assert samples <= fitting
+        assert len(samples) > min(0.2 * len(fitting), 50), case
 
 
 def test_a_limit_that_nothing_keeps_names_the_smallest_value() -> None:
@@ -143,7 +143,7 @@ def test_a_limit_that_nothing_keeps_names_the_smallest_value() -> None:
         dataclasses.replace(case, others=cost_limits(TINY, 10))
     with pytest.raises(NasError, match=rf"at most 0\.01 MB of memory; the smallest has {memory.min():.4g} MB"):
         dataclasses.replace(case, others=cost_limits(TINY, None, 0.01))
-    times = case.latency(ROWS)
+    times = case.latency(ENCODINGS)
     few = cost_limits(TINY, float(params.min()))
     assert fastest_ms(case.latency, few) == pytest.approx(times[params == params.min()].min())
     assert fastest_ms(case.latency, few) > times.min()
@@ -158,26 +158,26 @@ def test_sums_over_pairs_equal_a_plain_loop() -> None:
     sums = paired(TINY)
     plain = AdditiveModel(TINY, sums.constants, sums.options)
     rng = random.Random(0)
-    for row in rng.sample(ROWS.tolist(), 100):
-        present = [i for i, slot in enumerate(TINY.slots) if row[TINY.slot_column(slot)] >= 0]
+    for encoding in rng.sample(ENCODINGS.tolist(), 100):
+        present = [i for i, slot in enumerate(TINY.slots) if encoding[TINY.slot_column(slot)] >= 0]
         options = {}
         for index in present:
-            column, code = TINY.slot_column(TINY.slots[index]), 0
+            column, option = TINY.slot_column(TINY.slots[index]), 0
             for decision in range(column, column + 4):
-                code = code * len(TINY.decisions[decision].choices) + row[decision]
-            options[index] = code
+                option = option * len(TINY.decisions[decision].choices) + encoding[decision]
+            options[index] = option
         added = 0.0
         for first, second in itertools.pairwise(present):
             (values,) = [pair.values for pair in sums.pairs if pair[:2] == (first, second)]
-            added += values[row[0], options[first], options[second]]
-        codes = np.array([row])
-        assert sums(codes)[0] == pytest.approx(plain(codes)[0] + added)
-        assert (-sums)(codes)[0] == pytest.approx(-sums(codes)[0])
+            added += values[encoding[0], options[first], options[second]]
+        encodings = np.array([encoding])
+        assert sums(encodings)[0] == pytest.approx(plain(encodings)[0] + added)
+        assert (-sums)(encodings)[0] == pytest.approx(-sums(encodings)[0])
 
 
 def test_the_slowest_network_within_other_limits_is_found() -> None:
     case, (params, _) = problem(TINY, 2.0, noise=0.9), costs()
-    times = case.latency(ROWS)
+    times = case.latency(ENCODINGS)
     assert slowest_ms(case.latency) == pytest.approx(times.max())
     for share in (0.0, 0.3, 0.7):
         most = float(np.quantile(params, share))
@@ -187,32 +187,34 @@ def test_the_slowest_network_within_other_limits_is_found() -> None:
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.8])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_exact_is_exact_with_pairs(seed: int, share: float) -> None:
-    prices, worth = paired(TINY, seed), paired(TINY, seed + 10, size=0.5)
-    worth = AdditiveModel(TINY, score(TINY).constants, score(TINY).options, worth.pairs)
-    times, scores = prices(ROWS), worth(ROWS)
+    latencies, accuracy = paired(TINY, seed), paired(TINY, seed + 10, size=0.5)
+    accuracy = AdditiveModel(TINY, score(TINY).constants, score(TINY).options, accuracy.pairs)
+    times, scores = latencies(ENCODINGS), accuracy(ENCODINGS)
     budget_ms = float(np.quantile(times, share))
     for variant in range(len(TINY.variants)):
-        fits = (ROWS[:, 0] == variant) & (times <= budget_ms)
-        optimum = solve(worth, [Limit("latency", budget_ms, prices)], variant)
+        fits = (ENCODINGS[:, 0] == variant) & (times <= budget_ms)
+        optimum = solve(accuracy, [Limit("latency", budget_ms, latencies)], variant)
         assert (optimum is not None) == fits.any()
         if optimum is not None:
             assert optimum.score == pytest.approx(scores[fits].max(), abs=WITHIN)
 
 
 def test_the_fastest_network_is_found_with_pairs() -> None:
-    prices = paired(TINY, size=0.1)
-    assert fastest_ms(prices) == pytest.approx(prices(ROWS).min(), abs=1e-9)
+    latencies = paired(TINY, size=0.1)
+    assert fastest_ms(latencies) == pytest.approx(latencies(ENCODINGS).min(), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["random", "tpe", "exact"])
 def test_strategies_keep_a_budget_with_pairs(name: str) -> None:
-    space = TINY.at([(2.0, 32)])  # where a network has one row, whatever its made-up corrections are
-    prices, worth = paired(space, size=0.1), score(space)
-    case = Problem(space, prices, estimates_of(worth), float(np.quantile(prices(every_row(space)), 0.05)), worth)
+    space = TINY.at([(2.0, 32)])  # where a network has one encoding, whatever its made-up corrections are
+    latencies, accuracy = paired(space, size=0.1), score(space)
+    case = Problem(
+        space, latencies, estimates_of(accuracy), float(np.quantile(latencies(every_encoding(space)), 0.05)), accuracy
+    )
     strategy = resolve("strategy", name, STRATEGIES)
-    rows = [trial.encoding for trial in run_trials(case, strategy, trials=15, seed=0)]
-    assert len(set(rows)) == 15
-    assert (prices(np.array(rows)) <= case.limit_ms).all()
+    encodings = [trial.encoding for trial in run_trials(case, strategy, trials=15, seed=0)]
+    assert len(set(encodings)) == 15
+    assert (latencies(np.array(encodings)) <= case.limit_ms).all()
 
 
 # Runners-up -------------------------------------------------------------------------------------------
@@ -221,9 +223,9 @@ def test_strategies_keep_a_budget_with_pairs(name: str) -> None:
 @pytest.mark.parametrize("case", [(0.3, None, None), (0.5, 0.2, 0.2)])
 def test_the_ranking_is_that_of_all_networks(case: tuple[float, float, float]) -> None:
     made = limited(*case)
-    fits = np.all([limit(ROWS) <= limit.most for limit in made.limits], axis=0)
-    scores = {CANONICAL(tuple(row)): value for row, value in
-              zip(ROWS[fits].tolist(), made.additive(ROWS[fits]), strict=True)}  # fmt: skip
+    fits = np.all([limit(ENCODINGS) <= limit.most for limit in made.limits], axis=0)
+    scores = {CANONICAL(tuple(encoding)): value for encoding, value in
+              zip(ENCODINGS[fits].tolist(), made.additive(ENCODINGS[fits]), strict=True)}  # fmt: skip
     wanted = sorted(scores.values(), reverse=True)[:12]
     best = list(itertools.islice(ranking(made.additive, made.limits, made.feasible_variants), 12))
     assert [optimum.score for optimum in best] == pytest.approx(wanted, abs=WITHIN)
@@ -237,5 +239,5 @@ def test_a_small_space_is_ranked_to_its_end() -> None:
     stages = tuple(dataclasses.replace(stage, kernels=(3,), expansions=(2,)) for stage in TINY.stages)
     space = dataclasses.replace(TINY, stages=stages).at([(1.0, 32)])
     case = problem(space, 0.5)
-    fitting = {CANONICAL(tuple(row)) for row in every_row(space).tolist() if case.fits(tuple(row))}
+    fitting = {CANONICAL(tuple(encoding)) for encoding in every_encoding(space).tolist() if case.fits(tuple(encoding))}
     assert {optimum.encoding for optimum in ranking(case.additive, case.limits, case.feasible_variants)} == fitting

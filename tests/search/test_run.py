@@ -13,7 +13,7 @@ import optuna
 import pytest
 from support import synthetic
 from support.fine_view import in_fine_view
-from support.searching import BUDGET_MS, Told, co_runs, found, record, request, result, rows, whole_ms
+from support.searching import BUDGET_MS, Recorder, co_runs, found, record, request, result, rows, whole_ms
 from support.synthetic import Machine, network_ms
 
 from nas.accuracy.imagenet_prior import ImageNetPrior
@@ -59,8 +59,8 @@ def test_a_run_is_whole_and_agrees_with_itself(machine: Machine, strategy: str) 
     networks = {network.name: network for network in data.networks}
     assert {"found large", "found small", "mobilenet_v3_large", "mobilenet_v3_small"} <= set(networks)
     trials = rows(out / "trials.csv")
-    for role, budget_ms in (("large", BUDGET_MS), ("small", 0.5)):
-        spec, network, results = found(out)[role], networks[f"found {role}"], load_results(out / f"{role}.json")
+    for target, budget_ms in (("large", BUDGET_MS), ("small", 0.5)):
+        spec, network, results = found(out)[target], networks[f"found {target}"], load_results(out / f"{target}.json")
         assert network.spec == spec
         assert network.measured_ms == results["latency"]["measured_ms"]
         assert network.measured_ms == pytest.approx(whole_ms(machine, spec), rel=1e-3)
@@ -70,10 +70,10 @@ def test_a_run_is_whole_and_agrees_with_itself(machine: Machine, strategy: str) 
         assert (network.published_top1, results["accuracy"]["source"]) == (None, "estimated")
         assert network.measured_ms <= budget_ms == results["budget_ms"]
         assert in_fine_view(load_space("few.py"), spec)
-        own = [row for row in trials if row["target"] == role]
+        own = [row for row in trials if row["target"] == target]
         assert spec.id in {row["spec_id"] for row in own}
         assert [int(row["number"]) for row in own] == list(range(len(own)))
-        front = [row for row in rows(out / "front.csv") if row["target"] == role]
+        front = [row for row in rows(out / "front.csv") if row["target"] == target]
         assert {row["spec_id"] for row in front} <= {row["spec_id"] for row in own}
         best = max(own, key=lambda row: float(row["top1"]))
         assert best["top1"] in {row["top1"] for row in front}
@@ -182,16 +182,16 @@ def test_smalls_budget_below_the_range_names_its_own_flag(machine: Machine) -> N
 
 
 def test_after_a_budget_that_cannot_be_kept_the_folder_is_free(machine: Machine) -> None:
-    """So that the same command with the budget that was named works."""
+    """The same command with a feasible budget works in that folder."""
     with pytest.raises(NasError, match="smallest feasible"):
         search(request(budget_ms=0.1, only="large"), Path("run"))
     search(request(only="large"), Path("run"))
 
 
-def test_a_budget_above_the_range_gives_the_best_network_and_says_so(machine: Machine) -> None:
-    told = Told()
-    search(request(budget_ms=50.0, only="large", strategy="exact"), Path("run"), console=told)
-    assert any("does not bind" in line for line in told.lines)
+def test_a_budget_above_the_range_gives_the_best_network_and_is_reported(machine: Machine) -> None:
+    console = Recorder()
+    search(request(budget_ms=50.0, only="large", strategy="exact"), Path("run"), console=console)
+    assert any("does not bind" in line for line in console.lines)
     assert result(Path("run")).binds is False
     space, prior = load_space("few.py"), ImageNetPrior()
     best = max(prior.estimate([space.sample(random.Random(seed)) for seed in range(300)]).top1)
@@ -199,11 +199,11 @@ def test_a_budget_above_the_range_gives_the_best_network_and_says_so(machine: Ma
     assert not any(row["stage"] == "seed" for row in rows(Path("run/trials.csv")))
 
 
-def test_the_range_is_said_before_the_search(machine: Machine) -> None:
-    told = Told()
-    search(request(only="large"), Path("run"), console=told)
+def test_the_range_is_reported_before_the_search(machine: Machine) -> None:
+    console = Recorder()
+    search(request(only="large"), Path("run"), console=console)
     low, high = ends_ms(machine)
-    text = "\n".join(told.lines)
+    text = "\n".join(console.lines)
     assert f"spans {low:.2f} to {high:.2f} ms" in text
     assert f"published mobilenet_v3_large: {network_ms(published_spec('mobilenet_v3_large')):.2f} ms" in text
     assert result(Path("run")).feasible_ms == pytest.approx([low, high], rel=1e-5)
@@ -218,12 +218,12 @@ def test_smalls_budget_is_its_share_of_larges() -> None:
     assert budgets(only="small") == [10.0]
 
 
-@pytest.mark.parametrize("role", ["large", "small"])
-def test_one_role_alone(machine: Machine, role: str) -> None:
-    search(request(only=role, small_budget_ms=None), Path("run"))
-    assert [result.target.name for result in record(Path("run")).targets] == [role]
-    assert sorted(path.name for path in Path("run").glob("[ls]*.json")) == [f"{role}.json"]
-    assert {row["target"] for row in rows(Path("run/trials.csv"))} == {role}
+@pytest.mark.parametrize("target", ["large", "small"])
+def test_one_target_alone(machine: Machine, target: str) -> None:
+    search(request(only=target, small_budget_ms=None), Path("run"))
+    assert [result.target.name for result in record(Path("run")).targets] == [target]
+    assert sorted(path.name for path in Path("run").glob("[ls]*.json")) == [f"{target}.json"]
+    assert {row["target"] for row in rows(Path("run/trials.csv"))} == {target}
 
 
 def test_widths_and_resolutions_can_be_asked_for(machine: Machine) -> None:
@@ -248,7 +248,7 @@ def test_budgets_that_are_no_budgets(machine: Machine, budget: float) -> None:
 
 
 def test_a_budget_that_only_the_fastest_network_keeps(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is predicted over the budget, and by a sum in another order a last bit over the limit that is set for it."""
+    """Its predicted latency exceeds the budget, and rounding puts it a last bit over the limit that is set for it."""
     monkeypatch.setattr(trials, "SEEDS", 0)  # or trimming makes another, as fast and better, of a network above it
     plain = {published_spec("mobilenet_v3_large").id, *co_runs()}
     machine.whole = lambda spec: 1.0 if spec.id in plain else 0.97
@@ -282,20 +282,22 @@ def test_other_tables_are_refused(machine: Machine) -> None:
         search(request(table="other.json"), Path("two"))
     with pytest.raises(NasError, match=r"of synthetic 1\.0, 1 thread, float32; ask for that with --runtime synthetic"):
         open_table(str(file), "onnxruntime")
-    told = Told()
+    console = Recorder()
     replace(table, runtime=replace(table.runtime, version="0.9")).save("old.json")
-    open_table("old.json", "synthetic", console=told)
-    assert "synthetic 0.9, here is 1.0" in told.lines[0]
+    open_table("old.json", "synthetic", console=console)
+    assert "synthetic 0.9, here is 1.0" in console.lines[0]
     assert not Path("two").exists()
 
 
-def test_a_table_of_other_classes_prices_their_networks(machine: Machine) -> None:
+def test_a_table_of_other_classes_predicts_their_networks(machine: Machine) -> None:
     table = new_table(synthetic.made_runtime(), 10, "ten.json")
-    prices, space = LatencyPredictor(table, Silent()), load_space("few.py").at([(0.75, 96)])
-    prices.fill_space(space, "rows")
+    predictor, space = LatencyPredictor(table, Silent()), load_space("few.py").at([(0.75, 96)])
+    predictor.fill_space(space, "rows")
     spec = space.sample(random.Random(0))
-    assert prices.predict_ms([spec])[0] == pytest.approx(network_ms(spec, 10), rel=1e-3)
-    assert prices.measured_ms([spec], "whole")[0] == pytest.approx(network_ms(spec, 10) * machine.whole(spec), rel=1e-3)
+    assert predictor.predict_ms([spec])[0] == pytest.approx(network_ms(spec, 10), rel=1e-3)
+    assert predictor.measured_ms([spec], "whole")[0] == pytest.approx(
+        network_ms(spec, 10) * machine.whole(spec), rel=1e-3
+    )
     rows = LatencyTable.load("ten.json").rows
     assert not [key for key in rows if "n1000" in key]
     assert len([key for key in rows if key.startswith("head")]) == 1
@@ -328,13 +330,13 @@ def test_a_table_of_another_device_is_searched_without_measuring(
 ) -> None:
     monkeypatch.setattr(synthetic, "made_runtime", None)
     before = Path("other.json").read_bytes()
-    told = Told()
-    out = search(elsewhere(), Path("here"), console=told).path
+    console = Recorder()
+    out = search(elsewhere(), Path("here"), console=console).path
     assert not machine.ran
     assert not machine.compiled
     assert Path("other.json").read_bytes() == before
     note = "latencies are predicted, not measured: the table is of another device, Another CPU"
-    assert f"note: {note}" in told.lines
+    assert f"note: {note}" in console.lines
     data, spec = record(out), found(out)["large"]
     predicted = others.predict_ms([spec])[0]
     assert 0.9 * BUDGET_MS < predicted <= BUDGET_MS
@@ -373,12 +375,12 @@ def test_only_what_another_devices_table_has_is_searched(others: LatencyTable) -
     contexts = {key for key in others.rows if key.startswith("context")}
     others.rows = {key: row for key, row in others.rows.items() if key in keys | contexts}
     others.save("other.json")
-    told = Told()
+    console = Recorder()
     low, high = others.predict_ms([space.smallest(one), space.largest(one)])
-    data = search(elsewhere(budget_ms=float(low + high) / 2), Path("here"), console=told).record
+    data = search(elsewhere(budget_ms=float(low + high) / 2), Path("here"), console=console).record
     assert data.targets[0].variants == (one,)
-    assert f"other.json has all rows of 1 of the {len(space.variants)} variants of few" in told.lines
-    assert [network.name for network in data.networks] == ["found large"], "no published one can be priced"
+    assert f"other.json has all rows of 1 of the {len(space.variants)} variants of few" in console.lines
+    assert [network.name for network in data.networks] == ["found large"], "no published one can be predicted"
     with pytest.raises(NasError, match=r"no network of few is as fast as 0\.1 ms on that device"):
         search(elsewhere(budget_ms=0.1), Path("none"))
     lost = next(key for key in keys if key.startswith("mbconv"))
@@ -402,11 +404,11 @@ def test_ones_own_table_is_measured_for_whatever_is_allowed(machine: Machine) ->
 # Threads and precision --------------------------------------------------------------------------------
 
 
-def test_int8_is_said_wherever_a_figure_stands(machine: Machine) -> None:
-    told = Told()
-    out = search(request(only="large", precision="int8"), Path("one"), console=told).path
+def test_int8_is_noted_wherever_a_latency_stands(machine: Machine) -> None:
+    console = Recorder()
+    out = search(request(only="large", precision="int8"), Path("one"), console=console).path
     note = "latencies are those of int8; accuracies are still estimates for float32"
-    assert told.lines.count(f"note: {note}") == 1
+    assert console.lines.count(f"note: {note}") == 1
     assert list(record(out).notes) == load_results(out / "large.json")["notes"] == [note]
     assert record(out).table.precision == "int8"
     (file,) = Path("latency_tables").iterdir()
@@ -419,10 +421,10 @@ def test_int8_is_said_wherever_a_figure_stands(machine: Machine) -> None:
 def test_threads_beyond_the_cores_are_warned_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.latency.predictor.usable_cores", lambda: 2)
     for threads, warned in ((2, 0), (3, 1)):
-        told = Told()
-        table = open_table(None, "synthetic", threads, told)
+        console = Recorder()
+        table = open_table(None, "synthetic", threads, console)
         assert table.runtime.threads == threads
-        assert sum("warning: 3 threads" in line for line in told.lines) == len(told.lines) == warned
+        assert sum("warning: 3 threads" in line for line in console.lines) == len(console.lines) == warned
 
 
 # Stopped and resumed ----------------------------------------------------------------------------------
@@ -457,7 +459,7 @@ def outcome(folder: Path) -> tuple[dict[str, ArchSpec], list[str], dict[str, Any
 @pytest.mark.parametrize(
     ("changes", "shares"),
     [({}, [0.02, 0.35, 0.7, 0.95]), ({"strategy": "exact", "only": "large"}, [0.5, 0.75, 0.9])],
-    ids=["both roles", "exact"],
+    ids=["both targets", "exact"],
 )
 def test_a_run_that_was_stopped_ends_as_if_it_never_was(
     machine: Machine, changes: dict[str, Any], shares: list[float]
@@ -487,7 +489,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_was(
 
 
 def test_what_was_logged_after_an_attempt_is_no_candidate_of_it(machine: Machine) -> None:
-    """Or a resumed run would choose among more than the uninterrupted one did."""
+    """A resumed run chooses among the same networks as an uninterrupted one."""
     folder = RunFolder.begin(Path("run"), new_record("nas", {}))
     table, target = new_table(synthetic.made_runtime()), Target("large", 1.0)
     context = SearchContext(request(), LatencyPredictor(table, Silent()), ImageNetPrior(), folder, Silent())
@@ -558,7 +560,7 @@ def test_a_run_is_not_overwritten(machine: Machine) -> None:
 
 
 def test_a_run_does_not_resume_on_an_edited_space(machine: Machine) -> None:
-    """Networks of two spaces would mix in it."""
+    """A run never holds networks of two spaces."""
     search(request(only="large"), Path("run"))
     text = Path("few.py").read_text(encoding="utf-8")
     Path("few.py").write_text(text.replace("kernels=(3, 5)", "kernels=(3, 7)"), encoding="utf-8")
@@ -575,7 +577,7 @@ def test_optunas_messages_are_left_as_they_were(machine: Machine) -> None:
 
 
 def test_what_was_measured_before_a_stop_is_kept(machine: Machine) -> None:
-    """The rows of a table cost minutes on a real device."""
+    """A resumed run does not measure rows again, which would take minutes on a real device."""
     with pytest.raises(KeyboardInterrupt):
         search(request(only="large"), Path("run"), console=_StopsAt("latency table"))
     machine.compiled.clear()

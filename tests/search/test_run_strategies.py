@@ -105,14 +105,16 @@ def test_limits_and_costs_are_those_of_the_tables_classes(machine: Machine) -> N
     assert boxes[-1].out == 10
 
 
-def test_limits_that_leave_nothing_within_the_budget_say_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_that_leave_nothing_within_the_budget_are_reported(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nas.search.proof.fastest_ms", lambda latency, limits: 0.9)
     with pytest.raises(NasError, match=r"few that keeps the other limits is as fast as 0\.\d+ ms, .* some 0\.9 ms"):
         search(exact(max_params=1_300_000), Path("run"))
 
 
 def test_a_limit_that_leaves_only_fast_networks_is_not_searched_again(machine: Machine) -> None:
-    """No attempt finds a network as slow as the budget allows."""
+    """The search ends after one attempt, since no network within the other limits is as slow as the budget."""
     space = load_space("few.py")
     least = min(count_cost(space.smallest(variant)).params for variant in space.variants)
     (searched,) = search(exact(max_params=least, widths=(0.75,)), Path("run")).record.targets
@@ -159,13 +161,13 @@ def test_several_budgets_are_one_run(machine: Machine) -> None:
     )
     assert {result.target.name for result in run.record.targets} == set(budgets)
     top1 = {}
-    for role, budget_ms in budgets.items():
-        spec = ArchSpec.load(Path("run") / f"{role}.json")
-        assert spec.name == role
+    for target, budget_ms in budgets.items():
+        spec = ArchSpec.load(Path("run") / f"{target}.json")
+        assert spec.name == target
         assert 0.9 * budget_ms < whole_ms(machine, spec) <= budget_ms
-        top1[role] = load_results(Path("run") / f"{role}.json")["accuracy"]["top1"]
-        search(exact(budget_ms=budget_ms), Path(role))
-        assert found(Path(role))["large"].id == spec.id, "alone it is another"
+        top1[target] = load_results(Path("run") / f"{target}.json")["accuracy"]["top1"]
+        search(exact(budget_ms=budget_ms), Path(target))
+        assert found(Path(target))["large"].id == spec.id, "alone it is another"
     assert top1["large_0.5ms"] < top1["large_0.7ms"]
     trials, front = rows(Path("run/trials.csv")), rows(Path("run/front.csv"))
     assert {row["target"] for row in trials} == set(budgets)
@@ -198,7 +200,7 @@ def test_a_front_covers_the_range_and_resumes(machine: Machine) -> None:
     assert {n.name: n.spec for n in again.record.networks} == {n.name: n.spec for n in run.record.networks}
 
 
-def test_budgets_that_cannot_be_told_apart_are_refused(machine: Machine) -> None:
+def test_budgets_that_are_nearly_equal_are_refused(machine: Machine) -> None:
     with pytest.raises(NasError, match=r"two budgets of Large are \(nearly\) 0\.7 ms; name each once"):
         search(request(budgets_ms=(0.7, 0.7001), small_budget_ms=None), Path("run"))
     with pytest.raises(NasError, match="--small-budget-ms goes with one budget"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.optimize import OptimizeResult
-from support.problems import TINY, additive_model, every_row, latency, latency_ms, problem, score, within
+from support.problems import TINY, additive_model, every_encoding, latency, latency_ms, problem, score, within
 from support.synthetic import added_ms
 
 from nas.arch.loading import load_space
@@ -19,48 +19,48 @@ from nas.arch.skeleton import Stage
 from nas.search import solver
 from nas.search.solver import SolverError, solve
 
-ROWS = every_row(TINY)
+ENCODINGS = every_encoding(TINY)
 WITHIN = 1e-6  # of the solver, in points of the score
 
 
-def test_every_row_is_meant() -> None:
-    assert len(ROWS) == TINY.size
-    assert len(np.unique(ROWS, axis=0)) == len(ROWS)
+def test_every_encoding_is_listed_once() -> None:
+    assert len(ENCODINGS) == TINY.size
+    assert len(np.unique(ENCODINGS, axis=0)) == len(ENCODINGS)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.25, 0.5, 0.9, 1.5])
 def test_finds_what_trying_every_network_finds(noise: float, share: float) -> None:
     case = problem(TINY, share, noise)
-    times, scores = case.latency(ROWS), case.additive(ROWS)
+    times, scores = case.latency(ENCODINGS), case.additive(ENCODINGS)
     for variant in range(len(TINY.variants)):
-        fits = (ROWS[:, 0] == variant) & (times <= case.limit_ms)
+        fits = (ENCODINGS[:, 0] == variant) & (times <= case.limit_ms)
         optimum = solve(score(TINY), case.limits, variant)
         assert (optimum is not None) == fits.any() == (variant in case.feasible_variants)
         if optimum is not None:
             assert optimum.score == pytest.approx(scores[fits].max(), abs=WITHIN)
             assert latency_ms(case.latency, optimum.encoding) <= case.limit_ms
             assert optimum.encoding[0] == variant
-            assert optimum.encoding in set(map(tuple, ROWS.tolist()))
+            assert optimum.encoding in set(map(tuple, ENCODINGS.tolist()))
 
 
 @pytest.mark.parametrize("below", [0.0, 1e-12, 1e-9, 1e-7, 5e-7])
 def test_a_budget_is_hard_to_the_last_digit(below: float) -> None:
     """A network a nanosecond over the budget is within the solver's tolerance, but not within the budget."""
-    prices, worth = latency(TINY), score(TINY)
-    times, scores = prices(ROWS), worth(ROWS)
-    for row in np.random.default_rng(0).choice(np.flatnonzero(ROWS[:, 0] == 1), 10):
-        best = solve(worth, within(prices, float(times[row]) + 0.01), 1)
+    latencies, accuracy = latency(TINY), score(TINY)
+    times, scores = latencies(ENCODINGS), accuracy(ENCODINGS)
+    for index in np.random.default_rng(0).choice(np.flatnonzero(ENCODINGS[:, 0] == 1), 10):
+        best = solve(accuracy, within(latencies, float(times[index]) + 0.01), 1)
         assert best is not None
-        budget_ms = latency_ms(prices, best.encoding) - below
-        optimum = solve(worth, within(prices, budget_ms), 1)
+        budget_ms = latency_ms(latencies, best.encoding) - below
+        optimum = solve(accuracy, within(latencies, budget_ms), 1)
         assert optimum is not None
-        assert latency_ms(prices, optimum.encoding) <= budget_ms
-        fits = (ROWS[:, 0] == 1) & (times <= budget_ms)
+        assert latency_ms(latencies, optimum.encoding) <= budget_ms
+        fits = (ENCODINGS[:, 0] == 1) & (times <= budget_ms)
         assert optimum.score == pytest.approx(scores[fits].max(), abs=WITHIN)
 
 
-def test_a_scale_that_is_too_slow_has_no_answer() -> None:
+def test_a_variant_that_is_too_slow_has_no_answer() -> None:
     case = problem(TINY, 0.0)
     answers = [solve(score(TINY), case.limits, variant) for variant in range(3)]
     assert [answer is not None for answer in answers] == [True, False, False]
@@ -68,28 +68,28 @@ def test_a_scale_that_is_too_slow_has_no_answer() -> None:
 
 
 def test_of_two_widths_the_faster_multiple_of_16_wins() -> None:
-    """184 channels take longer than 192 and are less accurate: no interpolation can see that."""
+    """184 channels take longer than 192 and score less, which no interpolation between widths would show."""
     stage = Stage(
         out=8, stride=1, depths=(1,), kernels=(5,), expansions=(22, 23, 24), se=(False,), activations=("relu",)
     )
     space = dataclasses.replace(TINY, stages=(stage,)).at([(1.0, 64)])
-    prices = latency(space)
-    worth = additive_model(space, lambda placed: placed.block.expanded, [0.0])
-    codes = every_row(space)
-    channels = np.array([spec.blocks[1].expanded for spec in space.decode(codes)])
+    latencies = latency(space)
+    accuracy = additive_model(space, lambda placed: placed.block.expanded, [0.0])
+    encodings = every_encoding(space)
+    channels = np.array([spec.blocks[1].expanded for spec in space.decode(encodings)])
     assert channels.tolist() == [176, 184, 192]
-    times = dict(zip(channels.tolist(), prices(codes), strict=True))
+    times = dict(zip(channels.tolist(), latencies(encodings), strict=True))
     assert times[176] < times[192] < times[184]
-    optimum = solve(worth, within(prices, times[184]), 0)
+    optimum = solve(accuracy, within(latencies, times[184]), 0)
     assert optimum is not None
     assert space.decode([np.array(optimum.encoding)])[0].blocks[1].expanded == 192
-    optimum = solve(worth, within(prices, (times[192] + times[176]) / 2), 0)
+    optimum = solve(accuracy, within(latencies, (times[192] + times[176]) / 2), 0)
     assert optimum is not None
     assert space.decode([np.array(optimum.encoding)])[0].blocks[1].expanded == 176
 
 
 def test_a_real_space_is_solved_whole() -> None:
-    """20 blocks of 36 choices: some 10^38 networks."""
+    """A space of 20 slots with 36 options each, some 10^38 networks, is solved to its optimum."""
     space = load_space("mobilenet_v3_large").at([(1.0, 224)])
     case = problem(space, 0.3)
     optimum = solve(score(space), case.limits, 0)
@@ -108,7 +108,7 @@ def test_a_real_space_is_solved_whole() -> None:
 @pytest.mark.parametrize("status", [1, 3, 4])
 @pytest.mark.parametrize("has_solution", [True, False])
 def test_without_a_proof_there_is_no_answer(monkeypatch: pytest.MonkeyPatch, status: int, has_solution: bool) -> None:
-    """A solution that the solver found by a limit is not proven; a missing one does not say that there is none."""
+    """When the solver stops early, a solution is not proven optimal, and a missing one does not prove infeasibility."""
     real = solver.milp
 
     def unproven(*arguments: Any, **options: Any) -> OptimizeResult:
@@ -149,11 +149,11 @@ def test_other_output_comes_through_while_it_solves(
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    """HiGHS leaves lines of its own on standard output in one of some twenty solves, among a command's own."""
-    prices, worth = latency(TINY), score(TINY)
-    times = prices(ROWS[ROWS[:, 0] == 1])
+    """Lines that HiGHS writes to standard output in about one of twenty solves are suppressed."""
+    latencies, accuracy = latency(TINY), score(TINY)
+    times = latencies(ENCODINGS[ENCODINGS[:, 0] == 1])
     for budget_ms in np.sort(times)[:: len(times) // 40]:
-        solve(worth, within(prices, budget_ms), 1)
+        solve(accuracy, within(latencies, budget_ms), 1)
     ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None).fflush(None)
     print("and what Python prints comes through")
     assert capfd.readouterr().out == "and what Python prints comes through\n"

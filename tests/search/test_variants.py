@@ -20,8 +20,8 @@ from nas.arch.spec import ArchSpec
 from nas.search.problem import Problem
 from nas.search.solver import solve
 from nas.search.variants import (
-    MARGIN,
     MAX_VARIANTS,
+    TOP1_MARGIN,
     Anchors,
     anchor_networks,
     anchor_variants,
@@ -49,7 +49,7 @@ def test_anchors_are_every_width_at_three_resolutions() -> None:
 
 
 @pytest.mark.parametrize("variants", [[(1.0, 224)], [(1.0, 160), (1.0, 224)], [(0.5, 128), (1.0, 96), (1.0, 224)]])
-def test_few_scales_are_all_anchors(variants: list[tuple[float, int]]) -> None:
+def test_few_variants_are_all_anchors(variants: list[tuple[float, int]]) -> None:
     """Every width has anchors, also where widths differ in their resolutions."""
     space = LARGE.at(variants)
     assert anchor_variants(space) == list(space.variants)
@@ -82,49 +82,46 @@ def test_interpolated_times_are_near_the_measured_ones() -> None:
         assert interpolated(known, variant) == pytest.approx(wanted, rel=0.1)
 
 
-# Rough prices -----------------------------------------------------------------------------------------
+# The coarse latency model -----------------------------------------------------------------------------
 
 
 def ends(space: SearchSpace) -> tuple[list[ArchSpec], list[ArchSpec]]:
     return [space.smallest(s) for s in space.variants], [space.largest(s) for s in space.variants]
 
 
-def test_rough_prices_are_right_where_they_were_measured() -> None:
+def test_coarse_latencies_are_right_where_they_were_measured() -> None:
     space = LARGE.at([(w, r) for w in (0.5, 1.0) for r in (96, 192, 288)])
-    prices = coarse_latency_model(space, anchors_of(space))
+    coarse = coarse_latency_model(space, anchors_of(space))
     for specs in ends(space):
-        assert prices(space.encode(specs)) == pytest.approx([network_ms(spec) for spec in specs])
+        assert coarse(space.encode(specs)) == pytest.approx([network_ms(spec) for spec in specs])
 
 
-def test_rough_prices_order_networks_and_are_roughly_right() -> None:
+def test_coarse_latencies_order_networks_and_are_nearly_right() -> None:
     space = LARGE.at([(1.0, 192)])
-    prices, rng = coarse_latency_model(space, anchors_of(space)), random.Random(0)
+    coarse, rng = coarse_latency_model(space, anchors_of(space)), random.Random(0)
     specs = [space.sample(rng) for _ in range(50)]
     wanted = np.array([network_ms(spec) for spec in specs])
-    found = prices(space.encode(specs))
+    found = coarse(space.encode(specs))
     assert np.abs(found / wanted - 1).mean() < 0.15
     assert np.corrcoef(found, wanted)[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("power", [0.7, 1.0, 1.3])
-def test_large_networks_may_be_dearer_a_multiply_accumulate_than_small_ones(power: float) -> None:
-    """As they are where kernels of 7 and SE cost more than their arithmetic: no block has a negative price then.
-
-    Still no network is priced over what its smallest one was measured at, or a budget that can be held is refused.
-    """
+def test_large_networks_may_take_longer_per_mac_than_small_ones(power: float) -> None:
+    """No block has a negative latency then, and the smallest and largest networks are predicted as measured."""
 
     def time(spec: ArchSpec) -> float:
         return (count_cost(spec).macs / 1e6) ** power
 
     space = LARGE.at([(1.0, 192), (1.4, 96)])
-    prices = coarse_latency_model(space, anchors_of(space, time))
+    coarse = coarse_latency_model(space, anchors_of(space, time))
     for specs in ends(space):
-        assert prices(space.encode(specs)) == pytest.approx([time(spec) for spec in specs])
-    assert all((values >= 0).all() for values in prices.options)
+        assert coarse(space.encode(specs)) == pytest.approx([time(spec) for spec in specs])
+    assert all((values >= 0).all() for values in coarse.options)
 
 
-def test_rough_prices_of_a_space_of_one_network() -> None:
-    """Smallest and largest are the same: nothing to tell a block's price from a multiply-accumulate's."""
+def test_coarse_latencies_of_a_space_of_one_network() -> None:
+    """The smallest network is the largest one, so nothing separates a block's own latency from that of its MACs."""
     stages = tuple(
         dataclasses.replace(stage, depths=stage.depths[:1], kernels=(3,), expansions=(3,), se=(False,))
         for stage in TINY.stages
@@ -141,52 +138,52 @@ def test_rough_prices_of_a_space_of_one_network() -> None:
 # Choosing ---------------------------------------------------------------------------------------------
 
 
-def priced(space: SearchSpace, budget_ms: float, worth: list[float]) -> Problem:
-    """Each variant's best estimate is its `worth`, a little less for the cheaper networks."""
+def problem_of(space: SearchSpace, budget_ms: float, best_top1: list[float]) -> Problem:
+    """Return a problem in which `best_top1` holds the best accuracy of each variant."""
     found = score(space)
     top = [float(sum(values[i].max() for values in found.options)) for i in range(len(space.variants))]
-    constants = np.array(worth) - np.array(top)
+    constants = np.array(best_top1) - np.array(top)
     additive = AdditiveModel(space, constants, found.options)
-    prices = additive_model(
+    latencies = additive_model(
         space, lambda placed: 0.0, [variant.resolution * variant.width for variant in space.variants]
     )
-    return Problem(space, prices, estimates_of(additive), budget_ms, additive)
+    return Problem(space, latencies, estimates_of(additive), budget_ms, additive)
 
 
-def test_the_best_come_first_and_hopeless_ones_not_at_all() -> None:
+def test_the_best_variants_come_first_and_those_beyond_the_margin_are_left_out() -> None:
     space = TINY.at([(1.0, 32), (1.0, 64), (2.0, 32), (2.0, 64)])
-    problem = priced(space, 200.0, [70.0, 70.9, 70.6, 70.9 - MARGIN - 0.01])
+    problem = problem_of(space, 200.0, [70.0, 70.9, 70.6, 70.9 - TOP1_MARGIN - 0.01])
     chosen = choose_variants(problem)
     assert [candidate.variant for candidate in chosen] == [Variant(1.0, 64), Variant(2.0, 32)]
     assert [candidate.top1 for candidate in chosen] == pytest.approx([70.9, 70.6])
-    problem = priced(space, 200.0, [70.0, 70.0, 70.0, 70.0])
+    problem = problem_of(space, 200.0, [70.0, 70.0, 70.0, 70.0])
     assert len(choose_variants(problem)) == 4
 
 
 def test_what_no_network_fits_is_not_chosen() -> None:
     space = TINY.at([(1.0, 32), (1.0, 64), (2.0, 64)])
-    problem = priced(space, 64.0, [70.0, 70.1, 99.0])
+    problem = problem_of(space, 64.0, [70.0, 70.1, 99.0])
     assert {candidate.variant for candidate in choose_variants(problem)} == {Variant(1.0, 32), Variant(1.0, 64)}
 
 
 def test_at_most_four() -> None:
-    """The rows of one more take 10 to 20 s, and a first search waits for those of two spaces."""
+    """Each further variant would cost a first search 10 to 20 s of measuring rows in each of two spaces."""
     space = LARGE.at([(w, r) for w in (0.75, 1.0, 1.25) for r in (192, 224, 256)])
     additive = additive_model(space, lambda placed: 0.0, [70 + 0.01 * i for i in range(9)])
-    prices = additive_model(space, lambda placed: 0.0, [1.0] * 9)
-    chosen = choose_variants(Problem(space, prices, estimates_of(additive), 2.0, additive))
+    latencies = additive_model(space, lambda placed: 0.0, [1.0] * 9)
+    chosen = choose_variants(Problem(space, latencies, estimates_of(additive), 2.0, additive))
     assert len(chosen) == MAX_VARIANTS == 4
     assert [candidate.variant for candidate in chosen] == list(space.variants)[: -MAX_VARIANTS - 1 : -1]
 
 
 @pytest.mark.parametrize("budget_ms", [1.5, 3.0, 4.0])
-def test_the_scale_of_the_best_network_is_among_the_chosen(budget_ms: float) -> None:
-    """Chosen on rough prices, held against the exact optimum of each pair on true ones."""
+def test_the_variant_of_the_best_network_is_among_the_chosen(budget_ms: float) -> None:
+    """The choice by the coarse latency model includes the variant whose exact optimum on true latencies is best."""
     space, prior = LARGE.at([(w, r) for w in (0.75, 1.0, 1.25) for r in (128, 192, 256)]), ImageNetPrior()
     terms = prior.additive_model(space)
-    rough = Problem(space, coarse_latency_model(space, anchors_of(space)), prior.estimate, budget_ms, terms)
-    chosen = [candidate.variant for candidate in choose_variants(rough)]
+    coarse = Problem(space, coarse_latency_model(space, anchors_of(space)), prior.estimate, budget_ms, terms)
+    chosen = [candidate.variant for candidate in choose_variants(coarse)]
     true = latency(space)
-    optima = [solve(terms, within(true, budget_ms), code) for code in range(len(space.variants))]
+    optima = [solve(terms, within(true, budget_ms), variant) for variant in range(len(space.variants))]
     best = max((o for o in optima if o), key=lambda optimum: optimum.score)
     assert space.variants[best.encoding[0]] in chosen

@@ -21,7 +21,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from support.problems import TINY, problem
-from support.searching import Told
+from support.searching import Recorder
 from support.worker_processes import run_worker_that_starts_a_process
 
 from nas.arch.encoding import Encoding
@@ -85,10 +85,10 @@ def check(storage: str | Path) -> Counter[TrialState]:
     states = Counter(trial.state for trial in known)
     assert states[TrialState.COMPLETE] >= TRIALS
     assert states[TrialState.RUNNING] == states[TrialState.WAITING] == 0
-    rows = encodings_of(study, made)
-    assert len(rows) >= TRIALS
-    assert len(rows) >= states[TrialState.COMPLETE] - 1, "more than a racing duplicate"
-    assert all(made.fits(row) for row in rows)
+    encodings = encodings_of(study, made)
+    assert len(encodings) >= TRIALS
+    assert len(encodings) >= states[TrialState.COMPLETE] - 1, "more than a racing duplicate"
+    assert all(made.fits(encoding) for encoding in encodings)
     for trial in known:
         if trial.state == TrialState.FAIL:
             assert any(other.params == trial.params for other in known if other.state == TrialState.COMPLETE)
@@ -109,7 +109,7 @@ def test_a_small_space_ends(tmp_path: Path) -> None:
     assert 0 < len(encodings_of(study, made)) < 10
 
 
-def test_a_row_that_was_evaluated_takes_the_stored_value(tmp_path: Path) -> None:
+def test_an_encoding_that_was_evaluated_takes_the_stored_value(tmp_path: Path) -> None:
     made, study = case(), open_study(tmp_path / "log", "s")
     work(study, made, RANDOM, trials=1, seed=0, worker="me")
     (first,) = study.trials
@@ -121,7 +121,7 @@ def test_a_row_that_was_evaluated_takes_the_stored_value(tmp_path: Path) -> None
         trials=2,
         seed=0,
         worker="me",
-        evaluate=lambda row: msgspec.structs.replace(made.evaluate(row), score=1e9),
+        evaluate=lambda encoding: msgspec.structs.replace(made.evaluate(encoding), score=1e9),
     )
     assert study.trials[1].values == first.values
 
@@ -143,22 +143,22 @@ def test_who_thinks_of_the_same_network_at_the_same_moment_takes_another(
     for thread in threads:
         thread.join(120)
     study = open_study(tmp_path / "log", "s")
-    rows = encodings_of(study, case())
-    assert len(rows) == len(study.get_trials(states=(TrialState.COMPLETE,))) >= 4
+    encodings = encodings_of(study, case())
+    assert len(encodings) == len(study.get_trials(states=(TrialState.COMPLETE,))) >= 4
 
 
-def _meet(together: threading.Barrier, met: threading.local, row: Encoding) -> Encoding:
-    """Waits, the first time, until all have thought of a row."""
+def _meet(together: threading.Barrier, met: threading.local, encoding: Encoding) -> Encoding:
+    """Wait, the first time, until all workers have an encoding."""
     if not hasattr(met, "once"):
         met.once = True
         together.wait(60)
-    return row
+    return encoding
 
 
 def test_who_finds_that_another_took_what_was_waiting_evaluates_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Optuna would draw a network of its own, that need not fit."""
+    """Optuna would sample a network itself, which need not keep the limits."""
     made, study = case(), open_study(tmp_path / "log", "s")
     optimize, late = optuna.Study.optimize, open_study(tmp_path / "log", "s")
 
@@ -171,17 +171,17 @@ def test_who_finds_that_another_took_what_was_waiting_evaluates_nothing(
     work(study, made, RANDOM, trials=4, seed=0, worker="me")
     states = Counter(trial.state for trial in study.trials)
     assert states == {TrialState.COMPLETE: 4, TrialState.PRUNED: 1}
-    assert all(made.fits(row) for row in encodings_of(study, made))
+    assert all(made.fits(encoding) for encoding in encodings_of(study, made))
 
 
 def test_who_was_taken_for_dead_goes_on(tmp_path: Path) -> None:
     made, study, lost = case(), open_study(tmp_path / "log", "s"), []
 
-    def evaluate(row: Encoding) -> Trial:
+    def evaluate(encoding: Encoding) -> Trial:
         if not lost:
-            lost.append(row)
+            lost.append(encoding)
             assert retry_trials_of(study, "me") == 1
-        return made.evaluate(row)
+        return made.evaluate(encoding)
 
     work(study, made, RANDOM, trials=4, seed=0, worker="me", evaluate=evaluate)
     assert Counter(trial.state for trial in study.trials) == {TrialState.FAIL: 1, TrialState.COMPLETE: 4}
@@ -190,14 +190,14 @@ def test_who_was_taken_for_dead_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), NasError("cannot be read")])
 def test_what_goes_wrong_in_an_evaluation_ends_the_worker(tmp_path: Path, error: Exception) -> None:
-    def evaluate(row: Encoding) -> Trial:
+    def evaluate(encoding: Encoding) -> Trial:
         raise error
 
     with pytest.raises(type(error), match=str(error)):
         work(open_study(tmp_path / "log", "s"), case(), RANDOM, trials=2, seed=0, worker="me", evaluate=evaluate)
 
 
-def test_what_the_first_said_is_what_all_hear(tmp_path: Path) -> None:
+def test_all_workers_agree_on_what_the_first_one_stored(tmp_path: Path) -> None:
     heard: list[dict[str, Any]] = []
     together = threading.Barrier(4)
 
@@ -212,7 +212,7 @@ def test_what_the_first_said_is_what_all_hear(tmp_path: Path) -> None:
         thread.join(60)
     heard.append(agree(tmp_path / "log", "s", {"limit_ms": 9.0}))
     assert len(heard) == 5
-    assert all(said == heard[0] for said in heard)
+    assert all(agreed == heard[0] for agreed in heard)
     assert heard[0]["limit_ms"] < 4
 
 
@@ -229,7 +229,7 @@ def test_a_killed_childs_trial_is_done_again(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_finishes_late_comes_last(tmp_path: Path) -> None:
-    """Strategies count on positions: trial 1 still runs when trial 2 is done, and is neither lost nor counted twice."""
+    """A trial that finishes after its successor is appended to the history, neither lost nor counted twice."""
     made, study = case(), open_study(tmp_path / "log", "s")
     watched, rng = _Watched(made), random.Random(0)
     encodings = [made.sampler.sample(rng) for _ in range(4)]
@@ -249,7 +249,7 @@ def test_a_trial_that_finishes_late_comes_last(tmp_path: Path) -> None:
 
 
 def test_nsga2_learns_from_every_trial_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the order in which the trials of several workers finish."""
+    """Each trial counts once, in whatever order the trials of several workers finish."""
     monkeypatch.setattr(nsga2, "POPULATION", 4)
     made, parents = case(), []
     elite = nsga2.elite
@@ -279,11 +279,11 @@ def test_workers_are_free_to_start_processes_and_a_death_is_reported(
 ) -> None:
     """Loaders of images start processes, which no daemon may. One worker of two does so, the other dies."""
     monkeypatch.setattr(sharing, "run_worker", run_worker_that_starts_a_process)
-    told = Told()
-    context = SimpleNamespace(console=told)
+    console = Recorder()
+    context = SimpleNamespace(console=console)
     shared = SimpleNamespace(request=SimpleNamespace(workers=2))
     sharing._run_workers(context, shared, open_study(tmp_path / "log", "s"), "here")
-    assert told.lines == ["warning: worker here-2 died"] or told.lines == [
+    assert console.lines == ["warning: worker here-2 died"] or console.lines == [
         "warning: worker here-2 died; no worker is left, this process evaluates the other trials"
     ]
 
@@ -345,15 +345,15 @@ def test_workers_killed_on_postgresql_lose_nothing(postgresql: str) -> None:
 
 def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_done_again(postgresql: str) -> None:
     made, study = case(), open_study(postgresql, "silent", heartbeat=1)
-    row = made.sampler.sample(random.Random(0))
-    params, decisions = params_of(made.space, row), distributions(made.space)
+    encoding = made.sampler.sample(random.Random(0))
+    params, decisions = params_of(made.space, encoding), distributions(made.space)
     study.add_trial(optuna.create_trial(state=TrialState.WAITING, params=params, distributions=decisions))
     with pytest.warns(UserWarning, match="Heartbeat"):
         study.ask()  # and no more
     work(study, made, RANDOM, trials=3, seed=0, worker="me")
     states = Counter(trial.state for trial in study.get_trials())
     assert states == {TrialState.FAIL: 1, TrialState.COMPLETE: 3}
-    assert row in encodings_of(study, made)
+    assert encoding in encodings_of(study, made)
 
 
 def test_a_storage_that_is_not_there_is_an_error_in_one_line(tmp_path: Path) -> None:

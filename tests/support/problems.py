@@ -1,4 +1,4 @@
-"""Problems small enough to know every answer, and one of real size; priced part by part, like a table."""
+"""Problems small enough to know every answer, and one of real size; latencies and scores are sums over parts."""
 
 import functools
 import itertools
@@ -36,38 +36,40 @@ TINY = SearchSpace(
 ).at([(1.0, 32), (1.0, 64), (2.0, 32)])
 
 
-def additive_model(space: SearchSpace, price: Callable[[PlacedBlock], float], constants: list[float]) -> AdditiveModel:
+def additive_model(space: SearchSpace, value: Callable[[PlacedBlock], float], constants: list[float]) -> AdditiveModel:
     options = [
-        np.array([[price(placed) for placed in space.options(variant, slot)] for variant in space.variants])
+        np.array([[value(placed) for placed in space.options(variant, slot)] for variant in space.variants])
         for slot in space.slots
     ]
     return AdditiveModel(space, np.array(constants), options)
 
 
 def latency(space: SearchSpace, noise: float = 0.0) -> AdditiveModel:
-    """Milliseconds of the synthetic machine, each part's off by its own share of up to `noise`: then
-    options that are dearer in every choice can be cheaper, as in a table that was measured."""
+    """Return milliseconds of the synthetic machine, each part's off by its own share of up to `noise`.
 
-    def price(part: object) -> float:
+    With noise, an option can be faster though each of its choices is slower, as in a measured table.
+    """
+
+    def part_ms(part: object) -> float:
         return added_ms(part) * (1 + noise * random.Random(part.key).uniform(-1, 1))
 
     def fixed(variant: tuple[float, int]) -> float:
         parts = list(parts_of(space.smallest(variant)))
-        return sum(map(price, (*parts[:2], parts[-1])))
+        return sum(map(part_ms, (*parts[:2], parts[-1])))
 
     return additive_model(
-        space, lambda placed: price(BlockPart(*placed)), [fixed(variant) for variant in space.variants]
+        space, lambda placed: part_ms(BlockPart(*placed)), [fixed(variant) for variant in space.variants]
     )
 
 
 def score(space: SearchSpace) -> AdditiveModel:
-    """More for more work, but unlike the latency: each block is worth something of its own."""
+    """Return a score that grows with the work of a network, though each block has a factor of its own."""
 
-    def worth(placed: PlacedBlock) -> float:
+    def block_score(placed: PlacedBlock) -> float:
         macs = sum(layer.macs for layer in BlockPart(*placed).layers())
         return macs**0.3 * random.Random(BlockPart(*placed).key).uniform(0.5, 1.5) / 100
 
-    return additive_model(space, worth, [variant.resolution**0.5 for variant in space.variants])
+    return additive_model(space, block_score, [variant.resolution**0.5 for variant in space.variants])
 
 
 def estimates_of(model: AdditiveModel) -> Callable[[Sequence[ArchSpec]], Estimates]:
@@ -81,8 +83,8 @@ def estimates_of(model: AdditiveModel) -> Callable[[Sequence[ArchSpec]], Estimat
     return estimate
 
 
-def within(prices: AdditiveModel, limit_ms: float) -> list[Limit]:
-    return [Limit("latency", limit_ms, prices)]
+def within(latencies: AdditiveModel, limit_ms: float) -> list[Limit]:
+    return [Limit("latency", limit_ms, latencies)]
 
 
 def latency_ms(model: AdditiveModel, encoding: Encoding) -> float:
@@ -91,9 +93,9 @@ def latency_ms(model: AdditiveModel, encoding: Encoding) -> float:
 
 def problem(space: SearchSpace, share: float, noise: float = 0.0) -> Problem:
     """Return a problem whose limit lies at a share of the way from the fastest to the slowest network."""
-    prices, worth = latency(space, noise), score(space)
-    slowest = (prices.constants + sum(values.max(axis=1) for values in prices.options)).max()
-    free = Problem(space, prices, estimates_of(worth), float(slowest), worth)
+    latencies, accuracy = latency(space, noise), score(space)
+    slowest = (latencies.constants + sum(values.max(axis=1) for values in latencies.options)).max()
+    free = Problem(space, latencies, estimates_of(accuracy), float(slowest), accuracy)
     return free.with_limit(float(free._fastest_ms.min() + share * (slowest - free._fastest_ms.min())))
 
 
@@ -102,22 +104,22 @@ def real_space() -> SearchSpace:
     return load_space("mobilenet_v3_small").at([(0.35, 96), (1.0, 128)])
 
 
-def every_row(space: SearchSpace) -> np.ndarray:
-    """Every row of codes of a small space: shape (n, decisions)."""
+def every_encoding(space: SearchSpace) -> np.ndarray:
+    """Return every encoding of a small space: shape (n, decisions)."""
 
-    def stage_rows(index: int) -> Iterator[Encoding]:
+    def stage_encodings(index: int) -> Iterator[Encoding]:
         stage = space.stages[index]
         column = space.slot_column(Slot(index, 0))
         choices = [range(len(decision.choices)) for decision in space.decisions[column : column + 4]]
-        for code, depth in enumerate(stage.depths):
+        for choice, depth in enumerate(stage.depths):
             for blocks in itertools.product(itertools.product(*choices), repeat=depth):
-                yield (code, *itertools.chain(*blocks), *[-1] * 4 * (max(stage.depths) - depth))
+                yield (choice, *itertools.chain(*blocks), *[-1] * 4 * (max(stage.depths) - depth))
 
-    stages = [list(stage_rows(index)) for index in range(len(space.stages))]
+    stages = [list(stage_encodings(index)) for index in range(len(space.stages))]
     return np.array(
         [
-            (variant, *itertools.chain(*rows))
+            (variant, *itertools.chain(*per_stage))
             for variant in range(len(space.variants))
-            for rows in itertools.product(*stages)
+            for per_stage in itertools.product(*stages)
         ]
     )  # fmt: skip

@@ -88,8 +88,8 @@ def found(folder: Path) -> dict[str, ArchSpec]:
     return {name: ArchSpec.load(folder / f"{name}.json") for name in names}
 
 
-class Told(Silent):
-    """Keeps what is said."""
+class Recorder(Silent):
+    """A console that keeps its lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -162,7 +162,7 @@ if __name__ == "__main__":
 
 
 def test_a_daemonic_process_reads_by_itself(pets: Data, tmp_path: Path) -> None:
-    """It may not start other processes. The workers of a search are daemonic."""
+    """It may not start other processes, so it reads the images without workers."""
     program = tmp_path / "daemonic.py"
     program.write_text(DAEMONIC)
     done = subprocess.run([sys.executable, program, pets.source], capture_output=True, text=True, check=False)

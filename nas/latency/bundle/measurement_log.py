@@ -33,7 +33,7 @@ class LogHead:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LogHead:
-        """Return what `to_dict` was made of."""
+        """Return the object that `to_dict` wrote."""
         device, runtime = Device.from_dict(data["device"]), RuntimeId(**data["runtime"])
         return cls(created=data["created"], bundle=data["bundle"], device=device, runtime=runtime)
 

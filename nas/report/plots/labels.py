@@ -36,7 +36,7 @@ class Label:
     optional: bool = False  # left out where no place near its point is free
 
 
-class _Place(NamedTuple):
+class _Position(NamedTuple):
     """A place for a label: `offset` from its point in points, and the pixels that it takes."""
 
     cost: float
@@ -108,9 +108,9 @@ def text_size(axes: Axes, text: str, size: float, bold: bool = False) -> tuple[f
 
 def _best_place(
     axes: Axes, label: Label, size: float, frame: Bbox, occupied: list[Bbox], written: list[Bbox], lines: np.ndarray
-) -> _Place:
+) -> _Position:
     width, height = text_size(axes, label.text, size, label.bold)
-    best = _Place(np.inf, (0.0, 0.0), (1, 0), Bbox.null())
+    best = _Position(np.inf, (0.0, 0.0), (1, 0), Bbox.null())
     for distance in _DISTANCES:
         if distance >= best.cost:
             break  # farther ones can only cost more
@@ -123,7 +123,7 @@ def _best_place(
                 leader = _leader(axes, label, offset)
                 cost += 100 * any(_crosses(leader, other) for other in written)
             if cost < best.cost:
-                best = _Place(cost, offset, (right, up), box)
+                best = _Position(cost, offset, (right, up), box)
     return best
 
 

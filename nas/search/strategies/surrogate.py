@@ -19,7 +19,7 @@ YOUNGEST, BEST = 400, 100  # of the evaluated networks: those that the surrogate
 
 
 def surrogate_search(problem: Problem) -> Propose:
-    """Propose in turn the surrogate's optimum, the optimum of a model that the data allow, a neighbour of the best.
+    """Propose in turn the surrogate's optimum, that of a model sampled from its posterior, a neighbour of the best.
 
     The surrogate starts from the known additive model. Raises NasError unless there is one.
     """
@@ -40,7 +40,7 @@ def surrogate_search(problem: Problem) -> Propose:
 def fitted_surrogate(known: AdditiveModel, history: History) -> Surrogate:
     """Return a surrogate fitted to the best and the youngest networks.
 
-    A diverged training says nothing of its network, and its score of nothing would bend the fit: it is left out.
+    Diverged trainings are left out: their score is not the accuracy of their networks.
     """
     surrogate = Surrogate(known)
     usable = np.flatnonzero(~history.diverged)

@@ -1,0 +1,67 @@
+"""The last rounds, in which all found networks are measured once more, decide what a run returns."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from support.searching import found, record, request, result
+
+from nas.arch.spec import ArchSpec
+from nas.latency.networks import Measured
+from nas.latency.predictor import LatencyPredictor
+from nas.runs.reading import load_run
+from nas.runs.target import MARGIN
+from nas.search import run as search_run
+from nas.search.run import search
+
+pytestmark = pytest.mark.usefixtures("machine")
+
+
+def measured_in_the_last_rounds(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """Let the first network be measured at a share of Large's budget in the first of the last rounds."""
+    measure = LatencyPredictor.measure
+    left = [share]
+
+    def changed(self: LatencyPredictor, specs: Sequence[ArchSpec], title: str) -> list[Measured]:
+        measured = measure(self, specs, title)
+        if title == "measuring the comparison" and left:
+            budget_ms = result(Path("run")).target.budget_ms
+            measured[0] = dataclasses.replace(measured[0], normalised_ms=left.pop() * budget_ms)
+        return measured
+
+    monkeypatch.setattr(LatencyPredictor, "measure", changed)
+
+
+def test_a_network_that_breaks_its_limit_there_is_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    search(request(only="large"), Path("plain"))
+    measured_in_the_last_rounds(monkeypatch, 1 - MARGIN / 2 + 0.001)
+    search(request(only="large"), Path("run"))
+    before, after = found(Path("plain"))["large"], found(Path("run"))["large"]
+    assert after.id != before.id
+    (network,) = (network for network in record(Path("run")).networks if network.found)
+    assert network.spec.id == after.id
+    assert network.measured_ms is not None
+    assert network.measured_ms <= (1 - MARGIN / 2) * result(Path("run")).target.budget_ms
+    assert after.id in set(load_run("run").trials.query("stage == 'finalist'").spec_id)
+
+
+def test_a_second_measurement_may_use_half_of_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    search(request(only="large"), Path("plain"))
+    measured_in_the_last_rounds(monkeypatch, 1 - MARGIN / 2 - 0.001)
+    search(request(only="large"), Path("run"))
+    assert found(Path("run"))["large"].id == found(Path("plain"))["large"].id
+
+
+def test_an_edit_of_the_space_during_a_run_does_not_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    search(request(only="large"), Path("plain"))
+    text, find = Path("few.py").read_text(encoding="utf-8"), search_run.find
+
+    def edited(*arguments: object) -> ArchSpec:
+        Path("few.py").write_text(text.replace("kernels=(3, 5)", "kernels=(3, 7)"), encoding="utf-8")
+        return find(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(search_run, "find", edited)
+    search(request(only="large"), Path("run"))
+    assert found(Path("run")) == found(Path("plain"))
+    assert Path("run/table_rows.csv").read_bytes() == Path("plain/table_rows.csv").read_bytes()

@@ -1,0 +1,82 @@
+"""Workers start, die and end with the process that started them."""
+
+import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from support.problems import TINY, problem
+
+from nas.search import sharing
+from nas.search.strategies.random_search import RANDOM
+from nas.search.workers import finished_trials, open_study, work
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_diverged_training_is_marked_for_all_workers(tmp_path: Path) -> None:
+    made, study = problem(TINY, 0.3), open_study(tmp_path / "log", "s")
+    work(
+        study,
+        made,
+        RANDOM,
+        trials=2,
+        seed=0,
+        worker="one",
+        evaluate=lambda encoding: msgspec.structs.replace(made.evaluate(encoding), top1=0.0, std=2.5, diverged=True),
+    )
+    assert [(trial.diverged, trial.std) for trial in finished_trials(study, made)] == [(True, 2.5)] * 2
+
+
+def test_workers_that_did_start_are_ended_where_another_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Process:
+        """A process of which the second cannot be started."""
+
+        def __init__(self, target: object, args: object) -> None:
+            self.pid: int | None = None
+            self.ended = False
+            made.append(self)
+
+        def start(self) -> None:
+            if len([process for process in made if process.pid]):
+                raise OSError(11, "Resource temporarily unavailable")
+            self.pid = 1
+
+        def terminate(self) -> None:
+            assert self.pid
+            self.ended = True
+
+        def join(self) -> None:
+            assert self.pid
+
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: SimpleNamespace(Process=Process))
+    shared = SimpleNamespace(request=SimpleNamespace(workers=3))
+    with pytest.raises(OSError, match="temporarily"):
+        sharing._run_workers(SimpleNamespace(), shared, None, "here")  # type: ignore[arg-type]
+    assert [process.ended for process in made] == [True, False, False]
+
+
+def test_a_worker_ends_with_its_parent() -> None:
+    """Its end closes the pipe that both write to."""
+    code = """
+import multiprocessing
+from types import SimpleNamespace
+from nas.search.sharing import run_worker
+from support.worker_processes import WaitingRequest
+shared = SimpleNamespace(request=WaitingRequest(), folder=None)
+worker = multiprocessing.get_context("spawn").Process(target=run_worker, args=(shared, "w"))
+worker.start()
+worker.join()
+"""
+    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=paths) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "waiting\n"
+        parent.kill()
+        rest, _ = parent.communicate(timeout=60)
+    assert rest == ""
