@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -21,6 +22,11 @@ def read_text(path: str | Path) -> str:
         raise NasError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:
         raise NasError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def fingerprint(content: bytes) -> str:
+    """Return 16 hexadecimal digits that name a content."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def write_text(path: str | Path, text: str) -> None:

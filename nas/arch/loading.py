@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +13,7 @@ from nas.arch.published import published_names, published_spec
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError, unknown_name
+from nas.files import fingerprint
 
 
 def space_names() -> list[str]:
@@ -46,7 +46,7 @@ def load_fingerprinted_space(name: str | Path) -> tuple[SearchSpace, str]:
         raise NasError(
             f"{name}: the file must set SPACE to a nas.SearchSpace; search_spaces/mobilenet_v3_large.py is an example"
         )
-    return space, hashlib.sha256(content).hexdigest()[:16]
+    return space, fingerprint(content)
 
 
 def _read_space(name: str) -> tuple[Path, bytes]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 from nas.console import Console, Silent
 from nas.errors import NasError
+from nas.files import fingerprint
 from nas.latency.predictor import LatencyPredictor, open_table
 from nas.netadapt.evaluators import make_evaluator
 from nas.netadapt.long_training import recipe_of, train_final
@@ -30,7 +33,7 @@ def trim(
         request.table, request.runtime, console=console, num_classes=seed.num_classes, allow_other_device=True
     )
     predictor = LatencyPredictor(table, console, request.seed)
-    arguments = request.lasting_arguments()
+    arguments = request.lasting_arguments() | _by_content(request, seed)
     folder = (
         RunFolder.resume(out, arguments)
         if resume
@@ -56,3 +59,16 @@ def trim(
         return final
     finally:
         folder.close()
+
+
+def _by_content(request: NetAdaptRequest, seed: Seed) -> dict[str, str]:
+    """Return the arguments that name files, each with a fingerprint of what it names: an edited file is noticed."""
+    named = {"network": (request.network, seed.spec.id.encode())}
+    files = {"network": request.network if request.network.endswith(".pt") else None, "weights": request.weights}
+    for argument, name in files.items():
+        if name is not None and Path(name).is_file():
+            named[argument] = name, Path(name).read_bytes()
+    if request.data:
+        recipe = recipe_of(dataclasses.replace(request, epochs=None))  # a resumed run may train longer
+        named["recipe"] = request.recipe, json.dumps(recipe.to_dict(), sort_keys=True).encode()
+    return {argument: f"{name} ({fingerprint(content)})" for argument, (name, content) in named.items()}

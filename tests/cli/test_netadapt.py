@@ -1,6 +1,7 @@
 """The command on a synthetic machine: where it ends, the files that it leaves, and how it resumes."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import os
@@ -21,11 +22,15 @@ from nas.latency.table import LatencyTable
 from nas.models.mobilenet import build_model
 from nas.netadapt import __main__ as netadapt
 from nas.netadapt import evaluators, fine_tuning
+from nas.netadapt import run as netadapt_run
 from nas.netadapt.fine_tuning import FineTunedProposals
 from nas.netadapt.long_training import recipe_of
+from nas.netadapt.request import NetAdaptRequest
+from nas.netadapt.seed import Seed
 from nas.netadapt.trimming import Trimming
 from nas.runs.folder import RunFolder
 from nas.runs.record import load_record
+from nas.training import recipes
 from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
 from nas.training.data import EMBEDDED, load_data
 from nas.training.images import Data
@@ -43,6 +48,7 @@ SPEC = ArchSpec(
     ),
     head=HeadSpec(conv=64, hidden=32),
 )
+RECIPES = Path(recipes.__path__[0])
 ON_IMAGES = SPEC.replace(resolution=32)
 Call = Callable[..., str]
 
@@ -286,6 +292,34 @@ def test_a_run_resumes_with_its_own_arguments_only(call: Call) -> None:
         call("--out", "run", "--resume", "--metric", "accuracy")
     with pytest.raises(NasError, match="already holds a run"):
         call("--out", "run")
+
+
+def test_a_run_does_not_resume_on_edited_files(call: Call) -> None:
+    """Networks of two seeds, or proposals of two recipes, would mix in it."""
+    call("--out", "run")
+    SPEC.with_block(1, expanded=64).save("chain.json")
+    with pytest.raises(NasError, match=r"begun with --network chain\.json \(\w+\), not with --network chain\.json \("):
+        call("--out", "run", "--resume")
+    SPEC.save("chain.json")
+    call("--out", "run", "--resume")
+
+    weights = build_model(SPEC, 1000).state_dict()
+    torch.save(weights, "weights.pth")
+    call("--out", "weighted", "--weights", "weights.pth")
+    torch.save({key: 2 * value for key, value in weights.items()}, "weights.pth")
+    with pytest.raises(NasError, match=r"begun with --weights weights\.pth \(\w+\), not with --weights weights\.pth"):
+        call("--out", "weighted", "--resume", "--weights", "weights.pth")
+
+
+def test_a_recipe_is_compared_by_its_content() -> None:
+    request = NetAdaptRequest(network="chain.json", budget_ms=1.0, data=EMBEDDED, recipe="mine.toml")
+    seed = Seed(SPEC, None, ())
+    text = (RECIPES / "quick.toml").read_text(encoding="utf-8")
+    Path("mine.toml").write_text(text, encoding="utf-8")
+    before = netadapt_run._by_content(request, seed)["recipe"]
+    assert netadapt_run._by_content(dataclasses.replace(request, epochs=3), seed)["recipe"] == before
+    Path("mine.toml").write_text(text.replace("batch_size = 128", "batch_size = 7"), encoding="utf-8")
+    assert netadapt_run._by_content(request, seed)["recipe"] != before
 
 
 # Bad input --------------------------------------------------------------------------------------------
