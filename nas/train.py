@@ -40,11 +40,12 @@ def main(argv: list[str] | None = None) -> None:
 
     from nas.training.data import load_data
     from nas.training.processes import joined_processes
-    from nas.training.run import best_epoch, check_unused, default_folder, load_settings
+    from nas.training.run import best_epoch, check_unused, default_folder, holds_training, load_settings
 
     source = arguments.data or DATA
     out = arguments.out or default_folder(arguments.spec, spec, source)
-    if arguments.resume:
+    resume = arguments.resume and holds_training(out)
+    if resume:
         settings = load_settings(out)
         _check_same(arguments, spec, settings)
     else:
@@ -60,13 +61,15 @@ def main(argv: list[str] | None = None) -> None:
             f"{len(data.classes)} classes) at {settings.resolution} px, recipe {recipe.name}, {recipe.epochs} epochs, "
             f"on {_described(machine)}, into {out}"
         )
+        if arguments.resume and not resume:
+            console.say(f"{out} holds no training to resume; a new one begins there")
         teacher = _teacher(settings, data, out, machine, console) if settings.teacher else None
         rows = _train(
             settings,
             data,
             out,
             console,
-            resume=arguments.resume,
+            resume=resume,
             machine=machine,
             teacher=teacher,
             tensorboard=arguments.tensorboard,

@@ -15,7 +15,7 @@ from nas.netadapt.long_training import recipe_of, train_final
 from nas.netadapt.request import NetAdaptRequest
 from nas.netadapt.seed import Seed
 from nas.netadapt.trimming import Trimming
-from nas.runs.folder import RunFolder, new_record
+from nas.runs.folder import RunFolder, new_record, resumes
 
 
 def trim(
@@ -34,6 +34,7 @@ def trim(
     )
     predictor = LatencyPredictor(table, console, request.seed)
     arguments = request.lasting_arguments() | _by_content(request, seed)
+    resume = resumes(out, resume, console)
     folder = (
         RunFolder.resume(out, arguments)
         if resume

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from nas.arch.cost import NUM_CLASSES, count_cost
 from nas.arch.space import SearchSpace
+from nas.console import Console
 from nas.errors import NasError, hide_passwords
 from nas.files import make_folder, write_text
 from nas.runs.log import TrialLog
@@ -179,6 +180,16 @@ def trial_row(logged: LoggedTrial, num_classes: int = NUM_CLASSES) -> dict[str, 
 def holds_run(path: Path) -> bool:
     """Return whether a folder holds the record of a run."""
     return os.path.exists(path / RECORD)  # unlike Path's, no error for a name that is too long or not to be read
+
+
+def resumes(path: Path, wanted: bool, console: Console) -> bool:
+    """Return whether a run is resumed: if that is wanted and the folder holds one.
+
+    A job that is started again with the same command thus begins the first time and continues after that.
+    """
+    if wanted and not holds_run(path):
+        console.say(f"{path} holds no run to resume; a new one begins there")
+    return wanted and holds_run(path)
 
 
 def unused_folder(path: Path) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from nas.console import Console, Silent
 from nas.errors import NasError
 from nas.latency.predictor import LatencyPredictor, open_table
-from nas.runs.folder import RunFolder, new_record
+from nas.runs.folder import RunFolder, new_record, resumes
 from nas.search.comparison import published_networks
 from nas.search.context import SearchContext
 from nas.search.proof import find, prove_together
@@ -26,8 +26,8 @@ from nas.search.workers import open_storage
 def search(request: SearchRequest, out: Path, *, resume: bool = False, console: Console | None = None) -> RunFolder:
     """Find the most accurate networks within their budgets, and leave the folder of a run behind.
 
-    Returns the folder, closed. Raises NasError for what the user can correct; what was finished by then is kept, and
-    `resume` goes on from it.
+    `resume` continues the run in the folder `out`, or begins one where there is none. Returns the folder, closed.
+    Raises NasError for what the user can correct; what was finished by then is kept.
     """
     console = console or Silent()
     request.check()
@@ -41,6 +41,7 @@ def search(request: SearchRequest, out: Path, *, resume: bool = False, console: 
         allow_other_device=request.allow_other_device,
     )
     request.check_limits(table.num_classes)
+    resume = resumes(out, resume, console)
     arguments = request.arguments()
     folder = (
         RunFolder.resume(out, arguments)

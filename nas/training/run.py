@@ -72,7 +72,7 @@ class Settings:
 def load_settings(out: str | Path) -> Settings:
     """Return the settings of the training in a folder. Raises NasError if there is none."""
     path = Path(out) / LAST
-    if not path.exists():
+    if not holds_training(out):
         raise NasError(f"{out}: there is no training to resume here; leave out --resume to start one")
     return _settings(load_checkpoint(path), path)
 
@@ -109,9 +109,14 @@ def _stems(name: str, spec: ArchSpec) -> list[Path]:
     return [path.parent / path.stem, in_reports] if path.is_file() else [in_reports]
 
 
+def holds_training(out: str | Path) -> bool:
+    """Return whether a folder holds a training."""
+    return (Path(out) / LAST).exists()
+
+
 def check_unused(out: str | Path) -> None:
     """Raise NasError for a folder that holds a training."""
-    if (Path(out) / LAST).exists():
+    if holds_training(out):
         raise NasError(f"{out}: already holds a training; continue it with --resume, or name another folder with --out")
 
 

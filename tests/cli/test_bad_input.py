@@ -271,11 +271,6 @@ def test_a_folder_that_holds_a_run(refused: Refused) -> None:
     assert line.startswith("run was begun with --budget-ms 1.0, not with --budget-ms 2.0; ")
 
 
-def test_nothing_to_resume(refused: Refused) -> None:
-    assert refused(search, *searched("--out", "run", "--resume")).startswith("run holds no run to resume")
-    assert refused(search, *searched("--resume")).startswith("reports/1ms holds no run to resume")
-
-
 def test_a_run_whose_files_are_broken(refused: Refused) -> None:
     begun(Path("run"))
     Path("run/run.json").write_text("{", encoding="utf-8")
@@ -357,7 +352,6 @@ def test_recalibrating_another_devices_table(refused: Refused, table: dict[str, 
             "unknown recipe 'x'; known: ",
         ),
         (["mobilenet_v3_small", "--budget-ms", "1", "--out", "few.py"], "few.py: this folder cannot be made"),
-        (["mobilenet_v3_small", "--budget-ms", "1", "--resume"], "reports/mobilenet_v3_small-1ms holds no run to "),
     ],
 )
 def test_trimmings_that_cannot_be(refused: Refused, arguments: list[str], message: str) -> None:
@@ -420,7 +414,6 @@ def test_specs_that_cannot_be_built(refused: Refused, name: str) -> None:
         (["mobilenet_v3_small", "--resolution", "31"], "argument --resolution: 31 pixels; it must be from 32"),
         (["mobilenet_v3_small", "--seed", "-1"], "argument --seed: '-1' is not a whole number of at least 0"),
         (["mobilenet_v3_small", "--out", "few.py"], "few.py: this folder cannot be made"),
-        (["mobilenet_v3_small", "--out", "run", "--resume"], "run: there is no training to resume here"),
         ([], "the following arguments are required: SPEC"),
     ],
 )

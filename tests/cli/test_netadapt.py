@@ -286,6 +286,11 @@ def test_a_killed_run_on_images_goes_the_same_way(
     assert all(torch.equal(weights[name], again[name]) for name in weights)
 
 
+def test_a_job_that_is_started_again_continues(call: Call) -> None:
+    assert "run holds no run to resume; a new one begins there\n" in call("--out", "run", "--resume")
+    assert "holds no run" not in call("--out", "run", "--resume")
+
+
 def test_a_run_resumes_with_its_own_arguments_only(call: Call) -> None:
     call("--out", "run")
     with pytest.raises(NasError, match="was begun with --metric ratio, not with --metric accuracy"):

@@ -143,6 +143,16 @@ def test_resumes_with_the_settings_of_its_start(capsys):
     capsys.readouterr()
 
 
+def test_a_job_that_is_started_again_continues(capsys):
+    command = ["tiny.json", "--epochs", "1", "--out", "here", "--resume"]
+    train.main(command)
+    assert "here holds no training to resume; a new one begins there\n" in capsys.readouterr().out
+    train.main(command)
+    printed = capsys.readouterr().out
+    assert "holds no training" not in printed
+    assert "epoch   1" not in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -150,7 +160,6 @@ def test_resumes_with_the_settings_of_its_start(capsys):
         ("tiny.json --out here --resume --epochs 9", "--epochs is 9, and the training to resume has 1; leave it out"),
         ("tiny.json --out here --resume --batch-size 9", "--batch-size is 9"),
         ("mobilenet_v2 --out here --resume", "the training to resume is of another network (tiny net"),
-        ("tiny.json --out nowhere --resume", "nowhere: there is no training to resume here"),
         ("nothing.json", "nothing.json: no such file"),
         ("no_network", "unknown network 'no_network'"),
         ("tiny.json --data nothing", "unknown data source 'nothing'; known: fashion-mnist-sample"),

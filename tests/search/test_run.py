@@ -549,6 +549,17 @@ def test_a_finished_run_can_be_resumed_to_the_same_end(machine: Machine) -> None
     assert outcome(Path("run")) == wanted
 
 
+def test_a_job_that_is_started_again_continues(machine: Machine) -> None:
+    recorder = Recorder()
+    search(request(only="large"), Path("run"), resume=True, console=recorder)
+    assert "run holds no run to resume; a new one begins there" in recorder.lines
+    before = Path("run/large.json").read_bytes()
+    again = Recorder()
+    search(request(only="large"), Path("run"), resume=True, console=again)
+    assert not any("holds no run" in line for line in again.lines)
+    assert Path("run/large.json").read_bytes() == before
+
+
 def test_a_run_is_not_overwritten(machine: Machine) -> None:
     search(request(only="large"), Path("run"))
     before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
