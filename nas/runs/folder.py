@@ -134,7 +134,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove the record and the logs of a run that decided nothing, and the folder if nothing else is in it."""
-        for name in (RECORD, LOG, WORKERS_LOG):
+        for name in (RECORD, LOG, WORKERS_LOG, f".{WORKERS_LOG}.lock"):
             (self.path / name).unlink(missing_ok=True)
         with suppress(PermissionError):  # Windows keeps a file that is open
             (self.path / LOCK).unlink(missing_ok=True)  # before the release, after which another process can take it

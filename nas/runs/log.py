@@ -102,6 +102,20 @@ def _read(target: str, frozen: FrozenTrial) -> LoggedTrial:
     return LoggedTrial(target, attributes["stage"], frozen.number, trial)
 
 
+class _NoLock(JournalFileOpenLock):
+    """The lock of a journal that the lock of the run's folder guards already.
+
+    Optuna's own lock leaves a file behind where a process is killed, and the next one waits half a minute for it.
+    """
+
+    def acquire(self) -> bool:
+        """Return True."""
+        return True
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
 class _Journal(JournalFileBackend):
     """A journal that one process alone writes: in batches, for each write waits for the disk.
 
@@ -109,7 +123,7 @@ class _Journal(JournalFileBackend):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(str(path), lock_obj=JournalFileOpenLock(str(path)))
+        super().__init__(str(path), lock_obj=_NoLock(str(path)))
         self._waiting: list[dict[str, Any]] = []
         self._written: int | None = None  # entries in the file, once it was read
         self._next_write = 0.0

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from filelock import FileLock
 from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.storages._heartbeat import BaseHeartbeat
@@ -45,11 +46,31 @@ _UNCLAIMED = 5.0  # seconds within which a worker that took a trial claims it
 Evaluate = Callable[[Encoding], Trial]
 
 
+class JournalLock(JournalFileOpenLock):
+    """A lock of a journal file that ends with the process that holds it.
+
+    Optuna's own lock leaves a file behind where a process is killed, and others wait half a minute for it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._file_lock = FileLock(path.with_name(f".{path.name}.lock"))
+
+    def acquire(self) -> bool:
+        """Wait for the lock, and return True."""
+        self._file_lock.acquire(poll_interval=0.01)
+        return True
+
+    def release(self) -> None:
+        """Release the lock."""
+        self._file_lock.release()
+
+
 def open_storage(storage: str | Path, heartbeat: int = HEARTBEAT) -> BaseStorage:
     """Open a data base (a URL) or a journal file (a path). Raises NasError if it cannot be reached."""
     with _reaching(storage), quiet_optuna():
         if isinstance(storage, Path):
-            return JournalStorage(JournalFileBackend(str(storage), lock_obj=JournalFileOpenLock(str(storage))))
+            return JournalStorage(JournalFileBackend(str(storage), lock_obj=JournalLock(storage)))
         return RDBStorage(
             _with_driver(storage),
             engine_kwargs={"pool_pre_ping": True},

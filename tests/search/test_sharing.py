@@ -1,18 +1,21 @@
 """Workers start, die and end with the process that started them."""
 
 import multiprocessing
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 import pytest
+from filelock import FileLock, Timeout
 from support.problems import TINY, problem
 
 from nas.search import sharing
 from nas.search.strategies.random_search import RANDOM
-from nas.search.workers import finished_trials, open_study, work
+from nas.search.workers import JournalLock, finished_trials, open_study, work
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,3 +83,35 @@ worker.join()
         parent.kill()
         rest, _ = parent.communicate(timeout=60)
     assert rest == ""
+
+
+def test_a_lock_that_a_killed_process_left_behind_is_nobodys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A process that is killed holds the lock of the journal; the next one need not wait."""
+    code = """
+import os, sys
+from pathlib import Path
+from nas.search.workers import JournalLock
+JournalLock(Path(sys.argv[1])).acquire()
+os.kill(os.getpid(), 9)
+"""
+    path = tmp_path / "log"
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], check=False, cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+
+    def wait(seconds: float) -> None:
+        raise AssertionError(f"waited for {seconds} s")
+
+    monkeypatch.setattr(time, "sleep", wait)
+    study = open_study(path, "s")
+    study.enqueue_trial({"x": 1})
+    assert len(open_study(path, "s").trials) == 1
+
+
+def test_a_journal_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    first, second = JournalLock(tmp_path / "log"), FileLock(tmp_path / ".log.lock", timeout=0)
+    first.acquire()
+    with pytest.raises(Timeout):
+        second.acquire()
+    first.release()
+    second.acquire()
+    second.release()
