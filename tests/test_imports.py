@@ -50,7 +50,7 @@ PACKAGES = {
     "search": Package(
         ("nas.search", "nas.search.*"),
         ("ground", "arch", "models", "latency", "accuracy", "runs", "netadapt"),
-        ("filelock", "numpy", "scipy", "optuna"),
+        ("filelock", "numpy", "scipy", "optuna", "sqlalchemy"),
     ),
     "deploy": Package(("nas.deploy", "nas.deploy.*"), ("ground", "arch", "models", "training"), None),
     "commands": Package(

@@ -8,6 +8,7 @@ import sys
 from typing import NoReturn
 
 from nas.arch.spec import MAX_RESOLUTION, MIN_RESOLUTION
+from nas.errors import hide_passwords
 
 
 def positive_int(text: str) -> int:
@@ -80,7 +81,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog.removeprefix('python -m ')}: error: {message}\n")
+        self.exit(2, f"{self.prog.removeprefix('python -m ')}: error: {hide_passwords(message)}\n")
 
 
 def program(command: str) -> str:

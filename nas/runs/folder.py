@@ -155,7 +155,7 @@ def new_record(command: str, arguments: Mapping[str, Any]) -> RunRecord:
     the process, passwords left out.
     """
     return RunRecord(
-        command=hide_passwords(" ".join([command, *map(shlex.quote, sys.argv[1:])])),
+        command=" ".join([command, *(shlex.quote(hide_passwords(argument)) for argument in sys.argv[1:])]),
         arguments=as_json(arguments),
         versions=versions(),
         created=now(),

@@ -26,9 +26,11 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from nas.arch.encoding import Encoding
-from nas.errors import NasError, hide_passwords
+from nas.errors import NasError, hide_passwords, holds_password_of
 from nas.quiet import quiet_optuna
 from nas.runs.parameters import distributions, encoding_of, params_of
 from nas.runs.record import Trial
@@ -71,6 +73,7 @@ def open_storage(storage: str | Path, heartbeat: int = HEARTBEAT) -> BaseStorage
     with _reaching(storage), quiet_optuna():
         if isinstance(storage, Path):
             return JournalStorage(JournalFileBackend(str(storage), lock_obj=JournalLock(storage)))
+        _check_url(storage)
         return RDBStorage(
             _with_driver(storage),
             engine_kwargs={"pool_pre_ping": True},
@@ -92,8 +95,9 @@ def open_study(storage: str | Path | BaseStorage, name: str, heartbeat: int = HE
 
 @contextmanager
 def _reaching(storage: str | Path | BaseStorage) -> Iterator[None]:
-    """Turn the errors of a storage or its driver into a NasError."""
-    named = "" if isinstance(storage, BaseStorage) else f" {storage}"
+    """Turn the errors of a storage or its driver into a NasError, which holds no password."""
+    url = "" if isinstance(storage, BaseStorage) else str(storage)
+    named = f" {hide_passwords(url)}" if url else ""
     try:
         yield
     except ImportError as error:
@@ -102,7 +106,20 @@ def _reaching(storage: str | Path | BaseStorage) -> Iterator[None]:
         if type(error).__module__.split(".")[0] not in ("sqlalchemy", "psycopg", "optuna"):
             raise
         line = " ".join(str(error).split("\n")[0].split())
-        raise NasError(hide_passwords(f"the storage{named} cannot be used ({line})")) from None
+        if holds_password_of(line, url):  # a driver names what it takes for the host or the database
+            line = "the driver's message has a part of the password; write its @ / : ? & as %40 %2F %3A %3F %26"
+        raise NasError(f"the storage{named} cannot be used ({line})") from None
+
+
+def _check_url(url: str) -> None:
+    """Raise NasError, without naming it, for a text that is no URL of a data base."""
+    try:
+        make_url(url)
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
+        raise NasError(
+            "--storage is not the URL of a data base, such as postgresql://USER:PASSWORD@HOST/NAME; in the password "
+            "write @ / : ? & as %40 %2F %3A %3F %26"
+        ) from None
 
 
 def agree(storage: str | Path | BaseStorage, name: str, proposal: Mapping[str, Any]) -> dict[str, Any]:

@@ -179,6 +179,30 @@ def test_a_data_base_that_is_not_there(refused: Refused) -> None:
         assert line.startswith(f"the storage {url.replace('secret', '***')} cannot be used (")
 
 
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql://me:sec@ret.invalid/x@localhost:1/db", "(the driver's message has a part of the password; write"),
+        ("postgresql://me:sec/ret@localhost:1/db", "the storage postgresql://me:***@localhost:1/db cannot be used ("),
+        ("postgresql://me@localhost:1/db?password=sec&ret=1", "postgresql://me@localhost:1/db?password=*** cannot be"),
+        ("nosuch://me:sec/ret@host/db", "the storage nosuch://me:***@host/db cannot be used"),
+        ("postgresql://me:secret/db", "--storage is not the URL of a data base, such as postgresql://"),
+        ("me:secret@host/db", "--storage is not the URL of a data base, such as postgresql://"),
+    ],
+)
+def test_no_part_of_a_password_is_in_an_error(refused: Refused, url: str, message: str) -> None:
+    pytest.importorskip("psycopg", reason="the extra `distributed` is not installed")
+    line = refused(search, *searched("--storage", url, "--study", "s"))
+    assert message in line
+    assert "sec" not in line
+    assert "ret" not in line
+
+
+def test_a_password_behind_a_misspelt_flag(refused: Refused) -> None:
+    line = refused(search, *searched("--storge", "postgresql://me:sec/ret@host/db"))
+    assert line == "unrecognized arguments: --storge postgresql://me:***@host/db"
+
+
 # Tables -----------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """A search with its limits and strategies, on a known machine, in a space of few choices."""
 
 import itertools
+import shlex
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -316,10 +317,12 @@ def test_what_workers_elsewhere_predicted_is_measured_on_the_device(machine: Mac
     assert run.record.networks[0].measured_ms == pytest.approx(whole_ms(machine, found(run.path)["large"]), rel=1e-3)
 
 
-def test_passwords_are_not_written_down(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
-    monkeypatch.setattr("sys.argv", ["nas", "--storage", "postgresql://me:secret@host/db"])
+@pytest.mark.parametrize("url", ["postgresql://me:secret@host/db", "postgresql://me:x /secret@x@host/db"])
+def test_passwords_are_not_written_down(monkeypatch: pytest.MonkeyPatch, machine: Machine, url: str) -> None:
+    monkeypatch.setattr("sys.argv", ["nas", "--storage", url, "--study", "s"])
     run = search(exact(trials=2), Path("run"))
-    assert run.record.command.endswith("--storage postgresql://me:***@host/db")
+    assert shlex.split(run.record.command)[-4:] == ["--storage", "postgresql://me:***@host/db", "--study", "s"]
+    assert not any(b"secret" in file.read_bytes() for file in Path("run").rglob("*") if file.is_file())
     with pytest.raises(NasError) as error:
         search(exact(storage="nosuch://me:secret@host/db", study="s"), Path("other"))
     assert "secret" not in str(error.value)

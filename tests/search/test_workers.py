@@ -362,4 +362,4 @@ def test_a_storage_that_is_not_there_is_an_error_in_one_line(tmp_path: Path) -> 
         open_study(f"postgresql://nas@/postgres?host={tmp_path}", "s")
     assert "\n" not in str(error.value)
     with pytest.raises(NasError, match="cannot be used"):
-        open_study("no-such-scheme://", "s")
+        open_study("nosuch://", "s")
