@@ -6,10 +6,14 @@ the parent process finds them, for it knows its children.
 
 A worker announces an encoding before it puts the proposal into the study. Of two workers that thought of the same
 network at the same moment, at least one sees the announcement of the other, and proposes another network.
+
+Workers that propose at the same moment can together propose more than they were asked for. The storage numbers the
+trials, so all agree on which are too many; these are taken and left undone.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +45,9 @@ from nas.search.strategies.base import Strategy
 
 HEARTBEAT = 15  # seconds between two signs of life; a worker without one for twice as long counts as dead
 WORKER = "worker"  # user attribute of a trial: the worker that evaluates it
+ASKED = "asked"  # user attribute of a trial: how many networks the worker that proposed it was asked for
 PROPOSED = "proposed by "  # user attributes of a study, one a worker: the encoding that it is about to propose
+_COUNTED = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
 _PAUSE = 0.2  # seconds, while others finish
 _UNCLAIMED = 5.0  # seconds within which a worker that took a trial claims it
 
@@ -172,6 +178,9 @@ def _work(
         taken = known[trial.number]
         if not parameters.keys() <= {*taken.params, *taken.system_attrs.get("fixed_params", {})}:
             raise TrialPruned  # another worker took the waiting trial, and Optuna made a new one of its own
+        earlier = {_network(other) for other in known[: trial.number] if other.state in _COUNTED}
+        if len(earlier - {_network(taken)}) >= taken.user_attrs.get(ASKED, math.inf):
+            raise TrialPruned
         params = {name: trial.suggest_categorical(name, choices.choices) for name, choices in parameters.items()}  # type: ignore[attr-defined]
         # Optuna's first heartbeat, from another thread, is there by now: an earlier claim would precede it.
         try:
@@ -193,7 +202,7 @@ def _work(
         states = Counter(trial.state for trial in known)
         running, waiting = states[TrialState.RUNNING], states[TrialState.WAITING]
         # Networks count, not trials: two workers that raced for one network have done one.
-        done = len({frozenset(trial.params.items()) for trial in known if trial.state == TrialState.COMPLETE})
+        done = len({_network(trial) for trial in known if trial.state == TrialState.COMPLETE})
         if not waiting and done + running < trials:
             history = watched.update(known)
             # Two workers that propose at the same moment must differ. One alone proposes as a search by itself does.
@@ -205,7 +214,14 @@ def _work(
                 return  # there is no other network
             if encoding not in history.seen:
                 params = params_of(space, encoding)
-                study.add_trial(optuna.create_trial(state=TrialState.WAITING, params=params, distributions=parameters))
+                study.add_trial(
+                    optuna.create_trial(
+                        state=TrialState.WAITING,
+                        params=params,
+                        distributions=parameters,
+                        user_attrs={ASKED: trials},
+                    )
+                )
                 waiting = 1
         if waiting:
             evaluated.clear()
@@ -220,6 +236,11 @@ def _work(
             _retry_unclaimed(study, unclaimed)
         elif done >= trials:
             return
+
+
+def _network(trial: FrozenTrial) -> frozenset[tuple[str, Any]]:
+    """Return the decisions of a trial, also of one that is enqueued."""
+    return frozenset({**trial.system_attrs.get("fixed_params", {}), **trial.params}.items())
 
 
 class _Watched:
