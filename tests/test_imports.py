@@ -29,7 +29,11 @@ class Package(NamedTuple):
 # From the ground up: each may import some of those above it in this table.
 PACKAGES = {
     "face": Package(("nas",)),
-    "ground": Package(("nas.errors", "nas.files", "nas.names", "nas.console", "nas.cpu", "nas.quiet"), (), ("optuna",)),
+    "ground": Package(
+        ("nas.errors", "nas.files", "nas.names", "nas.console", "nas.cpu", "nas.quiet", "nas.interrupts"),
+        (),
+        ("optuna",),
+    ),
     "arch": Package(("nas.arch", "nas.arch.*", "search_spaces", "search_spaces.*"), ("ground",), ("numpy", "onnx")),
     "models": Package(("nas.models", "nas.models.*"), ("ground", "arch"), ("fvcore", "numpy", "torch", "torchvision")),
     "training": Package(("nas.training", "nas.training.*"), ("ground", "arch", "models"), None),

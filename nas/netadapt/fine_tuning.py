@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch.utils.data import Subset
 
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
+from nas.interrupts import children_without_ctrl_c
 from nas.models.mobilenet import MobileNet, build_model
 from nas.models.small_maps import use_small_map_convolutions
 from nas.netadapt.inherited_weights import classes_of, inherit_weights
@@ -43,6 +45,8 @@ CALIBRATION_IMAGES, CALIBRATION_BATCH = 1_024, 128
 EVALUATION_BATCH = 500
 # The recipe's largest learning rate is for fresh weights. Proposals start at this share of it, which falls to nothing.
 LEARNING_SHARE = 0.25
+
+Tuned = tuple[dict[str, Tensor], Evaluation]  # a network's weights and evaluation after its training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +74,8 @@ class FineTunedProposals:
 
     def __init__(self, model: MobileNet, tuning: FineTuning, *, workers: int = 1, steps_done: int = 0) -> None:
         self.model, self.tuning, self.steps_done = model, tuning, steps_done
-        self._tuned: dict[str, tuple[dict[str, Tensor], Evaluation]] = {}
+        self._tuned: dict[str, Tuned] = {}
+        self._processes: set[BaseProcess] = set()
         self._pool = None
         if workers > 1:
             threads = max(1, torch.get_num_threads() // workers)
@@ -85,19 +90,28 @@ class FineTunedProposals:
         self.close()
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, whatever they do."""
         if self._pool:
+            for process in self._processes:
+                process.terminate()
             self._pool.shutdown(cancel_futures=True)
 
     def estimate(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         """Return the mean probability of the right class (percent) of each network: array of shape (n,)."""
         parent, weights = self.model.spec, self.model.state_dict()
         work = functools.partial(_tuned, parent, weights, classes_of(self.model), self.tuning, self.steps_done)
-        self._tuned = {
-            spec.id: result
-            for spec, result in zip(specs, (self._pool.map if self._pool else map)(work, specs), strict=True)
-        }
+        results = self._pooled(work, specs) if self._pool else map(work, specs)
+        self._tuned = {spec.id: result for spec, result in zip(specs, results, strict=True)}
         return np.array([self._tuned[spec.id][1].mean_probability for spec in specs])
+
+    def _pooled(self, work: Callable[[ArchSpec], Tuned], specs: Sequence[ArchSpec]) -> Iterator[Tuned]:
+        """Return the results of `work` in the workers, in the order of `specs`."""
+        assert self._pool
+        others = set(active_children())
+        with children_without_ctrl_c():
+            results = self._pool.map(work, specs)
+        self._processes |= set(active_children()) - others
+        return results
 
     def keep(self, spec: ArchSpec) -> Evaluation:
         """Make one of the networks of the last `estimate` the current one, and return its evaluation."""
@@ -115,7 +129,7 @@ class FineTunedProposals:
 
 def _tuned(
     parent: ArchSpec, weights: dict[str, Tensor], classes: int, tuning: FineTuning, step: int, spec: ArchSpec
-) -> tuple[dict[str, Tensor], Evaluation]:
+) -> Tuned:
     """Return a proposal's weights and evaluation after its training. A worker runs this in its own process."""
     data = split_data(tuning.source, tuning.data_dir)
     model = build_model(parent, classes, tuning.recipe.dropout)

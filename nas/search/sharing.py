@@ -18,6 +18,7 @@ from nas.accuracy.estimator import Estimates, SharedEstimator
 from nas.arch.additive import AdditiveModel
 from nas.cpu import usable_cores
 from nas.errors import NasError
+from nas.interrupts import children_without_ctrl_c
 from nas.runs.folder import WORKERS_LOG
 from nas.runs.record import Trial
 from nas.runs.target import Target
@@ -100,8 +101,9 @@ def _run_workers(context: SearchContext, shared: SharedWork, study: Study, here:
     # Not daemons: these could not start the processes that load images.
     children: dict[str, BaseProcess] = {name: spawn.Process(target=run_worker, args=(shared, name)) for name in names}
     try:
-        for child in children.values():
-            child.start()
+        with children_without_ctrl_c():
+            for child in children.values():
+                child.start()
         while children:
             for name, child in list(children.items()):
                 child.join(0.2)

@@ -1,5 +1,9 @@
 """Proposals that are trained a little and evaluated on images."""
 
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,3 +165,50 @@ def test_workers_find_the_same(model: MobileNet, tuning: FineTuning, specs: list
     with FineTunedProposals(model, tuning, workers=2) as proposals:
         assert np.array_equal(proposals.estimate(specs), alone)
         assert proposals.keep(specs[2]).mean_probability == alone[2]
+
+
+def test_ctrl_c_is_one_line_while_workers_run(tmp_path: Path, tiny_spec: ArchSpec, recipe: Recipe) -> None:
+    """A terminal sends it to all processes. The proposals would take hours."""
+    tiny_spec.save(tmp_path / "tiny.json")
+    code = f"""
+import signal, threading, time
+from multiprocessing import active_children
+from pathlib import Path
+from nas.arch.spec import ArchSpec
+from nas.cli.entry import run
+from nas.models.mobilenet import build_model
+from nas.netadapt.fine_tuning import FineTunedProposals, FineTuning
+from nas.training.recipes import Recipe
+
+def main(argv):
+    spec = ArchSpec.load({str(tmp_path / "tiny.json")!r})
+    recipe = Recipe.from_dict({recipe.to_dict()!r})
+    tuning = FineTuning(source={EMBEDDED!r}, data_dir=None, recipe=recipe, steps=1_000_000)
+    with FineTunedProposals(build_model(spec, 10), tuning, workers=2) as proposals:
+        proposals.estimate([spec.with_block(1, expanded=expanded) for expanded in (8, 16, 24)])
+
+def tell():
+    while len(active_children()) < 2:
+        time.sleep(0.01)
+    print("started", flush=True)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=tell, daemon=True).start()
+    run("netadapt", main)
+"""
+    (tmp_path / "script.py").write_text(code, encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert errors == "nas.netadapt: interrupted; everything that was finished is kept\n"
+    assert process.returncode == 130
