@@ -52,19 +52,20 @@ def main(argv: list[str] | None = None) -> None:
             f"{trained.path}: is of another network ({settings.spec.name}, id {settings.spec.id}) than "
             f"{arguments.training} (id {spec.id}); train that, or name the folder of the training that is wanted"
         )
-    difference = export_onnx(trained, path)
-    console.say(
-        f"{path}: its logits differ from torch's by at most {difference:.1e} ({TOLERANCE:g} is allowed), for any batch"
-    )
-    if arguments.torch_export:
-        export_program(trained, path.with_suffix(".pt2"))
-        console.say(f"{path.with_suffix('.pt2')}: a program of torch.export")
     data = load_data(settings.source, arguments.data_dir)
     if data.classes != trained.about.classes:
         raise NasError(
             f"{settings.source} has the classes {_listed(data.classes)} now, and {trained.path} was trained on "
             f"{_listed(trained.about.classes)}; put the old ones back, or train again"
         )
+    difference = export_onnx(trained, data.val, path)
+    console.say(
+        f"{path}: on validation images its logits differ from torch's by at most {difference:.1e} of their spread "
+        f"({TOLERANCE:g} is allowed), for any batch"
+    )
+    if arguments.torch_export:
+        export_program(trained, path.with_suffix(".pt2"))
+        console.say(f"{path.with_suffix('.pt2')}: a program of torch.export")
     files = _quantise_and_compare(path, data)
     console.print(_table(files))
     console.say(

@@ -19,37 +19,48 @@ from nas.errors import NasError
 from nas.files import replacing
 from nas.models.mobilenet import folded_convolutions
 from nas.training.evaluation import evaluate
-from nas.training.images import Images
+from nas.training.images import Images, LabelledBatch
 
-TOLERANCE = 1e-4  # largest difference of logits between torch and onnxruntime
+TOLERANCE = 1e-4  # largest difference of logits between torch and onnxruntime, as a share of their spread
+COMPARED_IMAGES = 64
 CALIBRATION_IMAGES = 512
 BATCH = 64
 
 
-def export_onnx(trained: TrainedNetwork, path: str | Path) -> float:
+def export_onnx(trained: TrainedNetwork, images: Images, path: str | Path) -> float:
     """Write the network in float32 with a dynamic batch, and return the largest difference of its logits from torch's.
 
-    Raises NasError, and writes no file, if the difference is above `TOLERANCE`.
+    The logits are those of some of the validation images. The difference is a share of their spread, from the least
+    logit to the greatest: rounding errors grow with it. Raises NasError, and writes no file, if the difference is above
+    `TOLERANCE` or no image can be read.
     """
     resolution = trained.settings.resolution
     spec = trained.settings.spec.replace(resolution=resolution)
     model = network_model(spec, len(trained.about.classes), folded_convolutions(trained.model), batch="batch")
+    compared = next(_some_batches(images, COMPARED_IMAGES, COMPARED_IMAGES, resolution), None)
+    if compared is None:
+        raise _unreadable()
     with tempfile.TemporaryDirectory() as folder:
         save_onnx(model, trained.about, Path(folder, "model.onnx"))
-        network = OnnxNetwork.load(Path(folder, "model.onnx"))
-    images = torch.randn(3, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        expected = trained.model(images).numpy()
-    difference = max(
-        float(np.abs(network.run(images[:count].numpy()) - expected[:count]).max()) for count in (1, len(images))
-    )
+        difference = _difference(trained, OnnxNetwork.load(Path(folder, "model.onnx")), compared[0])
     if not difference <= TOLERANCE:
         raise NasError(
-            f"{path}: onnxruntime's logits differ from torch's by {difference:.1e}, which is more than {TOLERANCE:g}; "
-            "nothing was written"
+            f"{path}: onnxruntime's logits differ from torch's by {difference:.1e} of their spread on the validation "
+            f"images, which is more than {TOLERANCE:g}; nothing was written"
         )
     save_onnx(model, trained.about, path)
     return difference
+
+
+@torch.inference_mode()
+def _difference(trained: TrainedNetwork, network: OnnxNetwork, images: torch.Tensor) -> float:
+    """Return the largest difference of logits for one image and for all of them, as a share of their spread."""
+    expected = trained.model(images).numpy()
+    spread = float(np.ptp(expected)) or 1.0  # a network of one class has none on one image
+    return max(
+        float(np.abs(network.run(images[:count].numpy()) - expected[:count]).max()) / spread
+        for count in (1, len(images))
+    )
 
 
 def export_int8(onnx_path: str | Path, images: Images, path: str | Path) -> None:
@@ -79,8 +90,7 @@ class _Calibration:
     """Batches of training images, prepared as validation images are, for onnxruntime's calibration."""
 
     def __init__(self, images: Images, resolution: int) -> None:
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        self._batches = images.batches(BATCH, resolution, order[:CALIBRATION_IMAGES].tolist())
+        self._batches = _some_batches(images, CALIBRATION_IMAGES, BATCH, resolution)
 
     def get_next(self) -> dict[str, Any] | None:
         batch = next(self._batches, None)
@@ -88,6 +98,12 @@ class _Calibration:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.get_next, None)
+
+
+def _some_batches(images: Images, count: int, batch_size: int, resolution: int) -> Iterator[LabelledBatch]:
+    """Yield at most `count` of the images, drawn at random and the same each time, without augmentation."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images.batches(batch_size, resolution, order[:count].tolist())
 
 
 def export_program(trained: TrainedNetwork, path: str | Path) -> None:
@@ -109,5 +125,9 @@ def accuracy(network: OnnxNetwork, images: Images) -> float:
     batches = images.batches(BATCH, network.about.preparation.resolution)
     evaluation = evaluate(lambda batch: torch.from_numpy(network.run(batch.numpy())), batches)
     if not evaluation.images:
-        raise NasError("none of the images to validate on can be read")
+        raise _unreadable()
     return evaluation.top1
+
+
+def _unreadable() -> NasError:
+    return NasError("none of the images to validate on can be read")
