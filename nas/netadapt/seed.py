@@ -65,18 +65,14 @@ def _with_weights(spec: ArchSpec, source: str) -> MobileNet:
     import torch
 
     from nas.models.mobilenet import build_model
+    from nas.training.checkpoint import load_torch_file
     from nas.training.initial import TORCHVISION, load_weights
 
     weights: Any
     if source == "DEFAULT":
         weights = load_weights(TORCHVISION, build_model(spec))
     else:
-        try:
-            weights = torch.load(source, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise NasError(f"{source}: no such file") from None
-        except Exception as error:  # the unpickler raises many types for bytes that are no weights
-            raise NasError(f"{source}: not a file of weights ({str(error).splitlines()[0]})") from None
+        weights = load_torch_file(source)
         weights = weights.get("average", weights) if isinstance(weights, dict) else {}
     tensors = [value for value in weights.values() if isinstance(value, torch.Tensor)]
     if not tensors or len(tensors) < len(weights) or not tensors[-1].ndim:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,49 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises NasError for a file that is not whole or not a checkpoint.
     """
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise NasError(f"{path}: no such file") from None
-    except Exception as error:  # the unpickler raises many types for bytes that are no checkpoint
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NasError(f"{path}: not a checkpoint, or not a whole one ({reason})") from None
+    contents = load_torch_file(path)
     if not isinstance(contents, dict) or "version" not in contents:
         raise NasError(f"{path}: not a checkpoint of nas.train")
     if contents["version"] != VERSION:
         raise NasError(f"{path}: version is {contents['version']!r}; this program reads version {VERSION}")
     return contents
+
+
+def load_torch_file(path: str | Path) -> Any:
+    """Return what torch wrote into a file, on the CPU.
+
+    Raises NasError for any other file: it says what the file seems to be.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise NasError(f"{path}: no such file") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise NasError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # the unpickler raises many types for bytes that torch did not write
+        if seems := _damage(Path(path)):
+            message = f"not a file of weights: it {seems}; remove it, and fetch or make it again"
+        else:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            message = f"not a file of weights, or not a whole one ({reason}); remove it, or name another"
+        raise NasError(f"{path}: {message}") from None
+
+
+def _damage(path: Path) -> str:
+    """Return what the content of a file is that torch cannot have written, or "" where that is not known."""
+    with path.open("rb") as file:
+        start = file.read(1024)
+    if not start:
+        return "is empty"
+    if not start.strip(b"\0"):
+        return "begins with nothing but zeros, as after a crash or a download that was cut off"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the file that it points to"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "seems to be a web page"
+    if start.startswith(b"PK") and not zipfile.is_zipfile(path):
+        return "seems to be cut off"
+    return ""
 
 
 def load_model(path: str | Path) -> MobileNet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torchvision import models
 
 from nas.errors import NasError
 from nas.models.mobilenet import MobileNet
-from nas.training.checkpoint import load_checkpoint
+from nas.training.checkpoint import load_checkpoint, load_torch_file
 
 TORCHVISION = "torchvision"
 Weights = dict[str, Tensor]
@@ -27,7 +27,8 @@ class CopiedLayers(NamedTuple):
 def load_weights(source: str, model: MobileNet) -> Weights:
     """Return the weights of a checkpoint, or torchvision's of the network that has most in common with `model`.
 
-    Raises NasError if the file is no checkpoint, or torchvision's file is neither here nor can be downloaded.
+    Raises NasError if the file is no checkpoint, or torchvision's file is damaged, or neither here nor can be
+    downloaded.
     """
     if source != TORCHVISION:
         contents = load_checkpoint(source)
@@ -38,14 +39,22 @@ def load_weights(source: str, model: MobileNet) -> Weights:
         networks = {name: models.get_model(name).state_dict() for name in TORCHVISION_NETWORKS}
     name = max(networks, key=lambda name: len(_matching(model, networks[name])))
     weights = models.get_model_weights(name).DEFAULT
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    if file.exists():
+        return _check_state_dict(load_torch_file(file), file)
     try:
         return weights.get_state_dict(check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise NasError(
-            f"torchvision's {weights} cannot be downloaded ({error}); put the file "
-            f"{weights.url.rpartition('/')[2]} into {folder}"
+            f"torchvision's {weights} cannot be downloaded ({error}); put the file {file.name} into {file.parent}"
         ) from None
+
+
+def _check_state_dict(contents: Any, file: Path) -> Weights:
+    """Return the contents of torchvision's file if they are tensors by name; raise NasError if not."""
+    if isinstance(contents, dict) and all(isinstance(value, Tensor) for value in contents.values()):
+        return contents
+    raise NasError(f"{file}: not torchvision's weights; remove it, and they are downloaded again")
 
 
 TORCHVISION_NETWORKS = ("mobilenet_v3_large", "mobilenet_v3_small", "mobilenet_v2")

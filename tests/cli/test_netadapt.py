@@ -350,7 +350,8 @@ def test_weights_of_another_network_are_refused(call: Call) -> None:
     with pytest.raises(NasError, match=r"weights.pth: not the weights of chain: size mismatch for features.3"):
         call("--weights", "weights.pth", "--out", "run")
     torch.save({"a": 1}, "other.pth")
-    for name in ("other.pth", "chain.json"):
+    Path("empty.pth").touch()
+    for name in ("other.pth", "chain.json", "empty.pth"):
         with pytest.raises(NasError, match=f"{name}: not a file of weights"):
             call("--weights", name, "--out", "run")
     with pytest.raises(NasError, match=r"nowhere.pth: no such file"):

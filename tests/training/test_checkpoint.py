@@ -3,7 +3,7 @@ import torch
 
 from nas.errors import NasError
 from nas.models.mobilenet import build_model
-from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
+from nas.training.checkpoint import load_checkpoint, load_model, load_torch_file, save_checkpoint
 
 
 def contents(spec, /, **changes):
@@ -28,7 +28,7 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path, tiny_spec):
     whole = path.read_bytes()
     for part in (b"", whole[:100], whole[: len(whole) // 2], whole[:-30], b"text" * 100):
         path.write_bytes(part)
-        with pytest.raises(NasError, match=r"x\.pt: not a checkpoint"):
+        with pytest.raises(NasError, match=r"x\.pt: not a file of weights"):
             load_checkpoint(path)
     torch.save([1, 2], path)
     with pytest.raises(NasError, match=r"x\.pt: not a checkpoint of nas\.train"):
@@ -36,6 +36,31 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path, tiny_spec):
     torch.save({"version": 99}, path)
     with pytest.raises(NasError, match="version is 99; this program reads version 1"):
         load_checkpoint(path)
+
+
+DAMAGED = [
+    (lambda whole: b"", "it is empty"),
+    (lambda whole: bytes(5000), "it begins with nothing but zeros, .*"),
+    (lambda whole: b"\n<!DOCTYPE html><html><body>Not found</body></html>", "it seems to be a web page"),
+    (lambda whole: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", "it is a pointer of .*"),
+    (lambda whole: whole[: len(whole) // 2], "it seems to be cut off"),
+    (lambda whole: whole[:-30], "it seems to be cut off"),
+]
+
+
+@pytest.mark.parametrize(("damage", "seems"), DAMAGED)
+def test_the_error_says_what_a_damaged_file_seems_to_be(tmp_path, damage, seems):
+    torch.save({"weight": torch.zeros(1000)}, tmp_path / "x.pt")
+    (tmp_path / "x.pt").write_bytes(damage((tmp_path / "x.pt").read_bytes()))
+    message = rf"x\.pt: not a file of weights: {seems}; remove it, and fetch or make it again$"
+    with pytest.raises(NasError, match=message) as error:
+        load_torch_file(tmp_path / "x.pt")
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_is_no_file_of_weights(tmp_path):
+    with pytest.raises(NasError, match=r"cannot be read \("):
+        load_torch_file(tmp_path)
 
 
 @pytest.mark.parametrize("change", [{"classes": ["a"]}, {"average": {}}, {"classes": None}, {"spec": {"version": 2}}])
@@ -52,7 +77,7 @@ class Hostile:
 
 def test_nothing_in_a_file_is_run(tmp_path, capsys):
     torch.save({"version": 1, "spec": Hostile()}, tmp_path / "x.pt")
-    with pytest.raises(NasError, match=r"x\.pt: not a checkpoint"):
+    with pytest.raises(NasError, match=r"x\.pt: not a file of weights, or not a whole one"):
         load_checkpoint(tmp_path / "x.pt")
     assert capsys.readouterr().out == ""
 

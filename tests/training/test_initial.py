@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torchvision.models import MobileNet_V3_Small_Weights
 
 from nas.arch.loading import load_spec
 from nas.errors import NasError
@@ -56,3 +57,32 @@ def test_torchvision_s_weights_are_those_of_the_most_alike_network(name, tmp_pat
         load_weights("torchvision", build_model(spec, 10))
     assert wanted[0].startswith(name)
     assert wanted[0] in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<html><body>Sign in to this network</body></html>", "it seems to be a web page; remove it"),
+        (b"", "it is empty; remove it"),
+        (b"PK\x03\x04 and no more", "it seems to be cut off; remove it"),
+        (None, "not torchvision's weights; remove it, and they are downloaded again"),
+    ],
+)
+def test_a_damaged_file_of_torchvision_s_is_named(content, message, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    file = tmp_path / "checkpoints" / MobileNet_V3_Small_Weights.DEFAULT.url.rpartition("/")[2]
+    if content is None:
+        torch.save([1, 2], file)
+    else:
+        file.write_bytes(content)
+    with pytest.raises(NasError, match=rf"{file.name}: .*{message}"):
+        load_weights("torchvision", build_model(load_spec("mobilenet_v3_small"), 10))
+
+
+def test_torchvision_s_file_is_read_where_it_lies(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    model = build_model(load_spec("mobilenet_v3_small"), 10)
+    torch.save(model.state_dict(), tmp_path / "checkpoints" / MobileNet_V3_Small_Weights.DEFAULT.url.rpartition("/")[2])
+    assert load_weights("torchvision", model).keys() == model.state_dict().keys()

@@ -134,7 +134,7 @@ def test_another_number_of_classes_is_refused(settings, little_data, run):
 def test_a_truncated_checkpoint_is_refused(settings, little_data, run):
     content = (run / "last.pt").read_bytes()
     (run / "last.pt").write_bytes(content[: len(content) // 2])
-    with pytest.raises(NasError, match=r"last\.pt: not a checkpoint, or not a whole one"):
+    with pytest.raises(NasError, match=r"last\.pt: not a file of weights: it seems to be cut off; remove it"):
         train(settings, little_data, run, resume=True)
 
 
