@@ -81,8 +81,8 @@ def main(argv: list[str] | None = None) -> None:
 def _find_training(name: str) -> tuple[Path, ArchSpec | None]:
     """Return the path of a training, and the spec if `name` is one.
 
-    A checkpoint and a folder are returned as they are. A spec's trainings lie beside it or in reports/. Raises NasError
-    if it has none or several.
+    A checkpoint and a folder are returned as they are. A spec's trainings and weights lie beside it or in
+    reports/. Raises NasError if it has none or several.
     """
     path = Path(name)
     if path.is_dir() or path.suffix == ".pt":
@@ -92,10 +92,12 @@ def _find_training(name: str) -> tuple[Path, ArchSpec | None]:
 
     spec = load_spec(name)
     found = trainings_of(name, spec)
+    if path.suffix == ".json" and (beside := path.with_suffix(".pt")).exists():  # of nas.netadapt
+        found.append(beside)
     if not found:
         raise NasError(f"{name}: is not trained yet; run `python -m nas.train {name}` first")
     if len(found) > 1:
-        raise NasError(f"{name}: is trained more than once ({', '.join(map(str, found))}); name one of these folders")
+        raise NasError(f"{name}: is trained more than once ({', '.join(map(str, found))}); name one of these")
     return found[0], spec
 
 
@@ -159,7 +161,9 @@ def _table(files: list[ExportedFile]) -> Table:
 def _parser() -> Parser:
     parser = Parser("export", __doc__)
     parser.add_argument(
-        "training", metavar="DIR_OR_SPEC", help="the folder of a training, a checkpoint, or a spec that was trained"
+        "training",
+        metavar="DIR_OR_SPEC",
+        help="the folder of a training or of nas.netadapt, a checkpoint, or a spec that was trained",
     )
     parser.add_argument(
         "--onnx", metavar="FILE", type=Path, help="the float32 file (default: model.onnx in the folder of the training)"

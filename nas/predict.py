@@ -2,7 +2,8 @@
 
     python -m nas.predict reports/20ms/small-fashion-mnist-sample/model.onnx shoe.png bag.jpg
 
-MODEL is an ONNX file that nas.export wrote (it needs no torch), a checkpoint, or the folder of a training.
+MODEL is an ONNX file that nas.export wrote (it needs no torch), a checkpoint, or the folder of a training or of
+nas.netadapt.
 """
 
 from __future__ import annotations

@@ -234,7 +234,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "--init",
         metavar="WEIGHTS",
-        help="start from the weights of a checkpoint, or from torchvision's with the word torchvision",
+        help="start from the weights of a checkpoint or a folder of nas.train or nas.netadapt, or from torchvision's "
+        "with the word torchvision",
     )
     parser.add_argument(
         "--teacher",

@@ -67,9 +67,7 @@ def model_card(
         f"{settings.seed}",
         *([f"- first weights: `{settings.init}`"] if settings.init else []),
         *([f"- teacher: `{settings.teacher}`"] if settings.teacher else []),
-        f"- kept: the averaged weights after epoch {trained.metrics.epoch}, top-1 {trained.metrics.top1:.2f} %, "
-        f"cross-entropy {trained.metrics.val_loss:.3f}; the epoch is the best of {recipe.epochs} on the validation "
-        "images, so its figures are a little too good for new images",
+        _kept(trained),
         "",
         "## Use",
         "",
@@ -100,6 +98,18 @@ def _checked_macs(trained: TrainedNetwork, macs: int) -> str:
     counted = fvcore_macs(trained.model, trained.settings.resolution)
     same = "the same" if counted == macs else f"{counted / 1e6:.1f} M"
     return f"fvcore counts {same} on the built network"
+
+
+def _kept(trained: TrainedNetwork) -> str:
+    """Return the line that says which weights the network has."""
+    metrics = trained.metrics
+    if metrics is None:
+        return "- kept: the weights as NetAdapt left them, inherited from its seed; this recipe trained the seed"
+    return (
+        f"- kept: the averaged weights after epoch {metrics.epoch}, top-1 {metrics.top1:.2f} %, cross-entropy "
+        f"{metrics.val_loss:.3f}; the epoch is the best of {trained.settings.recipe.epochs} on the validation images, "
+        "so its figures are a little too good for new images"
+    )
 
 
 def _figure(value: float | None) -> str:

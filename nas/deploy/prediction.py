@@ -37,7 +37,7 @@ class ImageClassifier(NamedTuple):
 
 
 def load_classifier(path: str | Path) -> ImageClassifier:
-    """Return the network of an ONNX file that nas.export wrote, of a checkpoint, or of the folder of a training.
+    """Return the network of an ONNX file that nas.export wrote, of a checkpoint, or of the folder of a run.
 
     Raises NasError for a file that is none of these.
     """
@@ -46,12 +46,12 @@ def load_classifier(path: str | Path) -> ImageClassifier:
         return ImageClassifier(network.about, network.run)
     import torch
 
-    from nas.deploy.trained import load_trained
+    from nas.deploy.trained import load_described
 
-    trained = load_trained(path)
+    described = load_described(path)
 
     @torch.inference_mode()
     def run(images: np.ndarray) -> np.ndarray:
-        return trained.model(torch.from_numpy(images)).numpy()
+        return described.model(torch.from_numpy(images)).numpy()
 
-    return ImageClassifier(trained.about, run)
+    return ImageClassifier(described.about, run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -84,7 +84,7 @@ class EstimatorEvaluator:
     def save(self, path: Path) -> None:
         if self._model is not None:
             names = self._seed.classes or tuple(map(str, range(self._seed.num_classes)))
-            _save(path, self._model, names)
+            _save(path, self._model, names, self._seed.training)
 
     def close(self) -> None:
         pass
@@ -93,8 +93,8 @@ class EstimatorEvaluator:
 class TrainingEvaluator:
     """Evaluate proposals by training each of them a little."""
 
-    def __init__(self, proposals: FineTunedProposals, classes: tuple[str, ...]) -> None:
-        self._proposals, self._classes = proposals, classes
+    def __init__(self, proposals: FineTunedProposals, seed: Seed) -> None:
+        self._proposals, self._seed = proposals, seed
         tuning = proposals.tuning
         self.source = f"{tuning.steps} steps on {tuning.source}, mean probability of the right class"
 
@@ -116,18 +116,25 @@ class TrainingEvaluator:
 
     def save(self, path: Path) -> None:
         tuning = self._proposals.tuning
-        _save(path, self._proposals.model, self._classes, source=tuning.source, recipe=tuning.recipe.to_dict())
+        training = {**self._seed.training, "source": tuning.source, "recipe": tuning.recipe.to_dict()}
+        _save(path, self._proposals.model, self._seed.classes, {**training, "seed": tuning.seed})
 
     def close(self) -> None:
         self._proposals.close()
 
 
-def _save(path: Path, model: MobileNet, classes: tuple[str, ...], **extra: str | Mapping[str, object]) -> None:
-    """Write a checkpoint as nas.train does, so that `load_model` and nas.netadapt can read it."""
-    from nas.training.checkpoint import save_checkpoint
+def _save(path: Path, model: MobileNet, classes: tuple[str, ...], training: Mapping[str, Any]) -> None:
+    """Write a checkpoint as nas.train does, so that every command can read it.
 
+    `training` says how the weights were trained, as far as it is known. Images are cropped as ImageNet's where it does
+    not say.
+    """
+    from nas.training.checkpoint import save_checkpoint
+    from nas.training.disk_images import DISK_CROP
+
+    known = {"crop": DISK_CROP, "init": None, "teacher": None, **training}
     contents = {"spec": model.spec.to_dict(), "classes": list(classes), "resolution": model.spec.resolution}
-    save_checkpoint(path, {**contents, "average": model.state_dict(), **extra})
+    save_checkpoint(path, {**known, **contents, "average": model.state_dict()})
 
 
 def make_evaluator(request: NetAdaptRequest, seed: Seed, out: Path, console: Console) -> Evaluator:
@@ -146,7 +153,7 @@ def make_evaluator(request: NetAdaptRequest, seed: Seed, out: Path, console: Con
     elif (classes := classes_of(seed.model)) != seed.num_classes:
         # With an untrained classifier all proposals would be alike.
         init = folder / "first.pt"
-        _save(init, seed.model, tuple(map(str, range(classes))))
+        _save(init, seed.model, tuple(map(str, range(classes))), {})
         model = train_seed(request, seed.spec, folder, console, init)
     else:
         model = inherit_weights(seed.spec, seed.model, seed=request.seed)
@@ -157,4 +164,4 @@ def make_evaluator(request: NetAdaptRequest, seed: Seed, out: Path, console: Con
         steps=request.proposal_steps,
         seed=request.seed,
     )
-    return TrainingEvaluator(FineTunedProposals(model, tuning, workers=request.workers), seed.classes)
+    return TrainingEvaluator(FineTunedProposals(model, tuning, workers=request.workers), seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas.arch.cost import NUM_CLASSES
@@ -14,12 +16,16 @@ if TYPE_CHECKING:  # it loads torch
     from nas.models.mobilenet import MobileNet
 
 
+TRAINING = ("source", "crop", "recipe", "seed", "init", "teacher")  # entries that a trimmed network takes along
+
+
 class Seed(NamedTuple):
     """The network that trimming starts from."""
 
     spec: ArchSpec
     model: MobileNet | None  # with its weights; None where there are none
     classes: tuple[str, ...]  # names; empty for ImageNet's classes
+    training: Mapping[str, Any] = MappingProxyType({})  # of its weights, as far as it is known: entries of a checkpoint
 
     @property
     def num_classes(self) -> int:
@@ -34,6 +40,7 @@ def load_seed(request: NetAdaptRequest) -> Seed:
     name, resolution = request.network, request.resolution
     model: MobileNet | None = None
     classes: tuple[str, ...] = ()
+    training: dict[str, Any] = {}
     if name.endswith(".pt"):
         if request.weights:
             raise NasError(f"{name}: a checkpoint has weights of its own; leave --weights out")
@@ -41,6 +48,7 @@ def load_seed(request: NetAdaptRequest) -> Seed:
 
         model, contents = load_model(name), load_checkpoint(name)
         classes = tuple(contents["classes"])
+        training = {key: contents[key] for key in TRAINING if key in contents}
         spec = model.spec.replace(resolution=resolution or contents.get("resolution", model.spec.resolution))
     else:
         spec = load_spec(name, resolution=resolution)
@@ -49,12 +57,14 @@ def load_seed(request: NetAdaptRequest) -> Seed:
     if request.data:
         from nas.training.data import EMBEDDED, EMBEDDED_RESOLUTION, load_data
 
-        classes = load_data(request.data, request.data_dir).classes
+        data = load_data(request.data, request.data_dir)
+        classes = data.classes
+        training = {"source": request.data, "crop": data.val.crop}
         if request.data == EMBEDDED and not resolution and not name.endswith(".pt"):
             spec = spec.replace(resolution=EMBEDDED_RESOLUTION)
     if model is not None:
         model.spec = spec
-    return Seed(spec, model, classes)
+    return Seed(spec, model, classes, training)
 
 
 def _with_weights(spec: ArchSpec, source: str) -> MobileNet:

@@ -14,6 +14,25 @@ from nas.files import replacing
 from nas.models.mobilenet import MobileNet, build_model
 
 VERSION = 1
+BEST = "best.pt"  # of a training
+# In the folder of a training, and in that of nas.netadapt: the first of them that is there is the network to use.
+CHECKPOINTS = (BEST, f"fine-tune/{BEST}", f"scratch/{BEST}", "final.pt")
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """Return the checkpoint that a user names: by its file, by the spec beside it, or by the folder of its run.
+
+    Raises NasError for a spec without weights beside it.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return next((path / file for file in CHECKPOINTS if (path / file).exists()), path / BEST)
+    if path.suffix == ".json" and path.exists():
+        beside = path.with_suffix(".pt")
+        if not beside.exists():
+            raise NasError(f"{path}: is a spec without weights beside it; name a checkpoint, or a training's folder")
+        return beside
+    return path
 
 
 def save_checkpoint(path: str | Path, contents: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from torchvision import models
 
 from nas.errors import NasError
 from nas.models.mobilenet import MobileNet
-from nas.training.checkpoint import load_checkpoint, load_torch_file
+from nas.training.checkpoint import find_checkpoint, load_checkpoint, load_torch_file
 
 TORCHVISION = "torchvision"
 Weights = dict[str, Tensor]
@@ -27,11 +27,11 @@ class CopiedLayers(NamedTuple):
 def load_weights(source: str, model: MobileNet) -> Weights:
     """Return the weights of a checkpoint, or torchvision's of the network that has most in common with `model`.
 
-    Raises NasError if the file is no checkpoint, or torchvision's file is damaged, or neither here nor can be
-    downloaded.
+    A checkpoint is named as `find_checkpoint` takes it. Raises NasError if it is none, or if torchvision's file is
+    damaged, or neither here nor can be downloaded.
     """
     if source != TORCHVISION:
-        contents = load_checkpoint(source)
+        contents = load_checkpoint(find_checkpoint(source))
         if not isinstance(contents.get("average"), dict):
             raise NasError(f"{source}: not a checkpoint of nas.train")
         return contents["average"]

@@ -18,7 +18,7 @@ from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.files import write_text
 from nas.models.mobilenet import build_model
-from nas.training.checkpoint import load_checkpoint, save_checkpoint
+from nas.training.checkpoint import BEST, load_checkpoint, save_checkpoint
 from nas.training.data import source_slug
 from nas.training.distillation import Teacher
 from nas.training.images import Data
@@ -27,7 +27,7 @@ from nas.training.loop import Machine, Metrics, Training, TrainingStep
 from nas.training.recipes import Recipe
 from nas.training.tensorboard import tensorboard_writer
 
-LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.csv"
+LAST, METRICS = "last.pt", "metrics.csv"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,16 +5,20 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support import synthetic
 from support.synthetic import Machine, network_ms
 
+from nas import export, predict, train
 from nas.arch.published import published_spec
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, load_results
 from nas.errors import NasError
@@ -225,6 +229,52 @@ def test_weights_for_other_classes_are_trained_on_those_of_the_images_first(call
     assert (trained["init"], len(trained["classes"])) == ("run/seed/first.pt", 10)
     first = load_model("run/steps/0000.pt")
     assert torch.equal(first.classifier[3].weight, load_model("run/seed/best.pt").classifier[3].weight)
+
+
+# Handed on --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def picture() -> str:
+    Image.fromarray(np.arange(28 * 28, dtype=np.uint8).reshape(28, 28)).save("picture.png")
+    return "picture.png"
+
+
+@pytest.mark.parametrize("name", ["run", "run/final.json", "run/final.pt"])
+def test_what_a_run_on_images_leaves_goes_into_the_next_command(
+    call: Call, few_images: None, picture: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_checkpoint()
+    call(*TRAINED, network="chain.pt", share=0.97)
+    export.main([name])
+    files = {path.name for path in Path("run").iterdir()}
+    assert files > {"model.onnx", "model.int8.onnx", "model.md"}
+    assert "the weights as NetAdapt left them" in Path("run/model.md").read_text()
+    capsys.readouterr()
+    for model in (name, "run/model.onnx"):
+        predict.main([model, picture])
+    by_checkpoint, by_onnx = capsys.readouterr().out.splitlines()
+    assert by_checkpoint == by_onnx
+    train.main(["run/final.json", "--init", name, "--epochs", "1", "--out", "trained"])
+    assert re.search(r"took the weights of (\d+) of \1 layers\n", capsys.readouterr().out)
+    export.main(["trained"])
+    predict.main(["trained", picture])
+
+
+def test_a_network_trimmed_without_images_says_which_training_comes_first(
+    call: Call, few_images: None, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(build_model(SPEC, 1000).state_dict(), "weights.pth")
+    call("--weights", "weights.pth", "--out", "run", share=0.97)
+    predict.main(["run", picture])
+    assert capsys.readouterr().out.startswith("picture.png: ")
+    with pytest.raises(NasError, match=r"run/final\.pt: does not say on which images it was trained") as error:
+        export.main(["run"])
+    assert not Path("run/model.onnx").exists()
+    (advice,) = re.findall(r"`python -m nas\.train (.*?)`", str(error.value))
+    train.main([*advice.split(), "--epochs", "1", "--out", "trained"])
+    assert "new are classifier.3" in capsys.readouterr().out
+    export.main(["trained"])
 
 
 # Stopped and resumed ----------------------------------------------------------------------------------

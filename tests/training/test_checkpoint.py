@@ -3,7 +3,7 @@ import torch
 
 from nas.errors import NasError
 from nas.models.mobilenet import build_model
-from nas.training.checkpoint import load_checkpoint, load_model, load_torch_file, save_checkpoint
+from nas.training.checkpoint import find_checkpoint, load_checkpoint, load_model, load_torch_file, save_checkpoint
 
 
 def contents(spec, /, **changes):
@@ -68,6 +68,19 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path, tiny_spec, change):
     save_checkpoint(tmp_path / "x.pt", contents(tiny_spec, **change))
     with pytest.raises(NasError, match=r"x\.pt: not a checkpoint of nas\.train"):
         load_model(tmp_path / "x.pt")
+
+
+def test_a_checkpoint_is_found_by_its_folder_and_by_the_spec_beside_it(tmp_path, tiny_spec):
+    tiny_spec.save(tmp_path / "final.json")
+    with pytest.raises(NasError, match=r"final\.json: is a spec without weights beside it; name a checkpoint"):
+        find_checkpoint(tmp_path / "final.json")
+    assert find_checkpoint(tmp_path) == tmp_path / "best.pt"
+    for name in ("final.pt", "fine-tune/best.pt", "best.pt"):  # each is preferred to those before
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        assert find_checkpoint(tmp_path) == tmp_path / name
+        assert find_checkpoint(tmp_path / name) == tmp_path / name
+        assert find_checkpoint(tmp_path / "final.json") == tmp_path / "final.pt"
 
 
 class Hostile:
