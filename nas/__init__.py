@@ -26,6 +26,7 @@ _PUBLIC = {
     "detection_model": "nas.models.heads",
     "load_model": "nas.training.checkpoint",
     "LatencyTable": "nas.latency.table",
+    "LatencyPredictor": "nas.latency.predictor",
     "measure_latency": "nas.latency.networks",
     "load_run": "nas.runs.reading",
 }

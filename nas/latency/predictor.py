@@ -36,7 +36,7 @@ class LatencyPredictor:
     """
 
     table: LatencyTable
-    console: Console
+    console: Console = field(default_factory=Silent)
     seed: int = 0
     on_missing: OnMissing = "fill"
     rows_measured: int = field(default=0, init=False)
@@ -131,8 +131,8 @@ class LatencyPredictor:
                 "out to measure a table of this device"
             )
         return NasError(
-            f"{self.table.path} lacks {len(missing)} rows that are asked for: {names}. `python -m nas.measure` "
-            "measures the rows of a space"
+            f"{self.table.path} lacks {len(missing)} rows that are asked for: {names}. "
+            "`nas.LatencyPredictor(table).predict_ms(specs)` in Python measures and saves them"
         )
 
 

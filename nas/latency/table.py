@@ -77,9 +77,20 @@ class LatencyTable:
     def predict_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         """Return the predicted latency of each network: array of shape (n,), normalised milliseconds.
 
-        Raises NasError that names the first missing row. `nas.latency.measuring.measure_missing` fills rows.
+        Raises NasError that names the first network without all rows, and what measures them.
         """
-        return np.array([sum(self.part_ms(part) for part in parts_of(spec, self.num_classes)) for spec in specs])
+        return np.array([self._network_ms(spec) for spec in specs])
+
+    def _network_ms(self, spec: ArchSpec) -> float:
+        parts = list(parts_of(spec, self.num_classes))
+        try:
+            return sum(self.part_ms(part) for part in parts)
+        except NasError:
+            missing = self.missing(parts)
+            raise NasError(
+                f"{self.path} lacks {len(missing)} rows of {spec.name}, such as {missing[0].key!r}; on "
+                f"{self.device.cpu} `nas.LatencyPredictor(table).predict_ms([spec])` in Python measures and saves them"
+            ) from None
 
     def breakdown(self, spec: ArchSpec) -> list[tuple[str, float]]:
         """Return the milliseconds of each part of a network: "stem", "block 1", …, "head"."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from support import synthetic
 from support.synthetic import Machine, network_ms
 
+import nas
 from nas import measure
-from nas.arch.loading import load_space
+from nas.arch.loading import load_space, load_spec
 from nas.arch.parts import NetworkPart, parts_of
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
@@ -139,10 +141,21 @@ def test_another_devices_missing_rows_are_named(space: SearchSpace, machine: Mac
     assert not machine.ran
 
 
+def test_the_advice_for_a_published_network_without_rows_adds_them(space: SearchSpace) -> None:
+    """No space holds these rows."""
+    table, spec = open_table(None, "synthetic"), load_spec("ofa_note10_lat-16ms")
+    predictor().fill_space(space, "few")
+    with pytest.raises(NasError, match=r"lacks \d+ rows of ofa_note10_lat-16ms, such as '") as error:
+        table.predict_ms([spec])
+    (advice,) = re.findall("`(.*?)`", str(error.value))
+    (predicted,) = eval(advice, {"nas": nas, "table": table, "spec": spec})
+    assert LatencyTable.load(table.path).predict_ms([spec])[0] == predicted == pytest.approx(network_ms(spec), rel=1e-3)
+
+
 def test_this_devices_missing_rows_can_be_refused(space: SearchSpace, machine: Machine) -> None:
     spec = networks(space)[0]
     found = predictor("refuse")
-    with pytest.raises(NasError, match=r"lacks \d+ rows that are asked for: stem .*`python -m nas.measure` measures"):
+    with pytest.raises(NasError, match=r"lacks \d+ rows that are asked for: stem .*`nas\.LatencyPredictor\(table\)"):
         found.predict_ms([spec])
     assert not found.knows(spec)
     assert not machine.ran
