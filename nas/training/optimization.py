@@ -36,9 +36,13 @@ def _parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> lr_scheduler.LRScheduler:
-    """Return the recipe's schedule of the learning rate, with `steps` steps an epoch."""
+    """Return the recipe's schedule of the learning rate, with `steps` steps an epoch.
+
+    A training that is too short for the warm-up begins at the largest rate, so that even a single step learns.
+    """
     total = steps * recipe.epochs
-    if recipe.schedule == "one_cycle":
+    # A cycle's warm-up of one step has no slope. One of less would let the only step of a training have no rate.
+    if recipe.schedule == "one_cycle" and recipe.warmup * total > 1:
         return lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=recipe.learning_rate,
@@ -47,12 +51,12 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) 
             div_factor=1 / recipe.start,
             cycle_momentum=False,
         )
-    warmup = round(recipe.warmup * total)
+    warmup = 0 if recipe.schedule == "one_cycle" else min(round(recipe.warmup * total), total - 1)
     after: lr_scheduler.LRScheduler
-    if recipe.schedule == "cosine":
-        after = lr_scheduler.CosineAnnealingLR(optimizer, max(1, total - warmup))
-    else:
+    if recipe.schedule == "steps":
         after = lr_scheduler.StepLR(optimizer, max(1, round(recipe.step_epochs * steps)), recipe.step_factor)
+    else:
+        after = lr_scheduler.CosineAnnealingLR(optimizer, total - warmup)
     if not warmup:
         return after
     rise = lr_scheduler.LinearLR(optimizer, recipe.start, total_iters=warmup)

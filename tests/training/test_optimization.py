@@ -3,7 +3,7 @@ import torch
 
 from nas.models.mobilenet import build_model
 from nas.training.optimization import make_optimizer, make_schedule, moving_average
-from nas.training.recipes import load_recipe
+from nas.training.recipes import SCHEDULES, load_recipe, recipe_names
 
 
 def test_average_of_weights_forgets_the_start():
@@ -69,3 +69,25 @@ def test_schedules_are_those_of_the_recipes():
     assert one_cycle[0] == pytest.approx(0.1)
     assert max(one_cycle) == one_cycle[19] == pytest.approx(1.0)
     assert one_cycle[-1] < 1e-3
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_trains_for_any_number_of_steps(name):
+    """Torch's one-cycle schedule divides by zero at 10 steps with a warm-up of 0.1, and gives a single step no rate."""
+    recipe = load_recipe(name)
+    for epochs in range(1, 41):
+        found = rates(recipe.replace(epochs=epochs), 1)
+        assert found[0] >= recipe.start * recipe.learning_rate
+        assert max(found) <= recipe.learning_rate * (1 + 1e-9)
+    assert rates(recipe.replace(epochs=1), 1) == [recipe.learning_rate]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("warmup", [0.1, 0.25, 0.5])
+def test_short_trainings_reach_the_largest_rate(schedule, warmup):
+    recipe = load_recipe("quick").replace(schedule=schedule, warmup=warmup, start=0.01, learning_rate=1.0)
+    for epochs in range(1, 21):
+        found = rates(recipe.replace(epochs=epochs), 1)
+        assert found[0] >= 0.01
+        assert max(found) > 0.5
+    assert rates(recipe.replace(epochs=1, warmup=0.9), 1) == [1.0]

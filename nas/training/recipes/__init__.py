@@ -27,7 +27,8 @@ class Recipe:
 
     The learning rate begins at the share `start` of `learning_rate`, and reaches `learning_rate` after the share
     `warmup` of the steps. Then `one_cycle` (arXiv 1708.07120) and `cosine` (arXiv 1608.03983) let it fall to nothing,
-    and `steps` multiplies it by `step_factor` every `step_epochs`.
+    and `steps` multiplies it by `step_factor` every `step_epochs`. A training of too few steps for that begins at
+    `learning_rate`.
     """
 
     name: str
