@@ -113,6 +113,8 @@ class _Reader(Dataset[_Batch]):
         failures: dict[str, str] = {}
         read = [self._sample(index, request, failures) for index in request.indices]
         samples = [sample for sample in read if sample is not None]
+        if request.replace and len(samples) == 1 < len(request.indices):
+            samples *= 2  # batch norm has no variance of one image on a map of one pixel
         return _Batch(tuple(default_collate(samples)) if samples else None, failures)
 
     def _sample(self, index: int, request: _Request, failures: dict[str, str]) -> tuple[Tensor, int] | None:

@@ -247,11 +247,9 @@ class Training:
         processes = self.machine.processes
         order = torch.randperm(len(self.data.train), generator=torch.Generator().manual_seed(self.seed))
         chosen = order[:IMAGES][processes.rank :: processes.count].tolist()
-        if len(chosen) > CALIBRATION_BATCH:  # a small last batch would count as much as a full one
-            chosen = chosen[: len(chosen) // CALIBRATION_BATCH * CALIBRATION_BATCH]
         batches = self.data.train.batches(CALIBRATION_BATCH, self.resolution, chosen)
-        recalibrate(model, batches, self.machine.device)
-        processes.average_statistics(model)
+        images = recalibrate(model, batches, self.machine.device)
+        processes.average_statistics(model, images)
 
     def _validate(self, model: nn.Module) -> Evaluation:
         """Evaluate a model on all validation images. Each process takes its share of them."""

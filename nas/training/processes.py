@@ -39,12 +39,14 @@ class Processes:
         distributed.all_reduce(tensor)
         return tensor.tolist()
 
-    def average_statistics(self, model: nn.Module) -> None:
-        """Replace batch norm's running statistics by their mean over all processes."""
+    def average_statistics(self, model: nn.Module, images: int) -> None:
+        """Replace batch norm's running statistics by their mean over all processes, weighed by their images."""
         if self.count == 1:
             return
+        (total,) = self.sums(images, device=next(model.parameters()).device)
         for buffer in model.buffers():
             if buffer.is_floating_point():
+                buffer *= images * self.count / total
                 distributed.all_reduce(buffer)
                 buffer /= self.count
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas.arch.spec import ArchSpec
+from nas.arch.spec import ArchSpec, BlockSpec
 from nas.errors import NasError
 from nas.models.mobilenet import MobileNet, build_model
 from nas.netadapt.fine_tuning import (
@@ -20,6 +20,7 @@ from nas.netadapt.fine_tuning import (
     FineTunedProposals,
     FineTuning,
     evaluate_on_held_out,
+    fine_tune,
     split_data,
 )
 from nas.netadapt.inherited_weights import inherit_weights
@@ -145,6 +146,18 @@ def test_images_that_are_too_few(
         proposals.evaluate()
     with pytest.raises(NasError, match=message):
         proposals.estimate(specs[:1])
+
+
+def test_any_number_of_images_is_enough(tiny_spec: ArchSpec, tuning: FineTuning) -> None:
+    """Of 129 images a last batch has one, of which batch norm has no variance on a map of one pixel."""
+    data = split_data(EMBEDDED, None)
+    assert isinstance(data.train, TensorImages)
+    halving = BlockSpec(kernel=3, expanded=16, out=16, stride=2)
+    model = build_model(replace(tiny_spec, blocks=(*tiny_spec.blocks, halving, halving)), 10)
+    for count in (2, 129):
+        few = replace(data.train, images=data.train.images[:count], labels=data.train.labels[:count])
+        fine_tune(model, replace(data, train=few), tuning, torch.Generator().manual_seed(0), seed=0)
+        assert evaluate_on_held_out(model, data).mean_probability > 0
 
 
 def test_later_proposals_inherit_from_the_kept_network(

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from nas.errors import NasError
 from nas.training.batchnorm import IMAGES, recalibrate
 
 
@@ -24,6 +25,44 @@ def test_statistics_are_the_plain_average_over_the_batches(training):
     assert (model[0].momentum, model[2].momentum) == (0.01, 0.3)
     assert model.training == training
     assert all(torch.equal(before[name], value) for name, value in model.named_parameters())
+
+
+def cut(sizes: list[int]):
+    """Return images of a map of one pixel in batches of these sizes."""
+    images = 3 + 2 * torch.randn(sum(sizes), 4, 1, 1, generator=torch.Generator().manual_seed(0))
+    return [(part, torch.zeros(len(part))) for part in images.split(sizes)]
+
+
+def test_a_batch_weighs_as_much_as_it_has_images():
+    norm = nn.BatchNorm2d(4)
+    assert recalibrate(norm, cut([128, 128, 8])) == 264
+    images = torch.cat([batch for batch, _ in cut([128, 128, 8])])
+    torch.testing.assert_close(norm.running_mean, images.mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize("sizes", [[128, 1], [1, 128], [1, 1, 1], [64, 1, 64], [1, 1]])
+def test_a_lone_image_joins_its_neighbour(sizes):
+    """Batch norm has no variance of one image on a map of one pixel."""
+    norm = nn.BatchNorm2d(4)
+    assert recalibrate(norm, cut(sizes)) == sum(sizes)
+    images = torch.cat([batch for batch, _ in cut(sizes)])
+    torch.testing.assert_close(norm.running_mean, images.mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize("sizes", [[], [1]])
+def test_too_few_images_are_refused(sizes):
+    with pytest.raises(NasError, match="fewer than two of the images for batch norm's statistics can be read"):
+        recalibrate(nn.BatchNorm2d(4), cut(sizes) if sizes else [])
+
+
+def test_full_batches_are_averaged_as_torch_does():
+    """To the last bit, so that trainings on fixed seeds stay what they were."""
+    ours, torchs = nn.BatchNorm2d(4), nn.BatchNorm2d(4, momentum=None)
+    recalibrate(ours, batches(7, 128))
+    for images, _ in batches(7, 128):
+        torchs(images.contiguous(memory_format=torch.channels_last))
+    assert torch.equal(ours.running_mean, torchs.running_mean)
+    assert torch.equal(ours.running_var, torchs.running_var)
 
 
 def test_old_statistics_leave_no_trace():

@@ -54,6 +54,17 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(tmp_path):
     assert all("\n" not in reason for reason in data.unreadable.values())
 
 
+def test_a_lone_readable_image_is_not_alone_in_its_batch(tmp_path, monkeypatch):
+    """Batch norm has no variance of one image on a map of one pixel."""
+    for part in ("train", "val"):
+        save_images(tmp_path / part / "cat", 3, 0)
+    for name in "01":
+        (tmp_path / "train" / "cat" / f"{name}.png").write_bytes(b"")
+    monkeypatch.setattr("nas.training.disk_images.TRIES", 1)
+    ((_, labels),) = load_data(f"imagefolder:{tmp_path}").train.training_batches(PLAIN, 32, seeded())
+    assert labels.tolist() == [0, 0]
+
+
 def test_a_set_without_a_readable_image_gives_no_batch(tmp_path):
     for part in ("train", "val"):
         save_images(tmp_path / part / "cat", 2, 0)
