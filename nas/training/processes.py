@@ -63,13 +63,19 @@ SINGLE_PROCESS = Processes()
 def joined_processes() -> Iterator[tuple[Processes, torch.device]]:
     """Join the processes that torchrun started, each on a GPU of its own where there are any.
 
-    Without torchrun this process trains alone. Raises NasError where a machine has fewer GPUs than processes.
+    Without torchrun this process trains alone. Raises NasError where a machine has fewer GPUs than processes, and where
+    another launcher does not say what torchrun does.
     """
     gpus = torch.cuda.device_count()
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _environment_number("WORLD_SIZE", least=1, default=1) == 1:
         yield SINGLE_PROCESS, torch.device("cuda" if gpus else "cpu")
         return
-    local_rank = int(os.environ["LOCAL_RANK"])
+    _environment_number("RANK")
+    _environment_number("MASTER_PORT")
+    _check_set("MASTER_ADDR")
+    # Launchers of one process a machine leave LOCAL_RANK out. Where there is no choice of a GPU, none is needed.
+    only = gpus <= 1 or os.environ.get("LOCAL_WORLD_SIZE") == "1"
+    local_rank = _environment_number("LOCAL_RANK", default=0 if only else None)
     if gpus and local_rank >= gpus:
         raise NasError(f"this machine has {gpus} GPUs and more processes; start torchrun with --nproc-per-node {gpus}")
     device = torch.device("cuda", local_rank) if gpus else torch.device("cpu")
@@ -80,3 +86,22 @@ def joined_processes() -> Iterator[tuple[Processes, torch.device]]:
         yield Processes(distributed.get_rank(), distributed.get_world_size()), device
     finally:
         distributed.destroy_process_group()
+
+
+def _environment_number(name: str, *, least: int = 0, default: int | None = None) -> int:
+    """Return a whole number of the environment, where an empty text counts as none. Raises NasError."""
+    text = os.environ.get(name, "").strip()
+    if not text and default is not None:
+        return default
+    _check_set(name)
+    if not text.isdecimal() or int(text) < least:
+        raise NasError(f"{name} is {text!r} in the environment; it must be a whole number of at least {least}")
+    return int(text)
+
+
+def _check_set(name: str) -> None:
+    if not os.environ.get(name, "").strip():
+        raise NasError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']} in the environment and {name} is not set; "
+            "start the training with torchrun, or unset WORLD_SIZE to train in one process"
+        )
