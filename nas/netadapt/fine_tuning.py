@@ -42,7 +42,7 @@ HELD_OUT_EVERY = 5  # every fifth training image is held out for evaluation
 HELD_OUT_IMAGES = 2_000  # at most
 LEAST_IMAGES = 3  # one for evaluation, two for batch norm
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 1_024, 128
-EVALUATION_BATCH = 500
+EVALUATION_BATCH = 500  # at most; a recipe of smaller batches has less memory
 # The recipe's largest learning rate is for fresh weights. Proposals start at this share of it, which falls to nothing.
 LEARNING_SHARE = 0.25
 
@@ -124,7 +124,8 @@ class FineTunedProposals:
 
     def evaluate(self) -> Evaluation:
         """Return the evaluation of the current network as it is."""
-        return evaluate_on_held_out(self.model, split_data(self.tuning.source, self.tuning.data_dir))
+        data = split_data(self.tuning.source, self.tuning.data_dir)
+        return evaluate_on_held_out(self.model, data, self.tuning.recipe.batch_size)
 
 
 def _tuned(
@@ -137,7 +138,7 @@ def _tuned(
     seed, data_seed = map(int, np.random.SeedSequence([tuning.seed, step]).generate_state(2))
     child = inherit_weights(spec, model, seed=seed)
     fine_tune(child, data, tuning, torch.Generator().manual_seed(data_seed), seed)
-    evaluation = evaluate_on_held_out(child, data)
+    evaluation = evaluate_on_held_out(child, data, tuning.recipe.batch_size)
     return {name: tensor.cpu() for name, tensor in child.state_dict().items()}, evaluation
 
 
@@ -175,12 +176,13 @@ def _endless(data: Data, recipe: Recipe, resolution: int, generator: torch.Gener
             raise NasError(f"{data.source}: none of the images to train on can be read")
 
 
-def evaluate_on_held_out(model: MobileNet, data: Data) -> Evaluation:
-    """Evaluate a network on the held-out images of `split_data`.
+def evaluate_on_held_out(model: MobileNet, data: Data, batch_size: int = EVALUATION_BATCH) -> Evaluation:
+    """Evaluate a network on the held-out images of `split_data`, at most `batch_size` at a time.
 
     Raises NasError if none of them can be read, and DivergedError for a network whose training diverged.
     """
-    evaluation = evaluate_model(model, data.val.batches(EVALUATION_BATCH, model.spec.resolution))
+    at_a_time = min(EVALUATION_BATCH, batch_size)
+    evaluation = evaluate_model(model, data.val.batches(at_a_time, model.spec.resolution))
     if not evaluation.images:
         raise NasError(f"{data.source}: none of the images to evaluate on can be read")
     if not math.isfinite(evaluation.probability):

@@ -35,8 +35,8 @@ from nas.training.optimization import make_optimizer, make_schedule, moving_aver
 from nas.training.processes import SINGLE_PROCESS, Processes
 from nas.training.recipes import Recipe
 
-VALIDATION_BATCH = 500
-CALIBRATION_BATCH = 128
+VALIDATION_BATCH = 500  # at most; where a step computes fewer images at a time, so does the validation
+CALIBRATION_BATCH = 128  # whatever the step: batch norm's statistics are better of large batches
 
 
 class DivergedError(NasError):
@@ -255,7 +255,8 @@ class Training:
         """Evaluate a model on all validation images. Each process takes its share of them."""
         processes, data = self.machine.processes, self.data
         chosen = range(processes.rank, len(data.val), processes.count)
-        own = evaluate_model(model, data.val.batches(VALIDATION_BATCH, self.resolution, chosen))
+        at_a_time = min(VALIDATION_BATCH, self.recipe.batch_size // (processes.count * self.machine.accumulate))
+        own = evaluate_model(model, data.val.batches(at_a_time, self.resolution, chosen))
         log_likelihood, probability, right, images = processes.sums(*own, device=self.machine.device)
         if not images:
             raise NasError(f"{data.source}: none of the images to validate on can be read")

@@ -160,6 +160,15 @@ def test_any_number_of_images_is_enough(tiny_spec: ArchSpec, tuning: FineTuning)
         assert evaluate_on_held_out(model, data).mean_probability > 0
 
 
+def test_proposals_are_evaluated_in_batches_of_the_recipe(model: MobileNet, tuning: FineTuning) -> None:
+    """Else the memory of a small batch would not be enough."""
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda module, images: sizes.append(len(images[0])))
+    evaluation = FineTunedProposals(model, tuning).evaluate()
+    assert max(sizes) == tuning.recipe.batch_size
+    assert evaluation.right == evaluate_on_held_out(model, split_data(EMBEDDED, None)).right
+
+
 def test_later_proposals_inherit_from_the_kept_network(
     model: MobileNet, tuning: FineTuning, specs: list[ArchSpec]
 ) -> None:

@@ -142,6 +142,23 @@ def test_no_part_of_a_batch_is_a_single_image(tiny_spec, little_data, recipe):
     assert sizes == [3, 3, 2, 2] * 2
 
 
+def test_validation_takes_no_more_images_at_a_time_than_a_step(tiny_spec, little_data, recipe):
+    """Else the memory of a small batch would not be enough. The accuracy is the same."""
+    recipe, machine = recipe.replace(epochs=1, batch_size=64), Machine(accumulate=2)
+    training = Training(build_model(tiny_spec, 10), little_data, recipe, resolution=32, machine=machine)
+    sizes = []
+
+    def note(model, images):
+        if not model.training:
+            sizes.append(len(images[0]))
+
+    for model in (training.model, training.kept):
+        model.register_forward_pre_hook(note)
+    (metrics,) = training.epochs()
+    assert sizes == ([32] * 6 + [8]) * 2
+    assert metrics.top1 == evaluate_model(training.kept, little_data.val.batches(500, 32)).top1
+
+
 def test_too_small_batches_for_their_parts_are_refused(tiny_spec, little_data, recipe):
     with pytest.raises(
         NasError, match="batch_size is 6; with 1 processes and 4 accumulated parts it must be at least 8"
