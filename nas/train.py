@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     spec = load_spec(arguments.spec)
 
     from nas.training.data import load_data
+    from nas.training.images import small_data_warning
     from nas.training.processes import joined_processes
     from nas.training.run import best_epoch, check_unused, default_folder, holds_training, load_settings
 
@@ -63,6 +64,8 @@ def main(argv: list[str] | None = None) -> None:
         )
         if arguments.resume and not resume:
             console.say(f"{out} holds no training to resume; a new one begins there")
+        if warning := small_data_warning(data, recipe):
+            console.say(f"{warning}; a smaller --batch-size takes more steps, at a lower learning rate")
         teacher = _teacher(settings, data, out, machine, console) if settings.teacher else None
         rows = _train(
             settings,

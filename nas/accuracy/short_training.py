@@ -28,7 +28,7 @@ from nas.arch.spec import ArchSpec
 from nas.models.mobilenet import build_model
 from nas.quiet import quiet_optuna
 from nas.training.data import EMBEDDED, EMBEDDED_RESOLUTION, load_data
-from nas.training.images import Data
+from nas.training.images import Data, small_data_warning
 from nas.training.loop import DivergedError, Machine, Training
 from nas.training.recipes import load_recipe
 from nas.training.tensor_images import TensorImages
@@ -43,7 +43,8 @@ class ShortTraining:
 
     All networks are trained at that resolution, so that an estimate does not depend on the resolution of the spec.
     `proxy` answers where a rough order is enough. `threads` processor threads are used, by default all. `say` gets a
-    line for each training that diverges. Raises NasError for data that cannot be loaded.
+    line for each training that diverges, and one for images that are fewer than a batch. Raises NasError for data that
+    cannot be loaded.
     """
 
     name = "short-training"
@@ -65,6 +66,8 @@ class ShortTraining:
         self.resolution = resolution or _training_resolution(self.data)
         self._seed, self._threads, self._say = seed, threads, say
         self._recipe = load_recipe(RECIPE).replace(epochs=epochs)
+        if warning := small_data_warning(self.data, self._recipe):
+            say(warning)
         self._log = TrainingLog(log, (self.data.source, self.resolution, epochs, seed)) if log else None
         self._results: dict[str, ShortTrainingResult] = {}  # by the id of the spec
         self._study = _pruning_study(epochs)

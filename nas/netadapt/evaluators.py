@@ -144,8 +144,9 @@ def make_evaluator(request: NetAdaptRequest, seed: Seed, out: Path, console: Con
     """
     if not request.data:
         return EstimatorEvaluator(request.estimator, seed)
-    from nas.netadapt.fine_tuning import FineTunedProposals, FineTuning
+    from nas.netadapt.fine_tuning import FineTunedProposals, FineTuning, split_data
     from nas.netadapt.inherited_weights import classes_of, inherit_weights
+    from nas.training.images import small_data_warning
 
     folder = out / "seed"
     if seed.model is None:
@@ -164,4 +165,6 @@ def make_evaluator(request: NetAdaptRequest, seed: Seed, out: Path, console: Con
         steps=request.proposal_steps,
         seed=request.seed,
     )
+    if warning := small_data_warning(split_data(tuning.source, tuning.data_dir), tuning.recipe):
+        console.say(warning)
     return TrainingEvaluator(FineTunedProposals(model, tuning, workers=request.workers), seed)

@@ -51,10 +51,13 @@ def _train(
     request: NetAdaptRequest, spec: ArchSpec, recipe: Recipe, out: Path, init: str | None, console: Console
 ) -> None:
     from nas.training.data import load_data
+    from nas.training.images import small_data_warning
     from nas.training.run import LAST, Settings, best_epoch, train
 
     assert request.data is not None
     data = load_data(request.data, request.data_dir)
+    if warning := small_data_warning(data, recipe):
+        console.say(warning)
     settings = Settings(
         spec=spec, source=request.data, recipe=recipe, resolution=spec.resolution, seed=request.seed, init=init
     )

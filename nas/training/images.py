@@ -71,6 +71,17 @@ class Data:
         return self.train.unreadable | self.val.unreadable
 
 
+def small_data_warning(data: Data, recipe: Recipe) -> str | None:
+    """Return what happens to batch and learning rate where the training images are fewer than a batch of the recipe."""
+    count = len(data.train)
+    if count >= recipe.batch_size:
+        return None
+    return (
+        f"warning: {data.source}: {count} images to train on are fewer than the batch of {recipe.batch_size} of recipe "
+        f"{recipe.name}; an epoch is one step on all {count}, at the learning rate for {recipe.batch_size}"
+    )
+
+
 def shuffled(count: int, generator: torch.Generator, share: BatchShare) -> tuple[Tensor, torch.Generator]:
     """Return an order of `count` images that all processes agree on, and a generator for this process alone."""
     order = torch.randperm(count, generator=generator)

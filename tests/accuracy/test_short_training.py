@@ -87,6 +87,17 @@ def test_an_estimate_is_the_validation_accuracy_of_a_training(trained: list[str]
     assert "32 px" in estimator.training_recipe
 
 
+def test_data_smaller_than_a_batch_are_said(trained: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    ShortTraining(say=said.append)
+    assert not said
+    larger = short_training.load_recipe("quick").replace(batch_size=100_000)
+    monkeypatch.setattr(short_training, "load_recipe", lambda name: larger)
+    ShortTraining(say=said.append)
+    (warning,) = said
+    assert "images to train on are fewer than the batch of 100000 of recipe quick" in warning
+
+
 def test_nothing_is_trained_twice(trained: list[str], tmp_path: Path) -> None:
     log, specs = tmp_path / "run" / "estimates.jsonl", [tiny(8), tiny(16)]
     one, other = ShortTraining(log=log), ShortTraining(log=log)

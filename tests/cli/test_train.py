@@ -128,6 +128,17 @@ def test_images_that_cannot_be_read_are_named_and_counted(capsys):
     assert "2 images could not be read and were left out" in out
 
 
+def test_data_smaller_than_a_batch_are_said(capsys):
+    train.main(["tiny.json", "--epochs", "1", "--batch-size", "256", "--out", "here"])
+    assert (
+        "\nwarning: fashion-mnist-sample: 200 images to train on are fewer than the batch of 256 of recipe quick; an "
+        "epoch is one step on all 200, at the learning rate for 256; a smaller --batch-size takes more steps, at a "
+        "lower learning rate\n"
+    ) in capsys.readouterr().out
+    train.main(["tiny.json", "--epochs", "1", "--out", "there"])  # batches of 128
+    assert "warning" not in capsys.readouterr().out
+
+
 def test_a_spec_of_a_search_is_trained_beside_it():
     os.mkdir("run")
     SPEC.save("run/small.json")
