@@ -90,7 +90,7 @@ NO_TORCH = (
         "nas.netadapt.trimming",
     ),
     *("nas.netadapt.evaluators", "nas.netadapt.seed", "nas.netadapt.long_training"),
-    *("search_spaces", "search_spaces.*"),
+    *("search_spaces", "search_spaces.*", "nas.training.image_files", "nas.deploy.images"),
     *PACKAGES["commands"].modules,
 )
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from nas.errors import NasError
+from nas.training.image_files import open_rgb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +28,7 @@ class Preparation:
     def load(self, path: str | Path) -> np.ndarray:
         """Return the image of a file: float32 (3, resolution, resolution). Raises NasError if it cannot be read."""
         try:
-            with Image.open(path) as image:
-                return self.prepared(image.convert("RGB"))
+            return self.prepared(open_rgb(path))
         except FileNotFoundError:
             raise NasError(f"{path}: no such file") from None
         except Exception as error:  # Pillow raises many types for bytes that are no image

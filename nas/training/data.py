@@ -17,6 +17,7 @@ from torchvision import datasets
 
 from nas.errors import NasError, unknown_name
 from nas.training.disk_images import DiskImages
+from nas.training.image_files import open_rgb
 from nas.training.images import Data, Images
 from nas.training.tensor_images import TensorImages
 
@@ -100,7 +101,7 @@ def _folder(source: str, root: Path) -> Data:
     for part in ("train", "val"):
         folder = root / part
         try:
-            parts.append(datasets.ImageFolder(str(folder)))
+            parts.append(datasets.ImageFolder(str(folder), loader=open_rgb))
         except OSError:  # also where no class has an image
             raise NasError(
                 f"{source}: there are no images in {folder}; put one folder of images a class there, "
@@ -144,6 +145,8 @@ def _images(dataset: Any) -> Images:
     In memory they have the shape (n, h, w) if they are grey, (n, h, w, 3) in CIFAR, and else (n, 3, h, w).
     """
     if not hasattr(dataset, "data"):
+        if hasattr(dataset, "loader"):
+            dataset.loader = open_rgb
         return DiskImages(dataset)
     images = torch.as_tensor(dataset.data)
     if images.ndim == 3:

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from nas.cpu import usable_cores
 from nas.training.augmentation import Transform, erasing, policy
+from nas.training.image_files import as_rgb
 from nas.training.images import MEAN, STD, WHOLE_BATCH, BatchShare, LabelledBatch, shared_batches, shuffled
 from nas.training.recipes import Recipe
 
@@ -122,10 +123,11 @@ class _Reader(Dataset[_Batch]):
             at = (index + attempt) % self._count
             try:
                 image, label = self._images[at]
+                image = as_rgb(image)
             except Exception as error:  # Pillow raises many types for bytes that are no image
                 failures[_file_of(self._images, at)] = str(error).partition("\n")[0] or type(error).__name__
             else:
-                return request.transform(image.convert("RGB")), label
+                return request.transform(image), label
         return None
 
 

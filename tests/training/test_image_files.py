@@ -1,0 +1,90 @@
+"""Images of every mode become the same RGB picture in training and in prediction."""
+
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nas.deploy.images import Preparation
+from nas.errors import NasError
+from nas.training.data import load_data
+from nas.training.image_files import open_rgb
+from nas.training.images import MEAN, STD
+
+RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))  # dark on the left, light on the right
+
+
+def scaled(largest: float, kind: type) -> Image.Image:
+    return Image.fromarray((RAMP / 255 * largest).round(0 if largest > 1 else 9).astype(kind))
+
+
+def paletted() -> Image.Image:
+    image = Image.fromarray(RAMP).convert("P")
+    image.info["transparency"] = bytes(range(256))
+    return image
+
+
+GREY = {
+    "8.png": scaled(255, np.uint8),
+    "12.png": scaled(4095, np.uint16),
+    "16.png": scaled(65535, np.uint16),
+    "16.tif": scaled(65535, np.uint16),
+    "16_in_32.tif": scaled(65535, np.int32),
+    "8_in_32.tif": scaled(255, np.int32),
+    "unit_float.tif": scaled(1, np.float32),
+    "byte_float.tif": scaled(255, np.float32),
+    "grey_and_alpha.png": Image.merge("LA", [Image.fromarray(RAMP), Image.new("L", (64, 64), 7)]),
+    "palette.png": paletted(),
+}
+
+
+@pytest.mark.parametrize("name", GREY)
+def test_grey_of_every_mode_is_kept(tmp_path: Path, name: str) -> None:
+    GREY[name].save(tmp_path / name)
+    with warnings.catch_warnings(action="error"):
+        image = open_rgb(tmp_path / name)
+    assert image.mode == "RGB"
+    np.testing.assert_allclose(np.asarray(image)[..., 1], RAMP, atol=1)
+
+
+def test_a_portable_greymap_has_the_range_that_it_tells(tmp_path: Path) -> None:
+    path = tmp_path / "dark.pgm"
+    path.write_bytes(b"P5 2 1 4095 " + struct.pack(">2H", 0, 205))
+    assert np.asarray(open_rgb(path))[0, :, 0].tolist() == [0, 13]
+
+
+def test_colours_stay_where_there_is_transparency(tmp_path: Path) -> None:
+    colour = (250, 120, 10)
+    Image.new("RGBA", (9, 9), (*colour, 3)).save(tmp_path / "rgba.png")
+    Image.new("CMYK", (9, 9), (5, 135, 245, 0)).save(tmp_path / "cmyk.tif")
+    for path in tmp_path.iterdir():
+        assert np.asarray(open_rgb(path))[4, 4].tolist() == list(colour)
+
+
+@pytest.mark.parametrize(
+    "values", [np.array([[-5, 9]], np.int32), np.array([[0, 70_000]], np.int32), np.array([[0, np.nan]], np.float32)]
+)
+def test_grey_of_an_unknown_range_is_unreadable(tmp_path: Path, values: np.ndarray) -> None:
+    path = tmp_path / "depth.tif"
+    Image.fromarray(values).save(path)
+    preparation = Preparation(resolution=32, crop=1.0, mean=MEAN, std=STD)
+    with pytest.raises(NasError, match=r"depth\.tif: this image cannot be read \(its grey goes from .* 0 to 65535\)"):
+        preparation.load(path)
+
+
+def test_prediction_sees_what_validation_sees(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        (tmp_path / part / "ramp").mkdir(parents=True)
+        for name, image in GREY.items():
+            image.save(tmp_path / part / "ramp" / name)
+    data = load_data(f"imagefolder:{tmp_path}")
+    ((images, _),) = data.val.batches(len(GREY), 48)
+    preparation = Preparation(resolution=48, crop=data.val.crop, mean=MEAN, std=STD)
+    assert data.unreadable == {}
+    for name, expected in zip(sorted(GREY), images, strict=True):
+        np.testing.assert_allclose(
+            preparation.load(tmp_path / "val" / "ramp" / name), expected.numpy(), atol=1e-5, err_msg=name
+        )
