@@ -54,6 +54,8 @@ def test_a_portable_greymap_has_the_range_that_it_tells(tmp_path: Path) -> None:
     path = tmp_path / "dark.pgm"
     path.write_bytes(b"P5 2 1 4095 " + struct.pack(">2H", 0, 205))
     assert np.asarray(open_rgb(path))[0, :, 0].tolist() == [0, 13]
+    GREY["unit_float.tif"].save(tmp_path / "float.pfm")
+    np.testing.assert_allclose(np.asarray(open_rgb(tmp_path / "float.pfm"))[..., 0], RAMP, atol=1)
 
 
 def test_colours_stay_where_there_is_transparency(tmp_path: Path) -> None:
@@ -88,3 +90,50 @@ def test_prediction_sees_what_validation_sees(tmp_path: Path) -> None:
         np.testing.assert_allclose(
             preparation.load(tmp_path / "val" / "ramp" / name), expected.numpy(), atol=1e-5, err_msg=name
         )
+
+
+# EXIF -------------------------------------------------------------------------------------------------
+
+ORIENTATION = 0x0112
+TURNS = {  # what was done to the upright picture before it was stored
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def save_turned(image: Image.Image, orientation: int, path: Path) -> None:
+    turn, exif = TURNS[orientation], Image.Exif()
+    exif[ORIENTATION] = orientation
+    (image if turn is None else image.transpose(turn)).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("name", ["8.png", "16.png", "palette.png"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_a_picture_is_upright_as_its_exif_data_say(tmp_path: Path, name: str, orientation: int) -> None:
+    save_turned(GREY[name].crop((0, 0, 64, 40)), orientation, tmp_path / name)
+    np.testing.assert_allclose(np.asarray(open_rgb(tmp_path / name))[..., 0], RAMP[:40], atol=1)
+
+
+def test_training_and_prediction_turn_a_photograph_alike(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        (tmp_path / part / "ramp").mkdir(parents=True)
+        save_turned(GREY["8.png"], 6, tmp_path / part / "ramp" / "photo.jpg")
+    data = load_data(f"imagefolder:{tmp_path}")
+    ((images, _),) = data.val.batches(1, 56)
+    preparation = Preparation(resolution=56, crop=data.val.crop, mean=MEAN, std=STD)
+    image = preparation.load(tmp_path / "val" / "ramp" / "photo.jpg")
+    np.testing.assert_allclose(image, images[0].numpy(), atol=1e-5)
+    assert image[0, :, 50].mean() > image[0, :, 5].mean() + 2, "dark on the left, light on the right"
+
+
+def test_damaged_exif_data_leave_the_picture_as_it_is_stored(tmp_path: Path) -> None:
+    path = tmp_path / "8.jpg"
+    GREY["8.png"].save(path, exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01\x03")
+    with warnings.catch_warnings(action="error"):
+        np.testing.assert_allclose(np.asarray(open_rgb(path))[..., 0], RAMP, atol=6)
