@@ -53,6 +53,8 @@ def main(argv: list[str] | None = None) -> None:
             f"{arguments.training} (id {spec.id}); train that, or name the folder of the training that is wanted"
         )
     data = load_data(settings.source, arguments.data_dir)
+    for note in data.notes:
+        console.say(f"note: {note}")
     if data.classes != trained.about.classes:
         raise NasError(
             f"{settings.source} has the classes {_listed(data.classes)} now, and {trained.path} was trained on "

@@ -66,6 +66,8 @@ def main(argv: list[str] | None = None) -> None:
             console.say(f"{out} holds no training to resume; a new one begins there")
         if warning := small_data_warning(data, recipe):
             console.say(f"{warning}; a smaller --batch-size takes more steps, at a lower learning rate")
+        for note in data.notes:
+            console.say(f"note: {note}")
         teacher = _teacher(settings, data, out, machine, console) if settings.teacher else None
         rows = _train(
             settings,

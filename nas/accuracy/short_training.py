@@ -43,8 +43,8 @@ class ShortTraining:
 
     All networks are trained at that resolution, so that an estimate does not depend on the resolution of the spec.
     `proxy` answers where a rough order is enough. `threads` processor threads are used, by default all. `say` gets a
-    line for each training that diverges, and one for images that are fewer than a batch. Raises NasError for data that
-    cannot be loaded.
+    line for each training that diverges, for images that are fewer than a batch, and for those that are passed over.
+    Raises NasError for data that cannot be loaded.
     """
 
     name = "short-training"
@@ -65,6 +65,8 @@ class ShortTraining:
         self.data = load_data(source, data_dir)
         self.resolution = resolution or _training_resolution(self.data)
         self._seed, self._threads, self._say = seed, threads, say
+        for note in self.data.notes:
+            say(f"note: {note}")
         self._recipe = load_recipe(RECIPE).replace(epochs=epochs)
         if warning := small_data_warning(self.data, self._recipe):
             say(warning)

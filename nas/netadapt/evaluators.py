@@ -148,6 +148,8 @@ def make_evaluator(request: NetAdaptRequest, seed: Seed, out: Path, console: Con
     from nas.netadapt.inherited_weights import classes_of, inherit_weights
     from nas.training.images import small_data_warning
 
+    for note in split_data(request.data, request.data_dir).notes:
+        console.say(f"note: {note}")
     folder = out / "seed"
     if seed.model is None:
         model = train_seed(request, seed.spec, folder, console)

@@ -18,12 +18,14 @@ from torchvision import datasets
 from nas.errors import NasError, unknown_name
 from nas.training.disk_images import DiskImages
 from nas.training.image_files import open_rgb
+from nas.training.image_folder import ImageFolder
 from nas.training.images import Data, Images
 from nas.training.tensor_images import TensorImages
 
 EMBEDDED = "fashion-mnist-sample"
 EMBEDDED_RESOLUTION = 32  # five halvings of a 28-pixel image: 32 is the least that leaves a pixel
 FOLDER = "imagefolder:"
+NAMED_CLASSES = 5  # in an error
 
 
 class _Torchvision(NamedTuple):
@@ -97,21 +99,42 @@ def _embedded() -> Data:
 
 
 def _folder(source: str, root: Path) -> Data:
-    parts = []
-    for part in ("train", "val"):
-        folder = root / part
-        try:
-            parts.append(datasets.ImageFolder(str(folder), loader=open_rgb))
-        except OSError:  # also where no class has an image
-            raise NasError(
-                f"{source}: there are no images in {folder}; put one folder of images a class there, "
-                f"such as {folder / 'cat' / '1.jpg'}"
-            ) from None
-    train, val = parts
-    if train.classes != val.classes:
-        odd = sorted(set(train.classes) ^ set(val.classes))[0]
-        raise NasError(f"{source}: the class {odd!r} is in one of train/ and val/ only; both need the same folders")
-    return Data(source, tuple(train.classes), DiskImages(train), DiskImages(val))
+    parts = {part: _folder_part(source, root / part) for part in ("train", "val")}
+    train, val = parts.values()
+    lacking = [
+        f"{name!r} in {part}/"
+        for name in sorted({*train.classes, *val.classes})
+        for part, images in parts.items()
+        if name not in images.filled
+    ]
+    if lacking:
+        more = f" and of {len(lacking) - NAMED_CLASSES} more" if len(lacking) > NAMED_CLASSES else ""
+        raise NasError(
+            f"{source}: there are no images of {', '.join(lacking[:NAMED_CLASSES])}{more}{_passed_over(train, val)}; put "
+            "some into the folder of that name, or remove the class from train/ and val/"
+        )
+    return Data(source, tuple(train.classes), DiskImages(train), DiskImages(val), train.notes + val.notes)
+
+
+def _folder_part(source: str, folder: Path) -> ImageFolder:
+    passed_over = ""
+    try:
+        images = ImageFolder(folder)
+        if images.filled:
+            return images
+        passed_over = _passed_over(images)
+    except OSError:  # the folder of the part, or of every class, is missing
+        pass
+    raise NasError(
+        f"{source}: there are no images in {folder}{passed_over}; put one folder of images a class there, "
+        f"such as {folder / 'cat' / '1.jpg'}"
+    )
+
+
+def _passed_over(*parts: ImageFolder) -> str:
+    """Return what was passed over in parentheses, or nothing."""
+    notes = [note for part in parts for note in part.notes]
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 def _torchvision(source: str, root: Path) -> Data:

@@ -58,12 +58,16 @@ class Images(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A source's training and validation images; `classes` are the names of the labels."""
+    """A source's training and validation images.
+
+    `classes` are the names of the labels. `notes` say what was passed over when the images were looked for.
+    """
 
     source: str
     classes: tuple[str, ...]
     train: Images
     val: Images
+    notes: tuple[str, ...] = ()
 
     @property
     def unreadable(self) -> dict[str, str]:

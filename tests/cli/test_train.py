@@ -121,11 +121,13 @@ def test_images_that_cannot_be_read_are_named_and_counted(capsys):
                 Image.new("L", (40, 40), grey + index).save(folder / f"{index}.png")
     Path("images/train/dog/2.png").write_bytes(b"no image")
     Path("images/val/cat/1.png").write_bytes(b"")
+    Path("images/val/cat/5.jfif").write_bytes(b"")
     words = "tiny.json --data imagefolder:images --epochs 2 --resolution 32 --batch-size 4 --out here"
     train.main(words.split())
     out = capsys.readouterr().out
     assert out.count("left out images/train/dog/2.png: ") == out.count("left out images/val/cat/1.png: ") == 1
     assert "2 images could not be read and were left out" in out
+    assert "note: images/val: passed over files (1 .jfif)" in out.replace("\n", " ")
 
 
 def test_data_smaller_than_a_batch_are_said(capsys):

@@ -1,3 +1,4 @@
+import shutil
 import struct
 
 import numpy as np
@@ -44,10 +45,53 @@ def test_image_folder_that_is_missing_or_uneven(tmp_path):
     with pytest.raises(NasError, match=r"there are no images in .*train; put one folder of images a class there"):
         load_data(f"imagefolder:{tmp_path}")
     save_images(tmp_path / "train" / "cat", 1, 0)
-    with pytest.raises(NasError, match=r"there are no images in .*val"):
+    with pytest.raises(NasError, match=r"there are no images in .*val; put"):
         load_data(f"imagefolder:{tmp_path}")
     save_images(tmp_path / "val" / "dog", 1, 0)
-    with pytest.raises(NasError, match="the class 'cat' is in one of train/ and val/ only"):
+    with pytest.raises(NasError, match=r"there are no images of 'cat' in val/, 'dog' in train/; put some into"):
+        load_data(f"imagefolder:{tmp_path}")
+
+
+def test_an_empty_class_is_named_and_the_advice_helps(tmp_path):
+    for part in ("train", "val"):
+        save_images(tmp_path / part / "cat", 2, 0)
+        (tmp_path / part / "dog").mkdir()
+    (tmp_path / "val" / "dog" / "1.jfif").write_bytes(b"")
+    with pytest.raises(NasError, match=r"no images of 'dog' in train/, 'dog' in val/ \(.*\(1 \.jfif\).*\); put some") as raised:
+        load_data(f"imagefolder:{tmp_path}")
+    assert "\n" not in str(raised.value)
+    for part in ("train", "val"):
+        shutil.rmtree(tmp_path / part / "dog")
+    assert load_data(f"imagefolder:{tmp_path}").classes == ("cat",)
+
+
+def test_many_classes_without_images_are_counted(tmp_path):
+    save_images(tmp_path / "train" / "cat", 1, 0)
+    for number in range(9):
+        save_images(tmp_path / "val" / f"class{number}", 1, 0)
+    with pytest.raises(NasError, match=r"no images of 'cat' in val/, .*'class3' in train/ and of 5 more; put"):
+        load_data(f"imagefolder:{tmp_path}")
+
+
+def test_hidden_folders_and_other_files_are_passed_over_and_said(tmp_path):
+    for part in ("train", "val"):
+        for folder in ("cat", "dog", ".ipynb_checkpoints", "cat/.thumbnails"):
+            save_images(tmp_path / part / folder, 2, 0)
+        (tmp_path / part / "dog" / "._0.png").write_bytes(b"")
+    for name in ("1.jfif", "2.JFIF", "3.gif", "readme"):
+        (tmp_path / "train" / "dog" / name).write_bytes(b"")
+    data = load_data(f"imagefolder:{tmp_path}")
+    assert (data.classes, len(data.train), len(data.val)) == (("cat", "dog"), 4, 4)
+    train, val = tmp_path / "train", tmp_path / "val"
+    assert data.notes[0] == f"{train}: skipped the hidden folder .ipynb_checkpoints and 1 more"
+    assert data.notes[1].startswith(f"{train}: passed over files (2 .jfif, 1 .gif, 1 without an extension); those")
+    assert data.notes[2:] == (f"{val}: skipped the hidden folder .ipynb_checkpoints and 1 more",)
+
+
+def test_a_folder_of_passed_over_files_says_so(tmp_path):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "train" / "cat" / "1.avif").write_bytes(b"")
+    with pytest.raises(NasError, match=r"no images in .*train \(.*passed over files \(1 \.avif\).*\); put one folder"):
         load_data(f"imagefolder:{tmp_path}")
 
 
