@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     from nas.deploy.trained import load_trained
     from nas.latency.device import Device
     from nas.training.data import load_data
+    from nas.training.images import LeftOut
 
     trained = load_trained(training)
     settings = trained.settings
@@ -69,9 +70,11 @@ def main(argv: list[str] | None = None) -> None:
         export_program(trained, path.with_suffix(".pt2"))
         console.say(f"{path.with_suffix('.pt2')}: a program of torch.export")
     files = _quantise_and_compare(path, data)
+    LeftOut(console.say)(data.unreadable)
     console.print(_table(files))
+    read = len(data.val) - len(data.val.unreadable)
     console.say(
-        f"in {path.parent}; top-1 on the {len(data.val)} validation images of {settings.source}; "
+        f"in {path.parent}; top-1 on the {read} validation images of {settings.source}; "
         "ms on this device at batch 1, 1 thread"
     )
     card = path.with_suffix(".md")

@@ -101,19 +101,17 @@ def _train(
     tensorboard: bool = False,
 ) -> list[Metrics]:
     """Train with a progress bar, a line for each epoch, and a line for each image that cannot be read."""
+    from nas.training.images import LeftOut
     from nas.training.run import train
 
-    named: set[str] = set()  # unreadable images
+    left_out = LeftOut(print)  # in every process, for each reads its own share of the images
 
     def on_init(layers: CopiedLayers) -> None:
         fresh = f"; new are {', '.join(layers.fresh)}" if layers.fresh else ""
         console.say(f"took the weights of {layers.copied} of {layers.copied + len(layers.fresh)} layers{fresh}")
 
     def on_epoch(row: Metrics) -> None:
-        for file, reason in data.unreadable.items():
-            if file not in named:
-                print(f"left out {file}: {reason}")  # in every process, for each reads its own share of the images
-        named.update(data.unreadable)
+        left_out(data.unreadable)
         console.say(
             f"epoch {row.epoch:3}: loss {row.train_loss:.3f}, validation loss {row.val_loss:.3f}, "
             f"accuracy {row.top1:.2f} %, {row.seconds:.1f} s, {row.images_per_second:,.0f} images/s"

@@ -28,7 +28,7 @@ from nas.arch.spec import ArchSpec
 from nas.models.mobilenet import build_model
 from nas.quiet import quiet_optuna
 from nas.training.data import EMBEDDED, EMBEDDED_RESOLUTION, load_data
-from nas.training.images import Data, small_data_warning
+from nas.training.images import Data, LeftOut, small_data_warning
 from nas.training.loop import DivergedError, Machine, Training
 from nas.training.recipes import load_recipe
 from nas.training.tensor_images import TensorImages
@@ -43,8 +43,8 @@ class ShortTraining:
 
     All networks are trained at that resolution, so that an estimate does not depend on the resolution of the spec.
     `proxy` answers where a rough order is enough. `threads` processor threads are used, by default all. `say` gets a
-    line for each training that diverges, for images that are fewer than a batch, and for those that are passed over.
-    Raises NasError for data that cannot be loaded.
+    line for each training that diverges, for images that are fewer than a batch, and for those that are passed over or
+    cannot be read. Raises NasError for data that cannot be loaded.
     """
 
     name = "short-training"
@@ -67,6 +67,7 @@ class ShortTraining:
         self._seed, self._threads, self._say = seed, threads, say
         for note in self.data.notes:
             say(f"note: {note}")
+        self._left_out = LeftOut(say)
         self._recipe = load_recipe(RECIPE).replace(epochs=epochs)
         if warning := small_data_warning(self.data, self._recipe):
             say(warning)
@@ -136,6 +137,7 @@ class ShortTraining:
             try:
                 for metrics in training.epochs():
                     curve.append(metrics.top1)
+                    self._left_out(self.data.unreadable)
                     trial.report(metrics.top1, metrics.epoch)
                     if metrics.epoch < self._recipe.epochs and trial.should_prune():
                         break

@@ -169,4 +169,5 @@ def make_evaluator(request: NetAdaptRequest, seed: Seed, out: Path, console: Con
     )
     if warning := small_data_warning(split_data(tuning.source, tuning.data_dir), tuning.recipe):
         console.say(warning)
-    return TrainingEvaluator(FineTunedProposals(model, tuning, workers=request.workers), seed)
+    proposals = FineTunedProposals(model, tuning, workers=request.workers, say=console.say)
+    return TrainingEvaluator(proposals, seed)

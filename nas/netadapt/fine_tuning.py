@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import active_children, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from nas.training.batchnorm import recalibrate
 from nas.training.data import load_data
 from nas.training.disk_images import DiskImages
 from nas.training.evaluation import Evaluation, evaluate_model
-from nas.training.images import Data, Images, LabelledBatch
+from nas.training.images import Data, Images, LabelledBatch, LeftOut
 from nas.training.loop import DivergedError
 from nas.training.optimization import make_optimizer
 from nas.training.recipes import Recipe
@@ -46,7 +47,13 @@ EVALUATION_BATCH = 500  # at most; a recipe of smaller batches has less memory
 # The recipe's largest learning rate is for fresh weights. Proposals start at this share of it, which falls to nothing.
 LEARNING_SHARE = 0.25
 
-Tuned = tuple[dict[str, Tensor], Evaluation]  # a network's weights and evaluation after its training
+
+class Tuned(NamedTuple):
+    """A proposal after its training: `unreadable` are the images that its process could not read so far, and why."""
+
+    weights: dict[str, Tensor]
+    evaluation: Evaluation
+    unreadable: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +76,20 @@ class FineTunedProposals:
 
     `steps_done` and the tuning's seed decide the batches, so that a resumed run repeats what an uninterrupted one does.
     With several workers each is a process that takes one proposal at a time. They end with `close`, or with the block
-    of a `with` statement.
+    of a `with` statement. `say` gets a line for each image that cannot be read.
     """
 
-    def __init__(self, model: MobileNet, tuning: FineTuning, *, workers: int = 1, steps_done: int = 0) -> None:
+    def __init__(
+        self,
+        model: MobileNet,
+        tuning: FineTuning,
+        *,
+        workers: int = 1,
+        steps_done: int = 0,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.model, self.tuning, self.steps_done = model, tuning, steps_done
+        self._left_out = LeftOut(say)
         self._tuned: dict[str, Tuned] = {}
         self._processes: set[BaseProcess] = set()
         self._pool = None
@@ -102,7 +118,9 @@ class FineTunedProposals:
         work = functools.partial(_tuned, parent, weights, classes_of(self.model), self.tuning, self.steps_done)
         results = self._pooled(work, specs) if self._pool else map(work, specs)
         self._tuned = {spec.id: result for spec, result in zip(specs, results, strict=True)}
-        return np.array([self._tuned[spec.id][1].mean_probability for spec in specs])
+        for tuned in self._tuned.values():
+            self._left_out(tuned.unreadable)
+        return np.array([self._tuned[spec.id].evaluation.mean_probability for spec in specs])
 
     def _pooled(self, work: Callable[[ArchSpec], Tuned], specs: Sequence[ArchSpec]) -> Iterator[Tuned]:
         """Return the results of `work` in the workers, in the order of `specs`."""
@@ -115,7 +133,7 @@ class FineTunedProposals:
 
     def keep(self, spec: ArchSpec) -> Evaluation:
         """Make one of the networks of the last `estimate` the current one, and return its evaluation."""
-        weights, evaluation = self._tuned[spec.id]
+        weights, evaluation, _ = self._tuned[spec.id]
         self.model = inherit_weights(spec, self.model)
         self.model.load_state_dict(weights)
         self.steps_done += 1
@@ -125,13 +143,15 @@ class FineTunedProposals:
     def evaluate(self) -> Evaluation:
         """Return the evaluation of the current network as it is."""
         data = split_data(self.tuning.source, self.tuning.data_dir)
-        return evaluate_on_held_out(self.model, data, self.tuning.recipe.batch_size)
+        evaluation = evaluate_on_held_out(self.model, data, self.tuning.recipe.batch_size)
+        self._left_out(data.unreadable)
+        return evaluation
 
 
 def _tuned(
     parent: ArchSpec, weights: dict[str, Tensor], classes: int, tuning: FineTuning, step: int, spec: ArchSpec
 ) -> Tuned:
-    """Return a proposal's weights and evaluation after its training. A worker runs this in its own process."""
+    """Return a proposal after its training. A worker runs this in its own process."""
     data = split_data(tuning.source, tuning.data_dir)
     model = build_model(parent, classes, tuning.recipe.dropout)
     model.load_state_dict(weights)
@@ -139,7 +159,7 @@ def _tuned(
     child = inherit_weights(spec, model, seed=seed)
     fine_tune(child, data, tuning, torch.Generator().manual_seed(data_seed), seed)
     evaluation = evaluate_on_held_out(child, data, tuning.recipe.batch_size)
-    return {name: tensor.cpu() for name, tensor in child.state_dict().items()}, evaluation
+    return Tuned({name: tensor.cpu() for name, tensor in child.state_dict().items()}, evaluation, data.unreadable)
 
 
 def fine_tune(model: MobileNet, data: Data, tuning: FineTuning, generator: torch.Generator, seed: int) -> None:

@@ -51,7 +51,7 @@ def _train(
     request: NetAdaptRequest, spec: ArchSpec, recipe: Recipe, out: Path, init: str | None, console: Console
 ) -> None:
     from nas.training.data import load_data
-    from nas.training.images import small_data_warning
+    from nas.training.images import LeftOut, small_data_warning
     from nas.training.run import LAST, Settings, best_epoch, train
 
     assert request.data is not None
@@ -61,12 +61,14 @@ def _train(
     settings = Settings(
         spec=spec, source=request.data, recipe=recipe, resolution=spec.resolution, seed=request.seed, init=init
     )
+    left_out = LeftOut(console.say)
     with console.progress(f"training {spec.name}") as progress:
         rows = train(
             settings,
             data,
             out,
             resume=(out / LAST).exists(),
+            on_epoch=lambda metrics: left_out(data.unreadable),
             on_step=lambda s: progress((s.epoch - 1 + s.step / s.steps) / s.epochs, f"epoch {s.epoch}/{s.epochs}"),
         )
     console.say(f"{spec.name}: {best_epoch(rows).top1:.2f} % on the validation images of {data.source}, in {out}")

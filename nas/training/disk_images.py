@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from torchvision.transforms import v2
 
 from nas.cpu import usable_cores
@@ -132,7 +132,14 @@ class _Reader(Dataset[_Batch]):
 
 
 def _file_of(images: Any, index: int) -> str:
-    return images.samples[index][0] if hasattr(images, "samples") else f"image {index}"
+    """Return the file of an image, also through subsets and where a set of torchvision keeps its files to itself."""
+    while isinstance(images, Subset):
+        images, index = images.dataset, images.indices[index]
+    for attribute in ("samples", "_samples", "_image_files", "_images"):
+        if hasattr(images, attribute):
+            entry = getattr(images, attribute)[index]
+            return str(entry[0] if isinstance(entry, tuple) else entry)
+    return f"image {index}"
 
 
 class _Loader:

@@ -6,7 +6,7 @@ their source, so that a trained network needs no constants of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,6 +84,20 @@ def small_data_warning(data: Data, recipe: Recipe) -> str | None:
         f"warning: {data.source}: {count} images to train on are fewer than the batch of {recipe.batch_size} of recipe "
         f"{recipe.name}; an epoch is one step on all {count}, at the learning rate for {recipe.batch_size}"
     )
+
+
+class LeftOut:
+    """Say each image that cannot be read, once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._named = say, set[str]()
+
+    def __call__(self, unreadable: Mapping[str, str]) -> None:
+        """Say those of the images that are new, with the reasons."""
+        for file, reason in unreadable.items():
+            if file not in self._named:
+                self._say(f"left out {file}: {reason}")
+        self._named.update(unreadable)
 
 
 def shuffled(count: int, generator: torch.Generator, share: BatchShare) -> tuple[Tensor, torch.Generator]:

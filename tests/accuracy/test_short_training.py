@@ -13,6 +13,7 @@ import optuna
 import pytest
 import torch
 from support import synthetic
+from support.pictures import save_images
 from support.searching import Recorder
 
 from nas.accuracy import short_training
@@ -207,6 +208,19 @@ def test_a_training_that_diverges_counts_as_the_worst(
     assert again.top1.tolist() == first.top1.tolist()[::-1]
     assert again.diverged.tolist() == [False, True]
     assert len(messages) == len(trained) == 2, "it was trained again, or its failure is not known"
+
+
+def test_images_that_cannot_be_read_are_named_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        save_images(tmp_path / part / "cat", 6, 200)
+        save_images(tmp_path / part / "dog", 6, 20)
+    broken = tmp_path / "val" / "dog" / "2.png"
+    broken.write_bytes(b"no image")
+    (tmp_path / "val" / ".hidden").mkdir()
+    monkeypatch.setattr(short_training, "load_data", load_data)
+    said: list[str] = []
+    ShortTraining(f"imagefolder:{tmp_path}", resolution=32, say=said.append).estimate([tiny(8), tiny(16)])
+    assert [line.partition(":")[0] for line in said] == ["note", f"left out {broken}"]
 
 
 def test_another_error_of_a_training_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

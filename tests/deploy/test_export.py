@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from support import synthetic
+from support.pictures import save_images
 
 from nas import export, train
 from nas.arch.parts import context_of, parts_of
@@ -24,6 +25,7 @@ from nas.latency.measuring import new_table
 from nas.latency.table_file import Row
 from nas.models.mobilenet import folded_convolutions
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
+from nas.training.data import load_data
 from nas.training.evaluation import evaluate_model
 from nas.training.images import MEAN, STD
 from nas.training.tensor_images import TensorImages
@@ -145,6 +147,20 @@ def test_the_command_writes_and_prints_all(training, on_few, tmp_path, capsys):
     scope: dict = {}
     exec("from nas.deploy.onnx_file import OnnxNetwork\n" + lines[0], scope)
     assert scope["network"].about.name == "tiny net"
+
+
+def test_images_that_cannot_be_read_are_named_and_not_counted(training, few, monkeypatch, tmp_path, capsys):
+    for part in ("train", "val"):
+        for label in range(10):
+            save_images(tmp_path / part / str(label), 2, 20 * label)
+    broken = tmp_path / "val" / "7" / "1.png"
+    broken.write_bytes(b"no image")
+    val = load_data(f"imagefolder:{tmp_path}").val
+    monkeypatch.setattr("nas.training.data.load_data", lambda source, folder: replace(few, val=val))
+    export.main([str(training), "--onnx", str(tmp_path / "net.onnx")])
+    out = "".join(capsys.readouterr().out.split())
+    assert out.count(f"leftout{broken}:".replace(" ", "")) == 1
+    assert "top-1onthe19validationimages" in out
 
 
 def test_a_spec_names_the_training_beside_it(training, on_few, monkeypatch, tmp_path):

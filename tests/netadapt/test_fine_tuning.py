@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.pictures import save_images
 
 from nas.arch.spec import ArchSpec, BlockSpec
 from nas.errors import NasError
@@ -167,6 +168,24 @@ def test_proposals_are_evaluated_in_batches_of_the_recipe(model: MobileNet, tuni
     evaluation = FineTunedProposals(model, tuning).evaluate()
     assert max(sizes) == tuning.recipe.batch_size
     assert evaluation.right == evaluate_on_held_out(model, split_data(EMBEDDED, None)).right
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_images_that_cannot_be_read_are_named_once(
+    model: MobileNet, tuning: FineTuning, specs: list[ArchSpec], tmp_path: Path, workers: int
+) -> None:
+    for part in ("train", "val"):
+        save_images(tmp_path / part / "cat", 10, 200)
+    broken = [tmp_path / "train" / "cat" / f"{number}.png" for number in (3, 5)]
+    for file in broken:
+        file.write_bytes(b"no image")
+    said: list[str] = []
+    own = replace(tuning, source=f"imagefolder:{tmp_path}", recipe=tuning.recipe.replace(batch_size=8))
+    with FineTunedProposals(model, own, workers=workers, say=said.append) as proposals:
+        for _ in range(2):
+            proposals.estimate(specs[:2])
+        proposals.evaluate()
+    assert sorted(line.partition(": ")[0] for line in said) == [f"left out {file}" for file in broken]
 
 
 def test_later_proposals_inherit_from_the_kept_network(

@@ -57,7 +57,9 @@ def test_an_empty_class_is_named_and_the_advice_helps(tmp_path):
         save_images(tmp_path / part / "cat", 2, 0)
         (tmp_path / part / "dog").mkdir()
     (tmp_path / "val" / "dog" / "1.jfif").write_bytes(b"")
-    with pytest.raises(NasError, match=r"no images of 'dog' in train/, 'dog' in val/ \(.*\(1 \.jfif\).*\); put some") as raised:
+    with pytest.raises(
+        NasError, match=r"no images of 'dog' in train/, 'dog' in val/ \(.*\(1 \.jfif\).*\); put some"
+    ) as raised:
         load_data(f"imagefolder:{tmp_path}")
     assert "\n" not in str(raised.value)
     for part in ("train", "val"):

@@ -4,14 +4,17 @@ import multiprocessing.process
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from support.pictures import PLAIN, save_images, seeded
+from torch.utils.data import Dataset, Subset
 
 from nas.arch.spec import ArchSpec
 from nas.models.mobilenet import build_model
 from nas.training.data import load_data
+from nas.training.disk_images import DiskImages
 from nas.training.images import Data
 from nas.training.loop import Training
 
@@ -63,6 +66,25 @@ def test_a_lone_readable_image_is_not_alone_in_its_batch(tmp_path, monkeypatch):
     monkeypatch.setattr("nas.training.disk_images.TRIES", 1)
     ((_, labels),) = load_data(f"imagefolder:{tmp_path}").train.training_batches(PLAIN, 32, seeded())
     assert labels.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("attribute", ["samples", "_samples", "_image_files", "_images"])
+def test_an_image_has_the_name_of_its_file_through_subsets(attribute: str) -> None:
+    """torchvision's sets keep the files of their images under several names."""
+
+    class Broken(Dataset[Any]):
+        def __len__(self) -> int:
+            return 9
+
+        def __getitem__(self, index: int) -> Any:
+            raise OSError("broken")
+
+    files = [Path(f"{index}.jpg") for index in range(9)]
+    whole = Broken()
+    setattr(whole, attribute, [(file, 0) for file in files] if "samples" in attribute else files)
+    images = DiskImages(Subset(Subset(whole, [8, 2, 4]), [2]))
+    assert list(images.batches(4, 32)) == []
+    assert images.unreadable == {"4.jpg": "broken"}
 
 
 def test_a_set_without_a_readable_image_gives_no_batch(tmp_path):
