@@ -10,7 +10,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import active_children, get_context
 from multiprocessing.process import BaseProcess
@@ -46,6 +48,7 @@ CALIBRATION_IMAGES, CALIBRATION_BATCH = 1_024, 128
 EVALUATION_BATCH = 500  # at most; a recipe of smaller batches has less memory
 # The recipe's largest learning rate is for fresh weights. Proposals start at this share of it, which falls to nothing.
 LEARNING_SHARE = 0.25
+MOST_DEATHS = 3  # of workers in one step, after which it is tried again
 
 
 class Tuned(NamedTuple):
@@ -75,8 +78,9 @@ class FineTunedProposals:
         proposals.keep(specs[2])                 # its weights are those that the next ones inherit
 
     `steps_done` and the tuning's seed decide the batches, so that a resumed run repeats what an uninterrupted one does.
-    With several workers each is a process that takes one proposal at a time. They end with `close`, or with the block
-    of a `with` statement. `say` gets a line for each image that cannot be read.
+    With several workers each is a process that takes one proposal at a time. What one that died left is done again. They
+    end with `close`, or with the block of a `with` statement. `say` gets a line for each image that cannot be read, and
+    a warning where a worker died.
     """
 
     def __init__(
@@ -91,13 +95,15 @@ class FineTunedProposals:
         self.model, self.tuning, self.steps_done = model, tuning, steps_done
         self._left_out = LeftOut(say)
         self._tuned: dict[str, Tuned] = {}
+        self._workers, self._say = workers, say
         self._processes: set[BaseProcess] = set()
-        self._pool = None
-        if workers > 1:
-            threads = max(1, torch.get_num_threads() // workers)
-            self._pool = ProcessPoolExecutor(
-                workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
-            )
+        self._pool = self._new_pool() if workers > 1 else None
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        threads = max(1, torch.get_num_threads() // self._workers)
+        return ProcessPoolExecutor(
+            self._workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
+        )
 
     def __enter__(self) -> FineTunedProposals:
         return self
@@ -111,6 +117,7 @@ class FineTunedProposals:
             for process in self._processes:
                 process.terminate()
             self._pool.shutdown(cancel_futures=True)
+            self._processes = set()
 
     def estimate(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         """Return the mean probability of the right class (percent) of each network: array of shape (n,)."""
@@ -122,14 +129,33 @@ class FineTunedProposals:
             self._left_out(tuned.unreadable)
         return np.array([self._tuned[spec.id].evaluation.mean_probability for spec in specs])
 
-    def _pooled(self, work: Callable[[ArchSpec], Tuned], specs: Sequence[ArchSpec]) -> Iterator[Tuned]:
-        """Return the results of `work` in the workers, in the order of `specs`."""
-        assert self._pool
-        others = set(active_children())
-        with children_without_ctrl_c():
-            results = self._pool.map(work, specs)
-        self._processes |= set(active_children()) - others
-        return results
+    def _pooled(self, work: Callable[[ArchSpec], Tuned], specs: Sequence[ArchSpec]) -> list[Tuned]:
+        """Return the results of `work` in the workers, in the order of `specs`.
+
+        A worker that dies breaks the pool: what is not finished then is done again in a new one. Raises NasError where
+        workers die again and again.
+        """
+        finished: dict[int, Tuned] = {}
+        for deaths in range(1 + MOST_DEATHS):
+            if deaths:
+                self._say("warning: a worker died; the proposals that were not finished are done again")
+                self.close()
+                self._pool = self._new_pool()
+            futures: dict[int, Future[Tuned]] = {}
+            others = set(active_children())
+            with suppress(BrokenProcessPool), children_without_ctrl_c():
+                for index in sorted(set(range(len(specs))) - finished.keys()):
+                    futures[index] = self._pool.submit(work, specs[index])  # type: ignore[union-attr]
+            self._processes |= set(active_children()) - others
+            for index, future in futures.items():
+                with suppress(BrokenProcessPool):
+                    finished[index] = future.result()
+            if len(finished) == len(specs):
+                return [finished[index] for index in range(len(specs))]
+        raise NasError(
+            f"workers died {1 + MOST_DEATHS} times in one step, perhaps for want of memory; continue the run with "
+            "--resume and fewer --workers"
+        )
 
     def keep(self, spec: ArchSpec) -> Evaluation:
         """Make one of the networks of the last `estimate` the current one, and return its evaluation."""

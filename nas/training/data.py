@@ -110,8 +110,8 @@ def _folder(source: str, root: Path) -> Data:
     if lacking:
         more = f" and of {len(lacking) - NAMED_CLASSES} more" if len(lacking) > NAMED_CLASSES else ""
         raise NasError(
-            f"{source}: there are no images of {', '.join(lacking[:NAMED_CLASSES])}{more}{_passed_over(train, val)}; put "
-            "some into the folder of that name, or remove the class from train/ and val/"
+            f"{source}: there are no images of {', '.join(lacking[:NAMED_CLASSES])}{more}{_passed_over(train, val)}; "
+            "put some into the folder of that name, or remove the class from train/ and val/"
         )
     return Data(source, tuple(train.classes), DiskImages(train), DiskImages(val), train.notes + val.notes)
 

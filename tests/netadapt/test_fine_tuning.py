@@ -1,5 +1,6 @@
 """Proposals that are trained a little and evaluated on images."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from support.pictures import save_images
+from support.worker_processes import tune_or_die
 
 from nas.arch.spec import ArchSpec, BlockSpec
 from nas.errors import NasError
 from nas.models.mobilenet import MobileNet, build_model
+from nas.netadapt import fine_tuning
 from nas.netadapt.fine_tuning import (
     HELD_OUT_EVERY,
     HELD_OUT_IMAGES,
@@ -206,6 +209,27 @@ def test_workers_find_the_same(model: MobileNet, tuning: FineTuning, specs: list
     with FineTunedProposals(model, tuning, workers=2) as proposals:
         assert np.array_equal(proposals.estimate(specs), alone)
         assert proposals.keep(specs[2]).mean_probability == alone[2]
+
+
+@pytest.mark.parametrize("lives", [True, False], ids=["once", "always"])
+def test_what_a_killed_worker_left_is_done_again(
+    monkeypatch: pytest.MonkeyPatch,
+    model: MobileNet,
+    tuning: FineTuning,
+    specs: list[ArchSpec],
+    tmp_path: Path,
+    lives: bool,
+) -> None:
+    monkeypatch.setattr(fine_tuning, "_tuned", functools.partial(tune_or_die, str(tmp_path / "died"), lives))
+    monkeypatch.setattr(fine_tuning, "MOST_DEATHS", 1)
+    said: list[str] = []
+    with FineTunedProposals(model, tuning, workers=2, say=said.append) as proposals:
+        if lives:
+            assert proposals.estimate(specs).tolist() == [spec.blocks[1].expanded for spec in specs]
+        else:
+            with pytest.raises(NasError, match=r"workers died 2 times in one step, .* --resume and fewer --workers"):
+                proposals.estimate(specs)
+    assert said == ["warning: a worker died; the proposals that were not finished are done again"]
 
 
 def test_ctrl_c_is_one_line_while_workers_run(tmp_path: Path, tiny_spec: ArchSpec, recipe: Recipe) -> None:
