@@ -78,7 +78,7 @@ class FineTunedProposals:
         proposals.keep(specs[2])                 # its weights are those that the next ones inherit
 
     `steps_done` and the tuning's seed decide the batches, so that a resumed run repeats what an uninterrupted one does.
-    With several workers each is a process that takes one proposal at a time. What one that died left is done again. They
+    With several workers each is a process that takes one proposal at a time. What a dead one left is done again. They
     end with `close`, or with the block of a `with` statement. `say` gets a line for each image that cannot be read, and
     a warning where a worker died.
     """
