@@ -220,7 +220,7 @@ def test_images_that_cannot_be_read_are_named_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(short_training, "load_data", load_data)
     said: list[str] = []
     ShortTraining(f"imagefolder:{tmp_path}", resolution=32, say=said.append).estimate([tiny(8), tiny(16)])
-    assert [line.partition(":")[0] for line in said] == ["note", f"left out {broken}"]
+    assert [line.partition(":")[0] for line in said] == ["note", "warning", f"left out {broken}"]
 
 
 def test_another_error_of_a_training_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
