@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -200,7 +200,7 @@ class _Program:
         bounds = [low for _, low, _ in self._rows], [high for _, _, high in self._rows]
         # HiGHS's presolve can end with "infeasible or unbounded", which proves nothing; then it is left out.
         for presolve in (True, False):
-            with _no_debug_output():
+            with _NO_DEBUG_OUTPUT:
                 result = milp(
                     -np.array(self._gain),
                     integrality=np.array(self._integral).astype(int),
@@ -246,25 +246,49 @@ def _useful_options(score: AdditiveModel, limits: Sequence[Limit], variant: int,
     return [int(option) for option in np.flatnonzero((beats.sum(axis=0) <= spare) & allowed)]
 
 
-@contextmanager
-def _no_debug_output() -> Iterator[None]:
-    """Swallow what C code prints.
+class _NoDebugOutput:
+    """A context that swallows what C code prints; several threads can be in it.
 
     HiGHS 1.12 prints a line of its debugging now and then, whatever it is told. C's own standard output is exchanged,
     not the file descriptor, so that what Python prints meanwhile comes through. Elsewhere than on glibc and macOS the
     stream cannot be exchanged, and the line appears.
     """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before: int | None = None
+        self._nowhere: int | None = None  # opened once and never closed: C flushes its streams when the process ends
+
+    def __enter__(self) -> None:
+        with self._lock:
+            stream = _c_stdout()
+            if stream is not None and self._users == 0:
+                self._nowhere = self._nowhere or _open_nowhere()
+                self._before, stream.value = stream.value, self._nowhere
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            stream = _c_stdout()
+            self._users -= 1
+            if stream is not None and self._users == 0:
+                stream.value = self._before
+
+
+_NO_DEBUG_OUTPUT = _NoDebugOutput()
+
+
+def _c_stdout() -> ctypes.c_void_p | None:
+    """Return the variable that holds C's standard output, or None where there is no such variable."""
     name = {"linux": "stdout", "darwin": "__stdoutp"}.get(sys.platform)
     if name is None or (sys.platform == "linux" and platform.libc_ver()[0] != "glibc"):
-        yield
-        return
+        return None
+    return ctypes.c_void_p.in_dll(ctypes.CDLL(None), name)
+
+
+def _open_nowhere() -> int | None:
     library = ctypes.CDLL(None)
     library.fopen.restype = ctypes.c_void_p
-    nowhere = library.fopen(b"/dev/null", b"w")
-    stream = ctypes.c_void_p.in_dll(library, name)
-    before, stream.value = stream.value, nowhere
-    try:
-        yield
-    finally:
-        stream.value = before
-        library.fclose(ctypes.c_void_p(nowhere))
+    stream: int | None = library.fopen(b"/dev/null", b"w")
+    return stream

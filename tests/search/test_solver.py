@@ -5,6 +5,7 @@ import dataclasses
 import os
 import random
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -157,3 +158,28 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None).fflush(None)
     print("and what Python prints comes through")
     assert capfd.readouterr().out == "and what Python prints comes through\n"
+
+
+def test_two_threads_that_solve_give_c_its_output_back() -> None:
+    """The first to begin ends first: neither may leave the other's stream behind."""
+    stream = solver._c_stdout()
+    if stream is None:
+        pytest.skip("there is no stream to exchange")
+    before = stream.value
+    first_inside, first_ends, second_inside = threading.Event(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        with solver._NO_DEBUG_OUTPUT:
+            first_inside.set()
+            assert second_inside.wait(10)
+        first_ends.set()
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert first_inside.wait(10)
+    with solver._NO_DEBUG_OUTPUT:
+        second_inside.set()
+        assert first_ends.wait(10)
+        assert stream.value != before
+    thread.join()
+    assert stream.value == before
