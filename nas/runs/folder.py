@@ -46,15 +46,11 @@ class RunFolder:
 
         Raises NasError for a folder that holds a run, that another process works on, or that cannot be written to.
         """
-        if holds_run(path):
-            raise NasError(f"{path} already holds a run; continue it with --resume, or name another folder with --out")
+        _check_unused(path)
         make_folder(path)
         lock = _locked(path)
         try:
-            if holds_run(path):  # another process began and ended one meanwhile
-                raise NasError(
-                    f"{path} already holds a run; continue it with --resume, or name another folder with --out"
-                )
+            _check_unused(path)  # another process may have begun and ended a run meanwhile
             for name in (LOG, WORKERS_LOG):  # of a run whose record somebody removed
                 (path / name).unlink(missing_ok=True)
             folder = cls(path, record, TrialLog(path / LOG), lock)
@@ -223,6 +219,12 @@ def versions() -> dict[str, str]:
 def now() -> str:
     """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _check_unused(path: Path) -> None:
+    """Raise NasError for a folder that holds a run."""
+    if holds_run(path):
+        raise NasError(f"{path} already holds a run; continue it with --resume, or name another folder with --out")
 
 
 def _locked(path: Path) -> FileLock:

@@ -21,7 +21,7 @@ from nas.search.limits import Limit
 from nas.search.objective import reward_of
 from nas.search.optimum import proven_optimum
 from nas.search.problem import Problem
-from nas.search.trials import candidates, explore, stages_of, trim
+from nas.search.trials import candidates, explore, stages_of, trim_and_log
 
 FINALISTS = 3
 SLACK = 0.03  # unused share of the limit that justifies another attempt
@@ -142,7 +142,9 @@ def trim_to_limit(context: SearchContext, target: Target, spec: ArchSpec, measur
         return measurement.normalised_ms
 
     before_ms = measured.normalised_ms
-    trimmed = trim(context, target, spec, target.limit_ms, "finalist", measured_ms=before_ms, measure_ms=measure_ms)
+    trimmed = trim_and_log(
+        context, target, spec, target.limit_ms, "finalist", measured_ms=before_ms, measure_ms=measure_ms
+    )
     if trimmed is None:
         raise NasError(
             f"no network of {target.name} was measured within {target.limit_ms:.4g} ms; raise the budget a little"

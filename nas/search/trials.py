@@ -64,7 +64,7 @@ def explore(
     seeds = {logged.trial.spec.id: logged.trial for logged in context.folder.trials(target.name, stages.seeds)}
     over = [trial for trial in seeds.values() if trial.latency_ms > limit_ms]
     for seed in sorted(over, key=lambda trial: -trial.top1)[:SEEDS]:
-        trim(context, target, seed.spec, limit_ms, stages.trimmed)
+        trim_and_log(context, target, seed.spec, limit_ms, stages.trimmed)
     return problem
 
 
@@ -79,7 +79,7 @@ def _new_trials(context: SearchContext, target: Target, problem: Problem, stage:
         yield from run_trials(problem, strategy, trials=number, seed=request.seed, finished=finished)
 
 
-def trim(
+def trim_and_log(
     context: SearchContext,
     target: Target,
     seed: ArchSpec,

@@ -48,6 +48,7 @@ WORKER = "worker"  # user attribute of a trial: the worker that evaluates it
 ASKED = "asked"  # user attribute of a trial: how many networks the worker that proposed it was asked for
 PROPOSED = "proposed by "  # user attributes of a study, one a worker: the encoding that it is about to propose
 _COUNTED = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
+_ENCODE = "write @ / : ? & as %40 %2F %3A %3F %26"  # of a URL, for messages
 _PAUSE = 0.2  # seconds, while others finish
 _UNCLAIMED = 5.0  # seconds within which a worker that took a trial claims it
 
@@ -113,7 +114,7 @@ def _reaching(storage: str | Path | BaseStorage) -> Iterator[None]:
             raise
         line = " ".join(str(error).split("\n")[0].split())
         if holds_password_of(line, url):  # a driver names what it takes for the host or the database
-            line = "the driver's message has a part of the password; write its @ / : ? & as %40 %2F %3A %3F %26"
+            line = f"the driver's message has a part of the password; {_ENCODE} in it"
         raise NasError(f"the storage{named} cannot be used ({line})") from None
 
 
@@ -123,8 +124,8 @@ def _check_url(url: str) -> None:
         make_url(url)
     except (ArgumentError, ValueError):  # the latter for a port that is no number
         raise NasError(
-            "--storage is not the URL of a data base, such as postgresql://USER:PASSWORD@HOST/NAME; in the password "
-            "write @ / : ? & as %40 %2F %3A %3F %26"
+            "--storage is not the URL of a data base, such as postgresql://USER:PASSWORD@HOST/NAME; "
+            f"{_ENCODE} in the password"
         ) from None
 
 
@@ -180,7 +181,7 @@ def _work(
             raise TrialPruned  # another worker took the waiting trial, and Optuna made a new one of its own
         earlier = {_network(other) for other in known[: trial.number] if other.state in _COUNTED}
         if len(earlier - {_network(taken)}) >= taken.user_attrs.get(ASKED, math.inf):
-            raise TrialPruned
+            raise TrialPruned  # workers that proposed at the same moment have proposed enough without it
         params = {name: trial.suggest_categorical(name, choices.choices) for name, choices in parameters.items()}  # type: ignore[attr-defined]
         # Optuna's first heartbeat, from another thread, is there by now: an earlier claim would precede it.
         try:

@@ -109,7 +109,7 @@ def test_a_real_space_is_solved_whole() -> None:
 @pytest.mark.parametrize("status", [1, 3, 4])
 @pytest.mark.parametrize("has_solution", [True, False])
 def test_without_a_proof_there_is_no_answer(monkeypatch: pytest.MonkeyPatch, status: int, has_solution: bool) -> None:
-    """When the solver stops early, a solution is not proven optimal, and a missing one does not prove infeasibility."""
+    """A solver that stops early has proven neither that its solution is optimal nor that there is none."""
     real = solver.milp
 
     def unproven(*arguments: Any, **options: Any) -> OptimizeResult:
