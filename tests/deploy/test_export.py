@@ -15,6 +15,7 @@ from support import synthetic
 from support.pictures import save_images
 
 from nas import export, train
+from nas.arch.loading import load_spec
 from nas.arch.parts import context_of, parts_of
 from nas.cli.entry import run
 from nas.deploy.export import TOLERANCE, accuracy, export_int8, export_onnx, export_program
@@ -324,3 +325,12 @@ def test_files_that_are_no_networks_are_refused(exported, tmp_path):
         onnx.save(model, path)
         with pytest.raises(NasError, match=message):
             OnnxNetwork.load(path)
+
+
+def test_a_folder_of_a_network_without_weights_says_what_comes_first(tmp_path: Path) -> None:
+    load_spec("mobilenet_v3_small").save(tmp_path / "final.json")
+    with pytest.raises(NasError) as error:
+        load_trained(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: its network has no weights; train it with `python -m nas.train {tmp_path / 'final.json'}` first"
+    )
