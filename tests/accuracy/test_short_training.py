@@ -89,13 +89,13 @@ def test_an_estimate_is_the_validation_accuracy_of_a_training(trained: list[str]
 
 
 def test_data_smaller_than_a_batch_are_said(trained: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    ShortTraining(say=said.append)
-    assert not said
+    messages: list[str] = []
+    ShortTraining(say=messages.append)
+    assert not messages
     larger = short_training.load_recipe("quick").replace(batch_size=100_000)
     monkeypatch.setattr(short_training, "load_recipe", lambda name: larger)
-    ShortTraining(say=said.append)
-    (warning,) = said
+    ShortTraining(say=messages.append)
+    (warning,) = messages
     assert "images to train on are fewer than the batch of 100000 of recipe quick" in warning
 
 
@@ -218,9 +218,9 @@ def test_images_that_cannot_be_read_are_named_once(monkeypatch: pytest.MonkeyPat
     broken.write_bytes(b"no image")
     (tmp_path / "val" / ".hidden").mkdir()
     monkeypatch.setattr(short_training, "load_data", load_data)
-    said: list[str] = []
-    ShortTraining(f"imagefolder:{tmp_path}", resolution=32, say=said.append).estimate([tiny(8), tiny(16)])
-    assert [line.partition(":")[0] for line in said] == ["note", "warning", f"left out {broken}"]
+    messages: list[str] = []
+    ShortTraining(f"imagefolder:{tmp_path}", resolution=32, say=messages.append).estimate([tiny(8), tiny(16)])
+    assert [line.partition(":")[0] for line in messages] == ["note", "warning", f"left out {broken}"]
 
 
 def test_another_error_of_a_training_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

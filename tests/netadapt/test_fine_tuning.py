@@ -182,13 +182,13 @@ def test_images_that_cannot_be_read_are_named_once(
     broken = [tmp_path / "train" / "cat" / f"{number}.png" for number in (3, 5)]
     for file in broken:
         file.write_bytes(b"no image")
-    said: list[str] = []
+    messages: list[str] = []
     own = replace(tuning, source=f"imagefolder:{tmp_path}", recipe=tuning.recipe.replace(batch_size=8))
-    with FineTunedProposals(model, own, workers=workers, say=said.append) as proposals:
+    with FineTunedProposals(model, own, workers=workers, say=messages.append) as proposals:
         for _ in range(2):
             proposals.estimate(specs[:2])
         proposals.evaluate()
-    assert sorted(line.partition(": ")[0] for line in said) == [f"left out {file}" for file in broken]
+    assert sorted(line.partition(": ")[0] for line in messages) == [f"left out {file}" for file in broken]
 
 
 def test_later_proposals_inherit_from_the_kept_network(
@@ -222,14 +222,14 @@ def test_what_a_killed_worker_left_is_done_again(
 ) -> None:
     monkeypatch.setattr(fine_tuning, "_tuned", functools.partial(tune_or_die, str(tmp_path / "died"), lives))
     monkeypatch.setattr(fine_tuning, "MOST_DEATHS", 1)
-    said: list[str] = []
-    with FineTunedProposals(model, tuning, workers=2, say=said.append) as proposals:
+    messages: list[str] = []
+    with FineTunedProposals(model, tuning, workers=2, say=messages.append) as proposals:
         if lives:
             assert proposals.estimate(specs).tolist() == [spec.blocks[1].expanded for spec in specs]
         else:
             with pytest.raises(NasError, match=r"workers died 2 times in one step, .* --resume and fewer --workers"):
                 proposals.estimate(specs)
-    assert said == ["warning: a worker died; the proposals that were not finished are done again"]
+    assert messages == ["warning: a worker died; the proposals that were not finished are done again"]
 
 
 def test_ctrl_c_is_one_line_while_workers_run(tmp_path: Path, tiny_spec: ArchSpec, recipe: Recipe) -> None:

@@ -60,7 +60,7 @@ FILES = (
     "nas/names.py",
 )
 BATCH_BYTES = 128 << 20  # weights of anchor networks that are in the device's memory at once
-INLINE = 256  # bytes of weights that are worth a place in the list of those to fill
+INLINE = 256  # bytes from which weights get a place in the list of those to fill
 
 
 @dataclass(frozen=True)
