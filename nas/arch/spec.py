@@ -29,6 +29,7 @@ MAX_CHANNELS = 65_536
 MAX_BLOCKS = 256
 MIN_RESOLUTION, MAX_RESOLUTION = 32, 2_048
 CHANNEL_STEP = 8  # the channels of every MobileNet are multiples of this
+LONGEST_VALUE = 120  # characters of a value in an error
 
 
 def round_channels(value: float, divisor: int = CHANNEL_STEP) -> int:
@@ -338,4 +339,5 @@ def _one_of(value: Any, name: str, known: tuple[str, ...]) -> None:
 
 def _short(value: Any) -> str:
     """Return the `repr` of a value, cut if it is long, so that every error is one short line."""
-    return reprlib.repr(value)
+    text = reprlib.repr(value)  # which cuts each level, not the whole
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

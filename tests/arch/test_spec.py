@@ -341,6 +341,12 @@ def test_any_value_is_a_spec_or_one_clear_line(place: tuple[Any, ...], value: An
     assert len(message) < 300
 
 
+def test_a_deep_value_is_cut_in_the_error() -> None:
+    with pytest.raises(NasError, match=r"^name is \[\[.*\.\.\.; it must be a text") as error:
+        ArchSpec.from_dict({**DATA, "name": [[["0123456789"] * 6] * 6] * 6})
+    assert len(str(error.value)) < 200
+
+
 @given(st.text() | JSON.map(json.dumps))
 def test_any_text_is_one_clear_line(text: str) -> None:
     with pytest.raises(NasError):
