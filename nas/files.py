@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nas.errors import NasError
+from nas.utf8 import ESCAPING
 
 
 def read_text(path: str | Path) -> str:
@@ -30,9 +31,9 @@ def fingerprint(content: bytes) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a file whole or not at all. Raises NasError for a path that cannot be written."""
+    """Write a file in UTF-8, whole or not at all. Raises NasError for a path that cannot be written."""
     with replacing(path) as side:
-        side.write_text(text, encoding="utf-8")
+        side.write_text(text, encoding="utf-8", errors=ESCAPING)
 
 
 @contextmanager

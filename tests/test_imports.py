@@ -30,7 +30,10 @@ class Package(NamedTuple):
 PACKAGES = {
     "face": Package(("nas",)),
     "ground": Package(
-        ("nas.errors", "nas.files", "nas.names", "nas.console", "nas.cpu", "nas.quiet", "nas.interrupts"),
+        (
+            *("nas.errors", "nas.files", "nas.names", "nas.utf8", "nas.console", "nas.cpu", "nas.quiet"),
+            "nas.interrupts",
+        ),
         (),
         ("optuna",),
     ),

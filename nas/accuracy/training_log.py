@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nas.errors import NasError
+from nas.utf8 import as_utf8
 
 Settings = tuple[str, int, int, int]  # source, resolution (pixels), epochs, seed
 
@@ -33,7 +34,7 @@ class TrainingLog:
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self._path = path
-        self._settings = settings
+        self._settings = list(as_utf8(settings))
         self._bytes_read = self._lines_read = 0
 
     def append(self, spec_id: str, result: ShortTrainingResult) -> None:
@@ -77,7 +78,7 @@ class TrainingLog:
                     f"{self._path}: line {self._lines_read} is not the result of a short training; remove the line, "
                     "and the network is trained again"
                 ) from None
-            if settings == list(self._settings):
+            if settings == self._settings:
                 yield spec_id, result
 
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from nas.errors import NasError
 from nas.files import read_text, write_text
+from nas.utf8 import as_utf8
 
 JSON_VERSION = 1
 OPS = ("mbconv", "sepconv")
@@ -227,7 +228,7 @@ class ArchSpec:
         `results` (such as latency, accuracy and their sources) are written beside the architecture and ignored when
         the spec is read.
         """
-        data = self.to_dict() | ({"results": dict(results)} if results is not None else {})
+        data = as_utf8(self.to_dict() | ({"results": dict(results)} if results is not None else {}))
         blocks = ",\n".join("    " + json.dumps(block, sort_keys=True) for block in data.pop("blocks"))
         lines = json.dumps(data | {"blocks": "@"}, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
         return lines.replace('"@"', f"[\n{blocks}\n  ]", 1) + "\n"

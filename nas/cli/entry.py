@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from nas.cli.arguments import program
 from nas.errors import NasError
+from nas.utf8 import escape_on_console
 
 
 def run(name: str, command: Callable[[list[str] | None], None]) -> None:
@@ -15,6 +16,7 @@ def run(name: str, command: Callable[[list[str] | None], None]) -> None:
     A NasError becomes one line on stderr and exit status 2, Ctrl-C exit status 130.
     """
     called = program(name).removeprefix("python -m ")
+    escape_on_console()
     try:
         command(None)
     except NasError as error:

@@ -98,7 +98,7 @@ def _session(path: str | Path) -> Any:
     options.log_severity_level = 3
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(Path(path).read_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise NasError(f"{path}: onnxruntime cannot load it ({str(error).partition(chr(10))[0]})") from None
 

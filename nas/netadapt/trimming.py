@@ -20,6 +20,7 @@ from nas.netadapt.proposals import Rules
 from nas.runs.folder import RunFolder, now
 from nas.runs.record import Trial
 from nas.runs.target import MARGIN
+from nas.utf8 import as_utf8
 
 TARGET = "netadapt"  # name of the run's only target in its log
 STEPS = "steps"  # folder of the networks on the way
@@ -180,7 +181,7 @@ class Trimming:
             "accuracy": self.evaluator.source,
             "networks": [row | {"spec": step.spec.to_dict()} for row, step in zip(rows, self.steps, strict=True)],
         }
-        write_text(out / "trajectory.json", json.dumps(trajectory, indent=1, sort_keys=True) + "\n")
+        write_text(out / "trajectory.json", json.dumps(as_utf8(trajectory), indent=1, sort_keys=True) + "\n")
         final = out / "final.json"
         self.evaluator.save(final.with_suffix(".pt"))
         self.steps[-1].spec.save(final, {**rows[-1], **measured_on, "budget_ms": self.budget_ms})

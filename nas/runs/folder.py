@@ -24,6 +24,7 @@ from nas.errors import NasError, hide_passwords
 from nas.files import make_folder, write_text
 from nas.runs.log import TrialLog
 from nas.runs.record import RECORD, TRIAL_COLUMNS, LoggedTrial, RunRecord, TargetResult, Trial, load_record
+from nas.utf8 import as_utf8
 
 LOG, LOCK = "study.log", ".lock"
 WORKERS_LOG = "workers.log"  # where the workers of one machine meet
@@ -140,7 +141,7 @@ class RunFolder:
 
     def _save(self) -> None:
         self.flush()
-        text = msgspec.json.format(msgspec.json.encode(self._record), indent=2).decode()
+        text = msgspec.json.format(_encoded(self._record), indent=2).decode()
         write_text(self.path / RECORD, text + "\n")
 
 
@@ -160,8 +161,12 @@ def new_record(command: str, arguments: Mapping[str, Any]) -> RunRecord:
 
 def as_json(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments as they are read back from a record."""
-    read: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dict(arguments)))
+    read: dict[str, Any] = msgspec.json.decode(_encoded(dict(arguments)))
     return read
+
+
+def _encoded(value: Any) -> bytes:
+    return msgspec.json.encode(as_utf8(msgspec.to_builtins(value)))
 
 
 def trial_row(logged: LoggedTrial, num_classes: int = NUM_CLASSES) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from nas.training.image_files import open_rgb
 from nas.training.image_folder import ImageFolder
 from nas.training.images import Data, Images
 from nas.training.tensor_images import TensorImages
+from nas.utf8 import as_utf8
 
 EMBEDDED = "fashion-mnist-sample"
 EMBEDDED_RESOLUTION = 32  # five halvings of a 28-pixel image: 32 is the least that leaves a pixel
@@ -113,7 +114,14 @@ def _folder(source: str, root: Path) -> Data:
             f"{source}: there are no images of {', '.join(lacking[:NAMED_CLASSES])}{more}{_passed_over(train, val)}; "
             "put some into the folder of that name, or remove the class from train/ and val/"
         )
-    return Data(source, tuple(train.classes), DiskImages(train), DiskImages(val), train.notes + val.notes)
+    classes = tuple(map(as_utf8, train.classes))
+    for name, folder in zip(classes, train.classes, strict=True):
+        if name != folder and name in train.classes:
+            raise NasError(
+                f"{source}: the name of the class {folder!r} is not UTF-8, and written as UTF-8 it is that of another "
+                "class; rename one of them"
+            )
+    return Data(source, classes, DiskImages(train), DiskImages(val), train.notes + val.notes)
 
 
 def _folder_part(source: str, folder: Path) -> ImageFolder:

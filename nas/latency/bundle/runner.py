@@ -27,6 +27,7 @@ from nas.latency.rows import CoRunNetwork, measure_rows
 from nas.latency.runtimes.onnx_runtime import OnnxRuntime
 from nas.latency.table_file import NOISY, Reference, RuntimeId, date, noisy_rows, table_file, table_text
 from nas.latency.timing import Bench, Iterations, Program, StoppingRule
+from nas.utf8 import escape_on_console
 
 PROGRAM = "measure.pyz"
 COMPILING = 0.4  # share of the time that a batch takes
@@ -150,6 +151,7 @@ def run(folder: Path, argv: Sequence[str] | None = None) -> Path:
 
 def main(folder: Path) -> None:
     """Call `run` as a command: a NasError becomes one line on stderr and status 2, Ctrl-C status 130."""
+    escape_on_console()
     try:
         run(folder)
     except NasError as error:

@@ -58,6 +58,7 @@ FILES = (
     "nas/latency/table_file.py",
     "nas/latency/timing.py",
     "nas/names.py",
+    "nas/utf8.py",
 )
 BATCH_BYTES = 128 << 20  # weights of anchor networks that are in the device's memory at once
 INLINE = 256  # bytes from which weights get a place in the list of those to fill
