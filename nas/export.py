@@ -9,6 +9,7 @@ minute.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +29,6 @@ if TYPE_CHECKING:  # torch takes seconds to load
     from nas.deploy.trained import TrainedNetwork
     from nas.training.images import Data
 
-NAMED_CLASSES = 5  # in an error
-
 
 def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
@@ -43,7 +42,6 @@ def main(argv: list[str] | None = None) -> None:
     from nas.deploy.export import TOLERANCE, export_onnx, export_program
     from nas.deploy.trained import load_trained
     from nas.latency.device import Device
-    from nas.training.data import load_data
     from nas.training.images import LeftOut
 
     trained = load_trained(training)
@@ -53,14 +51,13 @@ def main(argv: list[str] | None = None) -> None:
             f"{trained.path}: is of another network ({settings.spec.name}, id {settings.spec.id}) than "
             f"{arguments.training} (id {spec.id}); train that, or name the folder of the training that is wanted"
         )
-    data = load_data(settings.source, arguments.data_dir)
+    data = trained.trained_on.load(arguments.data, arguments.data_dir)
+    if data.source != settings.source:
+        console.say(f"note: the images of the training are those of {data.source}, which were in {settings.source}")
+        settings = dataclasses.replace(settings, source=data.source)
+        trained = dataclasses.replace(trained, settings=settings)
     for note in data.notes:
         console.say(f"note: {note}")
-    if data.classes != trained.about.classes:
-        raise NasError(
-            f"{settings.source} has the classes {_listed(data.classes)} now, and {trained.path} was trained on "
-            f"{_listed(trained.about.classes)}; put the old ones back, or train again"
-        )
     difference = export_onnx(trained, data.val, path)
     console.say(
         f"{path}: on validation images its logits differ from torch's by at most {difference:.1e} of their spread "
@@ -144,11 +141,6 @@ def _predicted_ms(trained: TrainedNetwork) -> list[tuple[str, float]]:
     return predicted
 
 
-def _listed(classes: tuple[str, ...]) -> str:
-    """Return the first few classes, so that an error stays one line."""
-    return ", ".join(classes[:NAMED_CLASSES]) + (f", … ({len(classes)})" if len(classes) > NAMED_CLASSES else "")
-
-
 def _table(files: list[ExportedFile]) -> Table:
     """Return the files as a table with size, accuracy and latency."""
     from rich.table import Table
@@ -174,6 +166,9 @@ def _parser() -> Parser:
         "--onnx", metavar="FILE", type=Path, help="the float32 file (default: model.onnx in the folder of the training)"
     )
     parser.add_argument("--torch-export", action="store_true", help="write a .pt2 file of torch.export too")
+    parser.add_argument(
+        "--data", metavar="SOURCE", help="imagefolder:PATH where the images of the training were moved since"
+    )
     add_data_dir_flag(parser)
     return parser
 

@@ -41,7 +41,14 @@ def main(argv: list[str] | None = None) -> None:
     from nas.training.data import load_data
     from nas.training.images import small_data_warning
     from nas.training.processes import joined_processes
-    from nas.training.run import best_epoch, check_unused, default_folder, holds_training, load_settings
+    from nas.training.run import (
+        best_epoch,
+        check_unused,
+        default_folder,
+        holds_training,
+        load_settings,
+        load_trained_on,
+    )
 
     source = arguments.data or DATA
     out = arguments.out or default_folder(arguments.spec, spec, source)
@@ -49,11 +56,13 @@ def main(argv: list[str] | None = None) -> None:
     if resume:
         settings = load_settings(out)
         _check_same(arguments, spec, settings)
+        data = load_trained_on(out).load(arguments.data, arguments.data_dir)
     else:
         check_unused(out)  # before a teacher is trained
         settings = _settings(arguments, spec, source)
-    data = load_data(settings.source, arguments.data_dir)
-    recipe = settings.recipe
+        data = load_data(source, arguments.data_dir)
+    moved_from, recipe = settings.source, settings.recipe
+    settings = dataclasses.replace(settings, source=data.source)
     with joined_processes() as (processes, device):
         machine = _machine(arguments, processes, device)
         console = RichConsole() if processes.first else Silent()  # one of several processes reports
@@ -64,6 +73,8 @@ def main(argv: list[str] | None = None) -> None:
         )
         if arguments.resume and not resume:
             console.say(f"{out} holds no training to resume; a new one begins there")
+        if data.source != moved_from:
+            console.say(f"note: the same images were in {moved_from} before")
         if warning := small_data_warning(data, recipe):
             console.say(f"{warning}; a smaller --batch-size takes more steps, at a lower learning rate")
         for note in data.notes:
@@ -168,7 +179,6 @@ def _check_same(arguments: argparse.Namespace, spec: ArchSpec, settings: Setting
         )
     recipe = arguments.recipe and Path(arguments.recipe).stem
     for flag, given, saved in (
-        ("--data", arguments.data, settings.source),
         ("--recipe", recipe, settings.recipe.name),
         ("--epochs", arguments.epochs, settings.recipe.epochs),
         ("--batch-size", arguments.batch_size, settings.recipe.batch_size),
@@ -215,7 +225,7 @@ def _teacher(settings: Settings, data: Data, out: Path, machine: Machine, consol
     spec, folder = load_spec(settings.teacher), out / "teacher"
     own = dataclasses.replace(settings, spec=spec, init=None, teacher=None)
     resume = (folder / LAST).exists()
-    if resume and load_settings(folder) != own:
+    if resume and dataclasses.replace(load_settings(folder), source=own.source) != own:
         raise NasError(f"{folder}: holds the training of another teacher than {settings.teacher}; name another --out")
     console.say(f"training the teacher first, {spec.name}, into {folder}")
     _train(own, data, folder, console, resume=resume, machine=machine)

@@ -14,6 +14,7 @@ from nas.training.checkpoint import find_checkpoint, load_checkpoint, load_model
 from nas.training.images import MEAN, STD
 from nas.training.loop import Metrics
 from nas.training.run import Settings
+from nas.training.trained_on import TrainedOn
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class TrainedNetwork:
     settings: Settings
     metrics: Metrics | None  # None for a network as nas.netadapt left it
     about: About
+    trained_on: TrainedOn
 
 
 class DescribedNetwork(NamedTuple):
@@ -72,7 +74,7 @@ def load_trained(path: str | Path) -> TrainedNetwork:
     try:
         settings = Settings.from_dict(contents)
         metrics = Metrics(**contents["metrics"][-1]) if "metrics" in contents else None
-        return TrainedNetwork(path, model, settings, metrics, about)
+        return TrainedNetwork(path, model, settings, metrics, about, TrainedOn.of(contents, path))
     except (KeyError, TypeError, IndexError, NasError) as error:
         raise _not_deployable(path, error) from None
 

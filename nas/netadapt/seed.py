@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # it loads torch
     from nas.models.mobilenet import MobileNet
 
 
-TRAINING = ("source", "crop", "recipe", "seed", "init", "teacher")  # entries that a trimmed network takes along
+# Entries of a checkpoint that a trimmed network takes along.
+TRAINING = ("source", "images", "crop", "recipe", "seed", "init", "teacher")
 
 
 class Seed(NamedTuple):
@@ -56,10 +57,11 @@ def load_seed(request: NetAdaptRequest) -> Seed:
             model = _with_weights(spec, request.weights)
     if request.data:
         from nas.training.data import EMBEDDED, EMBEDDED_RESOLUTION, load_data
+        from nas.training.trained_on import counts_of
 
         data = load_data(request.data, request.data_dir)
         classes = data.classes
-        training = {"source": request.data, "crop": data.val.crop}
+        training = {"source": request.data, "images": list(counts_of(data)), "crop": data.val.crop}
         if request.data == EMBEDDED and not resolution and not name.endswith(".pt"):
             spec = spec.replace(resolution=EMBEDDED_RESOLUTION)
     if model is not None:

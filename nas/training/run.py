@@ -26,6 +26,7 @@ from nas.training.initial import CopiedLayers, copy_weights, load_weights
 from nas.training.loop import Machine, Metrics, Training, TrainingStep
 from nas.training.recipes import Recipe
 from nas.training.tensorboard import tensorboard_writer
+from nas.training.trained_on import TrainedOn, counts_of
 
 LAST, METRICS = "last.pt", "metrics.csv"
 
@@ -75,6 +76,20 @@ def load_settings(out: str | Path) -> Settings:
     if not holds_training(out):
         raise NasError(f"{out}: there is no training to resume here; leave out --resume to start one")
     return _settings(load_checkpoint(path), path)
+
+
+def trained_on(contents: dict[str, Any], path: Path) -> TrainedOn:
+    """Return what the contents of a checkpoint say of its images. Raises NasError if they say nothing."""
+    try:
+        return TrainedOn.of(contents, path)
+    except (KeyError, TypeError) as error:
+        raise NasError(f"{path}: does not say on which images it was trained ({error}); train again") from None
+
+
+def load_trained_on(out: str | Path) -> TrainedOn:
+    """Return the images of the training in a folder. Raises NasError if there is none."""
+    path = Path(out) / LAST
+    return trained_on(load_checkpoint(path), path)
 
 
 def _settings(contents: dict[str, Any], path: Path) -> Settings:
@@ -135,6 +150,7 @@ def train(
 ) -> list[Metrics]:
     """Train to the end of the recipe, and return the metrics of each epoch. The folder is up to date after each.
 
+    A training resumes with the images of another place if these are the same, and its checkpoints then name that place.
     `teacher` is the network that `settings.teacher` names. Of several processes all call this, and the first one
     writes. Raises NasError for a folder that already holds a training (unless `resume`), for a training of other
     settings, for weights that cannot be loaded, and where `Training` does.
@@ -158,7 +174,8 @@ def train(
         machine=machine,
         teacher=Teacher(teacher) if teacher else None,
     )
-    header = {**settings.to_dict(), "classes": list(data.classes), "crop": data.val.crop}
+    header = {**settings.to_dict(), "classes": list(data.classes), "images": list(counts_of(data))}
+    header["crop"] = data.val.crop
     rows = _resume(training, header, last) if resume else []
     write_row = tensorboard_writer(out, len(rows)) if tensorboard and first else lambda row: None
     if first:
@@ -166,6 +183,8 @@ def train(
             # Before the first epoch, so that a folder that cannot be written to is found out at once, and Ctrl-C in
             # the first epoch leaves a training to resume.
             save_checkpoint(last, {**header, "metrics": [], **training.state()})
+        else:
+            _name_place(out, settings.source)
         _write_metrics(out, rows)
     for metrics in training.epochs(on_step):
         rows.append(metrics)
@@ -192,12 +211,8 @@ def _resume(training: Training, header: dict[str, Any], last: Path) -> list[Metr
     saved = _settings(contents, last)
     if saved.spec.id != ArchSpec.from_dict(header["spec"]).id:
         raise NasError(f"{last}: is of another network ({saved.spec.name}, id {saved.spec.id}); name another --out")
-    if contents.get("classes") != header["classes"]:
-        raise NasError(
-            f"{last}: was trained on {len(contents.get('classes', ()))} classes, not on the "
-            f"{len(header['classes'])} of {training.data.source}; name another --out"
-        )
-    for key in ("source", "recipe", "resolution", "seed", "init", "teacher"):
+    trained_on(contents, last).check(training.data)
+    for key in ("recipe", "resolution", "seed", "init", "teacher"):
         if saved.to_dict()[key] != header[key]:
             raise NasError(f"{last}: was trained with another {key}; resume with the same one, or name another --out")
     try:
@@ -205,6 +220,13 @@ def _resume(training: Training, header: dict[str, Any], last: Path) -> list[Metr
         return [Metrics(**row) for row in contents["metrics"]]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise NasError(f"{last}: not a checkpoint that a training can resume from ({error})") from None
+
+
+def _name_place(out: Path, source: str) -> None:
+    """Write the place of the images into the checkpoints of a training that began with them in another place."""
+    for path in (out / LAST, out / BEST):
+        if path.exists() and (contents := load_checkpoint(path)).get("source") != source:
+            save_checkpoint(path, {**contents, "source": source})
 
 
 def _write_metrics(out: Path, rows: list[Metrics]) -> None:
