@@ -27,11 +27,12 @@ from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.models.mobilenet import build_model
 from nas.quiet import quiet_optuna
-from nas.training.data import EMBEDDED, EMBEDDED_RESOLUTION, load_data
+from nas.training.data import EMBEDDED, EMBEDDED_RESOLUTION, FOLDER, load_data
 from nas.training.images import Data, LeftOut, small_data_warning
 from nas.training.loop import DivergedError, Machine, Training
 from nas.training.recipes import load_recipe
 from nas.training.tensor_images import TensorImages
+from nas.training.trained_on import content_of, counts_of
 
 EPOCHS, RECIPE = 4, "quick"
 REDUCTION_FACTOR = 2  # of Hyperband: half of the networks at a rung go on
@@ -71,7 +72,7 @@ class ShortTraining:
         self._recipe = load_recipe(RECIPE).replace(epochs=epochs)
         if warning := small_data_warning(self.data, self._recipe):
             say(warning)
-        self._log = TrainingLog(log, (self.data.source, self.resolution, epochs, seed)) if log else None
+        self._log = TrainingLog(log, (_content(self.data), self.resolution, epochs, seed)) if log else None
         self._results: dict[str, ShortTrainingResult] = {}  # by the id of the spec
         self._study = _pruning_study(epochs)
         self._shown = 0  # results that the study has
@@ -195,6 +196,15 @@ class ShortTraining:
             for spec_id, result in self._log.read_new():
                 if spec_id not in self._results:
                     self._remember(spec_id, result)
+
+
+def images_content(source: str, data_dir: str | Path | None) -> str:
+    """Return what says whether images are the same: the fingerprint of a folder's, or the name of a data set."""
+    return _content(load_data(source, data_dir)) if source.startswith(FOLDER) else source
+
+
+def _content(data: Data) -> str:
+    return content_of(data.source, data.classes, counts_of(data)) or data.source
 
 
 def _pruning_study(epochs: int) -> optuna.Study:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nas.errors import NasError
-from nas.utf8 import as_utf8
 
-Settings = tuple[str, int, int, int]  # source, resolution (pixels), epochs, seed
+Settings = tuple[str, int, int, int]  # images, resolution (pixels), epochs, seed
 
 
 class ShortTrainingResult(NamedTuple):
@@ -34,7 +33,7 @@ class TrainingLog:
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self._path = path
-        self._settings = list(as_utf8(settings))
+        self._settings = list(settings)
         self._bytes_read = self._lines_read = 0
 
     def append(self, spec_id: str, result: ShortTrainingResult) -> None:

@@ -36,7 +36,7 @@ def trim(
     arguments = request.lasting_arguments() | _by_content(request, seed)
     resume = resumes(out, resume, console)
     folder = (
-        RunFolder.resume(out, arguments)
+        RunFolder.resume(out, arguments, console)
         if resume
         else RunFolder.begin(out, new_record("python -m nas.netadapt", arguments))
     )
@@ -71,5 +71,10 @@ def _by_content(request: NetAdaptRequest, seed: Seed) -> dict[str, str]:
             named[argument] = name, Path(name).read_bytes()
     if request.data:
         recipe = recipe_of(dataclasses.replace(request, epochs=None))  # a resumed run may train longer
+        from nas.training.trained_on import content_of
+
         named["recipe"] = request.recipe, json.dumps(recipe.to_dict(), sort_keys=True).encode()
-    return {argument: f"{name} ({fingerprint(content)})" for argument, (name, content) in named.items()}
+    arguments = {argument: f"{name} ({fingerprint(content)})" for argument, (name, content) in named.items()}
+    if request.data and (images := content_of(request.data, seed.classes, seed.training.get("images", ()))):
+        arguments["data"] = f"{request.data} ({images})"
+    return arguments

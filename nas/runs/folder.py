@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from nas.arch.cost import NUM_CLASSES, count_cost
 from nas.arch.space import SearchSpace
-from nas.console import Console
+from nas.console import Console, Silent
 from nas.errors import NasError, hide_passwords
 from nas.files import make_folder, write_text
 from nas.runs.log import TrialLog
@@ -28,6 +29,8 @@ from nas.utf8 import as_utf8
 
 LOG, LOCK = "study.log", ".lock"
 WORKERS_LOG = "workers.log"  # where the workers of one machine meet
+PLACES = ("data_dir",)  # arguments that say only where something lies
+CONTENT = re.compile(r"\([0-9a-f]{16}\)\Z")  # the fingerprint at the end of an argument that names a file or a folder
 _PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "optuna", "numpy", "scipy")
 
 
@@ -62,18 +65,24 @@ class RunFolder:
         return folder
 
     @classmethod
-    def resume(cls, path: Path, arguments: Mapping[str, Any]) -> RunFolder:
+    def resume(cls, path: Path, arguments: Mapping[str, Any], console: Console | None = None) -> RunFolder:
         """Open the run in a folder to continue it with the same arguments.
 
-        Raises NasError for a folder without a run, a run with other arguments, and a run that another process works on.
+        What an argument names may lie in another place, which the console says and the record then holds. Raises
+        NasError for a folder without a run, a run with other arguments, and a run that another process works on.
         """
         if not holds_run(path):
             raise NasError(f"{path} holds no run to resume; leave --resume out to start one there")
         lock = _locked(path)
         try:
             record = load_record(path)
-            _check_same(record.arguments, as_json(arguments), path)
-            return cls(path, record, TrialLog(path / LOG), lock)
+            moved = _check_same(record.arguments, as_json(arguments), path)
+            folder = cls(path, record, TrialLog(path / LOG), lock)
+            if moved:
+                folder.update(arguments=as_json(arguments))
+            for line in moved:
+                (console or Silent()).say(line)
+            return folder
         except BaseException:
             lock.release()
             raise
@@ -254,15 +263,30 @@ def _in_use(path: Path) -> bool:
     return False
 
 
-def _check_same(before: Mapping[str, Any], arguments: Mapping[str, Any], path: Path) -> None:
-    """Raise NasError, naming the flag, for the first argument that differs from the run's."""
+def _check_same(before: Mapping[str, Any], arguments: Mapping[str, Any], path: Path) -> list[str]:
+    """Return a line for each argument that names what the run's names, in another place.
+
+    Raises NasError, naming the flag, for the first argument that differs from the run's otherwise.
+    """
+    moved = []
     for key in sorted({*before, *arguments}):
-        if before.get(key) != arguments.get(key):
-            flag = "--" + key.replace("_", "-")
+        old, new = before.get(key), arguments.get(key)
+        if old == new:
+            continue
+        flag = "--" + key.replace("_", "-")
+        begun = f"{path} was begun {_as_given(flag, old)}"
+        if key not in PLACES and (_content(old) is None or _content(old) != _content(new)):
             raise NasError(
-                f"{path} was begun {_as_given(flag, before.get(key))}, not {_as_given(flag, arguments.get(key))}; "
-                "resume it with the same arguments, or start another with --out"
+                f"{begun}, not {_as_given(flag, new)}; resume it with the same arguments, or start another with --out"
             )
+        moved.append(f"note: {begun}, and goes on {_as_given(flag, new)}")
+    return moved
+
+
+def _content(value: Any) -> str | None:
+    """Return the fingerprint that an argument ends with, None if it has none."""
+    found = CONTENT.search(value) if isinstance(value, str) else None
+    return found and found[0]
 
 
 def _as_given(flag: str, value: Any) -> str:

@@ -104,6 +104,15 @@ class SearchRequest:
     def _space_name(self, skeleton: str) -> str:
         return self.large_space if skeleton == "large" else self.small_space
 
+    @cached_property
+    def images_content(self) -> str | None:
+        """Return the images: the fingerprint of a folder's, wherever it lies; or the name of a data set."""
+        if self.data is None:
+            return None
+        from nas.accuracy.short_training import images_content  # it loads torch, as the estimator does
+
+        return images_content(self.data, self.data_dir)
+
     def load_strategy(self) -> Strategy:
         """Return the strategy."""
         strategy: Strategy = resolve("strategy", self.strategy, STRATEGIES)
@@ -133,9 +142,11 @@ class SearchRequest:
         )
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments that a run rests on, spaces by the content of their files."""
+        """Return the arguments that a run rests on, spaces and folders of images by their content."""
         arguments = {key: value for key, value in asdict(self).items() if key not in (*CHANGEABLE, "targets")}
         spaces = {f"{s}_space": f"{self._space_name(s)} ({self._spaces[s][1]})" for s in self.skeletons}
+        if self.images_content != self.data:
+            arguments["data"] = f"{self.data} ({self.images_content})"
         return arguments | spaces | _targets_as_given(self.targets)
 
     def check(self) -> None:

@@ -44,7 +44,7 @@ def search(request: SearchRequest, out: Path, *, resume: bool = False, console: 
     resume = resumes(out, resume, console)
     arguments = request.arguments()
     folder = (
-        RunFolder.resume(out, arguments)
+        RunFolder.resume(out, arguments, console)
         if resume
         else RunFolder.begin(out, new_record("python -m nas.search", arguments))
     )

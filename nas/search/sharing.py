@@ -31,7 +31,7 @@ from nas.search.workers import agree, finished_trials, open_study, retry_running
 
 # Arguments in which all who share a study must agree.
 SHARED_ARGUMENTS = (
-    *("runtime", "threads", "precision", "strategy", "estimator", "data", "recipe_level", "objective", "reward_w"),
+    *("runtime", "threads", "precision", "strategy", "estimator", "recipe_level", "objective", "reward_w"),
     *("max_params", "max_memory_mb"),
 )
 
@@ -69,6 +69,7 @@ def shared_trials(context: SearchContext, target: Target, problem: Problem, stag
         "space": problem.space.name,
         "variants": [list(variant) for variant in problem.space.variants],
         **{key: getattr(request, key) for key in SHARED_ARGUMENTS},
+        "data": request.images_content,
     }
     agreed = agree(storage, f"{name}/agreed", {"limit_ms": problem.limit_ms, "search": search})
     if agreed["search"] != search:

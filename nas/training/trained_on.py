@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nas.errors import NasError
+from nas.files import fingerprint
 from nas.training import data as sources
 from nas.training.images import Data
 
@@ -64,6 +66,16 @@ class TrainedOn(NamedTuple):
                 f"{data.source} has {_sum(counts_of(data))} images, and {self.path} was trained on {_sum(self.images)} "
                 f"of {self.source}; name the place where these are now, or train again"
             )
+
+
+def content_of(source: str, classes: Sequence[str], images: Sequence[int]) -> str | None:
+    """Return the fingerprint of a folder's images, wherever it lies, by their classes and numbers.
+
+    None for a data set with a name, which is the same everywhere.
+    """
+    if not source.startswith(sources.FOLDER):
+        return None
+    return fingerprint(json.dumps([list(classes), list(images)]).encode())
 
 
 def counts_of(data: Data) -> tuple[int, ...]:

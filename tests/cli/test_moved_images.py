@@ -9,16 +9,20 @@ from PIL import Image
 from support import synthetic
 
 from nas import export, train
+from nas.accuracy.short_training import ShortTraining
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.errors import NasError
+from nas.netadapt import __main__ as netadapt
+from nas.runs.record import load_record
+from nas.search import __main__ as search
 from nas.training.checkpoint import load_checkpoint
 
 SPEC = ArchSpec(
     name="tiny net",
     resolution=32,
     stem=StemSpec(out=8),
-    blocks=(BlockSpec(kernel=3, expanded=16, out=8, stride=2),),
-    head=HeadSpec(conv=16),
+    blocks=(BlockSpec(kernel=3, expanded=48, out=16, stride=2), BlockSpec(kernel=3, expanded=96, out=24, stride=2)),
+    head=HeadSpec(conv=32),
 )
 OLD, NEW = "imagefolder:old", "imagefolder:new/place"
 
@@ -39,12 +43,16 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
                 Image.fromarray(pixels).save(folder / f"{number}.png")
 
 
+def move() -> None:
+    Path("new").mkdir()
+    shutil.move("old", "new/place")
+
+
 @pytest.fixture
 def moved() -> None:
     """Train for an epoch, and move the images then."""
     train.main(["tiny.json", "--data", OLD, "--epochs", "1", "--out", "run", "--teacher", "tiny.json"])
-    Path("new").mkdir()
-    shutil.move("old", "new/place")
+    move()
 
 
 def refused(command: list[str]) -> str:
@@ -103,3 +111,50 @@ def test_other_images_are_refused(command: list[str]) -> None:
 def test_a_data_set_of_a_name_is_no_moved_folder() -> None:
     train.main(["tiny.json", "--data", OLD, "--epochs", "1", "--out", "run"])
     assert "fashion-mnist-sample has the classes T-shirt/top" in refused([*EXPORT, "--data", "fashion-mnist-sample"])
+
+
+def test_trimming_goes_on_with_the_same_images(capsys: pytest.CaptureFixture[str]) -> None:
+    budget = ["--budget-ms", str(0.9 * synthetic.network_ms(SPEC, 2)), "--runtime", "synthetic"]
+    command = ["tiny.json", *budget, "--proposal-steps", "1", "--epochs", "1", "--out", "run"]
+    netadapt.main([*command, "--data", OLD])
+    steps = Path("run/steps.csv").read_text(encoding="utf-8")
+    move()
+    capsys.readouterr()
+    netadapt.main([*command, "--resume", "--data", NEW, "--finish", "fine-tune"])
+    assert f"note: run was begun with --data {OLD} (" in capsys.readouterr().out
+    assert load_record(Path("run")).arguments["data"].startswith(f"{NEW} (")
+    assert Path("run/steps.csv").read_text(encoding="utf-8") == steps
+    assert load_checkpoint("run/final.pt")["source"] == NEW
+    export.main(EXPORT)
+    Path("new/place/val/dog/0.png").unlink()
+    with pytest.raises(NasError, match=f"run was begun with --data {NEW} .*, not with --data {NEW} "):
+        netadapt.main([*command, "--resume", "--data", NEW])
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_a_search_goes_on_with_the_same_images(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, workers: list[str]
+) -> None:
+    monkeypatch.setattr("nas.search.sharing._run_workers", lambda *arguments: None)  # this process does all the work
+    monkeypatch.setattr("nas.report.writing.write_report", lambda path: path / "index.html")
+    monkeypatch.setitem(ShortTraining.__init__.__kwdefaults__, "epochs", 1)
+    few = [
+        "--large-space",
+        "few.py",
+        "--only",
+        "large",
+        "--runtime",
+        "synthetic",
+        "--trials",
+        "2",
+        "--budget-ms",
+        "0.7",
+    ]
+    command = [*few, *workers, "--budget-ms", "0.7", "--out", "run"]
+    search.main([*command, "--data", OLD])
+    trained = Path("run/estimates.jsonl").read_text(encoding="utf-8")
+    move()
+    capsys.readouterr()
+    search.main([*command, "--resume", "--data", NEW])
+    assert f"note: run was begun with --data {OLD} (" in capsys.readouterr().out
+    assert Path("run/estimates.jsonl").read_text(encoding="utf-8") == trained

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.searching import Recorder
 
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space
@@ -106,6 +107,24 @@ def test_other_arguments_are_refused_by_flag(folder: Path, change: dict[str, Any
     with pytest.raises(NasError, match=message):
         RunFolder.resume(folder, ARGUMENTS | change)
     resume(folder)
+
+
+def test_the_same_content_in_another_place_is_said(folder: Path) -> None:
+    given = ARGUMENTS | {"data": f"imagefolder:old ({'a' * 16})", "data_dir": "here"}
+    RunFolder.begin(folder, new_record(COMMAND, given)).close()
+    for other in (f"imagefolder:new ({'b' * 16})", "imagefolder:new", None):
+        with pytest.raises(NasError, match="begun with --data imagefolder:old"):
+            RunFolder.resume(folder, given | {"data": other})
+    console = Recorder()
+    moved = given | {"data": f"imagefolder:new ({'a' * 16})", "data_dir": None}
+    run = RunFolder.resume(folder, moved, console)
+    assert console.lines == [
+        f"note: {folder} was begun with --data {given['data']}, and goes on with --data {moved['data']}",
+        f"note: {folder} was begun with --data-dir here, and goes on without --data-dir",
+    ]
+    run.close()
+    RunFolder.resume(folder, moved, console).close()
+    assert len(console.lines) == 2
 
 
 @pytest.mark.parametrize(
