@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from nas.cli.arguments import Parser
 from nas.cli.console import RichConsole
 from nas.cli.entry import run
-from nas.cli.flags import add_data_dir_flag
+from nas.cli.flags import add_data_dir_flag, add_loaders_flag
 from nas.errors import NasError
 from nas.files import write_text
 
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
             f"{trained.path}: is of another network ({settings.spec.name}, id {settings.spec.id}) than "
             f"{arguments.training} (id {spec.id}); train that, or name the folder of the training that is wanted"
         )
-    data = trained.trained_on.load(arguments.data, arguments.data_dir)
+    data = trained.trained_on.load(arguments.data, arguments.data_dir, arguments.loaders)
     if data.source != settings.source:
         console.say(f"note: the images of the training are those of {data.source}, which were in {settings.source}")
         settings = dataclasses.replace(settings, source=data.source)
@@ -170,6 +170,7 @@ def _parser() -> Parser:
         "--data", metavar="SOURCE", help="imagefolder:PATH where the images of the training were moved since"
     )
     add_data_dir_flag(parser)
+    add_loaders_flag(parser)
     return parser
 
 

@@ -56,11 +56,11 @@ def main(argv: list[str] | None = None) -> None:
     if resume:
         settings = load_settings(out)
         _check_same(arguments, spec, settings)
-        data = load_trained_on(out).load(arguments.data, arguments.data_dir)
+        data = load_trained_on(out).load(arguments.data, arguments.data_dir, arguments.loaders)
     else:
         check_unused(out)  # before a teacher is trained
         settings = _settings(arguments, spec, source)
-        data = load_data(source, arguments.data_dir)
+        data = load_data(source, arguments.data_dir, arguments.loaders)
     moved_from, recipe = settings.source, settings.recipe
     settings = dataclasses.replace(settings, source=data.source)
     with joined_processes() as (processes, device):

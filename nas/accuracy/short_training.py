@@ -43,9 +43,9 @@ class ShortTraining:
     """Estimate validation top-1 on a source's images after `epochs` of the recipe `quick` at `resolution` pixels.
 
     All networks are trained at that resolution, so that an estimate does not depend on the resolution of the spec.
-    `proxy` answers where a rough order is enough. `threads` processor threads are used, by default all. `say` gets a
-    line for each training that diverges, for images that are fewer than a batch, and for those that are passed over or
-    cannot be read. Raises NasError for data that cannot be loaded.
+    `proxy` answers where a rough order is enough. `threads` processor threads are used, by default all; `loaders` are
+    those of `load_data`. `say` gets a line for each training that diverges, for images that are fewer than a batch, and
+    for those that are passed over or cannot be read. Raises NasError for data that cannot be loaded.
     """
 
     name = "short-training"
@@ -55,6 +55,7 @@ class ShortTraining:
         source: str = EMBEDDED,
         data_dir: str | Path | None = None,
         *,
+        loaders: int | None = None,
         log: Path | None = None,
         seed: int = 0,
         epochs: int = EPOCHS,
@@ -63,7 +64,7 @@ class ShortTraining:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.proxy: Estimator = ImageNetPrior()
-        self.data = load_data(source, data_dir)
+        self.data = load_data(source, data_dir, loaders)
         self.resolution = resolution or _training_resolution(self.data)
         self._seed, self._threads, self._say = seed, threads, say
         for note in self.data.notes:

@@ -60,18 +60,30 @@ def add_variant_flags(parser: ArgumentParser) -> None:
 
 
 def add_data_flags(parser: ArgumentParser, purpose: str) -> None:
-    """Add the images and their folder; `purpose` says in the help what the images are for."""
+    """Add the images, their folder and their loaders; `purpose` says in the help what the images are for."""
     parser.add_argument(
         "--data",
         metavar="SOURCE",
         help=f"{purpose}: {DATA}, a data set of torchvision such as cifar10, or imagefolder:PATH with train/ and val/",
     )
     add_data_dir_flag(parser)
+    add_loaders_flag(parser)
 
 
 def add_data_dir_flag(parser: ArgumentParser) -> None:
     """Add the folder of torchvision's data sets."""
     parser.add_argument("--data-dir", metavar="DIR", help="folder that holds torchvision's data sets, or gets them")
+
+
+def add_loaders_flag(parser: ArgumentParser) -> None:
+    """Add the number of processes that read images."""
+    parser.add_argument(
+        "--loaders",
+        metavar="N",
+        type=natural_int,
+        help="processes that read images from disk where there are many, at most; 0: none (default: one a core, up to "
+        "8)",
+    )
 
 
 def add_training_flags(parser: ArgumentParser) -> None:

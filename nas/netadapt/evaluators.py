@@ -148,7 +148,7 @@ def make_evaluator(request: NetAdaptRequest, seed: Seed, out: Path, console: Con
     from nas.netadapt.inherited_weights import classes_of, inherit_weights
     from nas.training.images import small_data_warning
 
-    for note in split_data(request.data, request.data_dir).notes:
+    for note in split_data(request.data, request.data_dir, request.loaders).notes:
         console.say(f"note: {note}")
     folder = out / "seed"
     if seed.model is None:
@@ -163,11 +163,12 @@ def make_evaluator(request: NetAdaptRequest, seed: Seed, out: Path, console: Con
     tuning = FineTuning(
         source=request.data,
         data_dir=request.data_dir,
+        loaders=request.loaders,
         recipe=recipe_of(request),
         steps=request.proposal_steps,
         seed=request.seed,
     )
-    if warning := small_data_warning(split_data(tuning.source, tuning.data_dir), tuning.recipe):
+    if warning := small_data_warning(split_data(tuning.source, tuning.data_dir, tuning.loaders), tuning.recipe):
         console.say(warning)
     proposals = FineTunedProposals(model, tuning, workers=request.workers, say=console.say)
     return TrainingEvaluator(proposals, seed)

@@ -61,13 +61,14 @@ class Tuned(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuning:
-    """Settings of the training of each proposal: `steps` batches of the recipe."""
+    """Settings of the training of each proposal: `steps` batches of the recipe. `loaders` are those of `load_data`."""
 
     source: str
     data_dir: Path | None
     recipe: Recipe
     steps: int
     seed: int = 0
+    loaders: int | None = None
 
 
 class FineTunedProposals:
@@ -168,7 +169,7 @@ class FineTunedProposals:
 
     def evaluate(self) -> Evaluation:
         """Return the evaluation of the current network as it is."""
-        data = split_data(self.tuning.source, self.tuning.data_dir)
+        data = split_data(self.tuning.source, self.tuning.data_dir, self.tuning.loaders)
         evaluation = evaluate_on_held_out(self.model, data, self.tuning.recipe.batch_size)
         self._left_out(data.unreadable)
         return evaluation
@@ -178,7 +179,7 @@ def _tuned(
     parent: ArchSpec, weights: dict[str, Tensor], classes: int, tuning: FineTuning, step: int, spec: ArchSpec
 ) -> Tuned:
     """Return a proposal after its training. A worker runs this in its own process."""
-    data = split_data(tuning.source, tuning.data_dir)
+    data = split_data(tuning.source, tuning.data_dir, tuning.loaders)
     model = build_model(parent, classes, tuning.recipe.dropout)
     model.load_state_dict(weights)
     seed, data_seed = map(int, np.random.SeedSequence([tuning.seed, step]).generate_state(2))
@@ -237,12 +238,12 @@ def evaluate_on_held_out(model: MobileNet, data: Data, batch_size: int = EVALUAT
 
 
 @functools.cache
-def split_data(source: str, data_dir: Path | None) -> Data:
+def split_data(source: str, data_dir: Path | None, loaders: int | None = None) -> Data:
     """Return the training images of a source in two parts: to train proposals on, and (as `val`) to evaluate them on.
 
     Raises NasError for a source with too few images.
     """
-    data = load_data(source, data_dir)
+    data = load_data(source, data_dir, loaders)
     count = len(data.train)
     if count < LEAST_IMAGES:
         raise NasError(

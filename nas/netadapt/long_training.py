@@ -55,7 +55,7 @@ def _train(
     from nas.training.run import LAST, Settings, best_epoch, train
 
     assert request.data is not None
-    data = load_data(request.data, request.data_dir)
+    data = load_data(request.data, request.data_dir, request.loaders)
     if warning := small_data_warning(data, recipe):
         console.say(warning)
     settings = Settings(

@@ -21,6 +21,7 @@ class NetAdaptRequest:
     weights: str | None = None  # of the seed: a file, or DEFAULT for torchvision's
     data: str | None = None  # images on which proposals are trained and evaluated; None: the estimator evaluates
     data_dir: Path | None = None
+    loaders: int | None = None  # processes that read images from disk, at most; None: as suits the machine
     resolution: int | None = None  # pixels; None: the network's own, and 32 on the embedded images
     proposal_steps: int = 10  # batches on which each proposal is trained
     recipe: str = "quick"  # by name, or a file
@@ -53,5 +54,6 @@ class NetAdaptRequest:
 
     def lasting_arguments(self) -> dict[str, Any]:
         """Return the arguments that a run keeps when it resumes."""
-        lasting = {key: value for key, value in asdict(self).items() if key not in ("workers", "finish", "epochs")}
+        changeable = ("loaders", "workers", "finish", "epochs")
+        lasting = {key: value for key, value in asdict(self).items() if key not in changeable}
         return lasting | {"data_dir": None if self.data_dir is None else str(self.data_dir)}

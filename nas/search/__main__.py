@@ -160,6 +160,7 @@ def _request(arguments: argparse.Namespace) -> SearchRequest:
         estimator=_given(arguments.estimator, TRAINING if arguments.data else SearchRequest.estimator),
         data=arguments.data,
         data_dir=arguments.data_dir,
+        loaders=arguments.loaders,
         recipe_level=arguments.recipe_level,
         strategy=_given(arguments.strategy, SURROGATE if arguments.data else SearchRequest.strategy),
         objective=arguments.objective,

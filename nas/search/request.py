@@ -31,7 +31,7 @@ SAMPLE = "fashion-mnist-sample"
 ESTIMATES = "estimates.jsonl"  # in the folder of a run: the networks that were trained for estimates
 PLAIN_RESOLUTION = 224  # of networks whose estimator does not see the resolution
 # Arguments that can change when a run resumes: they say who works on it and where they meet. A URL can hold a password.
-CHANGEABLE = ("workers", "storage", "study")
+CHANGEABLE = ("loaders", "workers", "storage", "study")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class SearchRequest:
     estimator: str = "imagenet-prior"
     data: str | None = None  # images that an estimator trains networks on
     data_dir: str | None = None
+    loaders: int | None = None  # processes that read images from disk, at most; by default as suits the machine
     recipe_level: str | None = None  # the training that estimates speak for; the estimator's own by default
     strategy: str = "exact"
     objective: str = "top1"  # the most accurate within the budget; or "mnasnet", a reward that weighs latency
@@ -126,7 +127,13 @@ class SearchRequest:
             return load_estimator(self.estimator, self.recipe_level)
         make = resolve("estimator", TRAINING, ESTIMATORS)
         estimator: Estimator = make(
-            self.data, self.data_dir, log=folder / ESTIMATES, seed=self.seed, threads=threads, say=say
+            self.data,
+            self.data_dir,
+            loaders=self.loaders,
+            log=folder / ESTIMATES,
+            seed=self.seed,
+            threads=threads,
+            say=say,
         )
         return estimator
 

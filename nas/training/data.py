@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
+from torch.utils.data import Dataset
 from torchvision import datasets
 
 from nas.errors import NasError, unknown_name
@@ -69,21 +71,22 @@ def source_slug(source: str) -> str:
     return re.sub(r"[^\w.-]+", "-", source)
 
 
-def load_data(source: str, data_dir: str | Path | None = None) -> Data:
+def load_data(source: str, data_dir: str | Path | None = None, loaders: int | None = None) -> Data:
     """Return the images of a source. `data_dir` is where torchvision's data sets are, or are downloaded to.
 
+    At most `loaders` processes read images from disk, by default a number that suits the machine.
     Raises NasError for an unknown source (it lists the known ones) and for data that are not there.
     """
     if source == EMBEDDED:
         return _embedded()
     if source.startswith(FOLDER):
-        return _folder(source, Path(source.removeprefix(FOLDER)))
+        return _folder(source, Path(source.removeprefix(FOLDER)), loaders)
     if source in TORCHVISION:
         if data_dir is None:
             raise NasError(
                 f"{source}: name the folder where this data set is, or where it shall be downloaded to, with --data-dir"
             )
-        return _torchvision(source, Path(data_dir))
+        return _torchvision(source, Path(data_dir), loaders)
     raise unknown_name("data source", source, source_names())
 
 
@@ -99,7 +102,7 @@ def _embedded() -> Data:
     return Data(EMBEDDED, tuple(datasets.FashionMNIST.classes), train, val)
 
 
-def _folder(source: str, root: Path) -> Data:
+def _folder(source: str, root: Path, loaders: int | None) -> Data:
     parts = {part: _folder_part(source, root / part) for part in ("train", "val")}
     train, val = parts.values()
     lacking = [
@@ -121,7 +124,9 @@ def _folder(source: str, root: Path) -> Data:
                 f"{source}: the name of the class {folder!r} is not UTF-8, and written as UTF-8 it is that of another "
                 "class; rename one of them"
             )
-    return Data(source, classes, DiskImages(train), DiskImages(val), train.notes + val.notes)
+    images = _on_disk(train, loaders)
+    notes = train.notes + val.notes + images.notes
+    return Data(source, classes, images, _on_disk(val, loaders), notes)
 
 
 def _folder_part(source: str, folder: Path) -> ImageFolder:
@@ -145,13 +150,15 @@ def _passed_over(*parts: ImageFolder) -> str:
     return f" ({'; '.join(notes)})" if notes else ""
 
 
-def _torchvision(source: str, root: Path) -> Data:
+def _torchvision(source: str, root: Path, loaders: int | None) -> Data:
     entry = TORCHVISION[source]
     train, val = (_torchvision_part(source, entry.type, root, arguments) for arguments in (entry.train, entry.val))
     # A name may be a tuple of synonyms (ImageNet). SVHN has no names: its classes are the digits.
     names = getattr(train, "classes", None) or [str(digit) for digit in range(10)]
     classes = tuple(name if isinstance(name, str) else name[0] for name in names)
-    return Data(source, classes, _images(train), _images(val))
+    images = _images(train, loaders)
+    notes = images.notes if isinstance(images, DiskImages) else ()
+    return Data(source, classes, images, _images(val, loaders), notes)
 
 
 def _torchvision_part(source: str, name: str, root: Path, arguments: dict[str, Any]) -> Any:
@@ -170,15 +177,17 @@ def _torchvision_part(source: str, name: str, root: Path, arguments: dict[str, A
         ) from None
 
 
-def _images(dataset: Any) -> Images:
+def _images(dataset: Any, loaders: int | None) -> Images:
     """Return a torchvision data set as images in memory if torchvision holds them there, else as images on disk.
 
     In memory they have the shape (n, h, w) if they are grey, (n, h, w, 3) in CIFAR, and else (n, 3, h, w).
     """
     if not hasattr(dataset, "data"):
+        if isinstance(dataset, datasets.OxfordIIITPet):
+            return _on_disk(_Pets(dataset), loaders)
         if hasattr(dataset, "loader"):
             dataset.loader = open_rgb
-        return DiskImages(dataset)
+        return _on_disk(dataset, loaders)
     images = torch.as_tensor(dataset.data)
     if images.ndim == 3:
         images = images[:, None]
@@ -186,3 +195,20 @@ def _images(dataset: Any) -> Images:
         images = images.permute(0, 3, 1, 2).contiguous()
     labels = dataset.targets if hasattr(dataset, "targets") else dataset.labels
     return TensorImages(images, torch.as_tensor(labels).long())
+
+
+class _Pets(Dataset[tuple[Image.Image, int]]):
+    """The images of OxfordIIITPet, the only set that opens its files without a `loader` that could be replaced."""
+
+    def __init__(self, pets: Any) -> None:
+        self._images, self._labels = pets._images, pets._labels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return open_rgb(self._images[index]), self._labels[index]
+
+
+def _on_disk(dataset: Any, loaders: int | None) -> DiskImages:
+    return DiskImages(dataset) if loaders is None else DiskImages(dataset, loaders)

@@ -28,6 +28,7 @@ from nas.search import __main__ as search
 from nas.search.request import SearchRequest, targets_of
 from nas.search.run import search as find
 from nas.training.data import EMBEDDED, load_data
+from nas.training.disk_images import DiskImages
 from nas.training.images import Data
 from nas.training.loop import DivergedError, Training
 from nas.training.recipes import Recipe
@@ -53,7 +54,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append(spec.id)
         return build(spec, *arguments)
 
-    def load(source: str, data_dir: object) -> Data:
+    def load(source: str, data_dir: object, loaders: object) -> Data:
         load_data(source, data_dir)  # its errors
         return little
 
@@ -219,7 +220,10 @@ def test_images_that_cannot_be_read_are_named_once(monkeypatch: pytest.MonkeyPat
     (tmp_path / "val" / ".hidden").mkdir()
     monkeypatch.setattr(short_training, "load_data", load_data)
     messages: list[str] = []
-    ShortTraining(f"imagefolder:{tmp_path}", resolution=32, say=messages.append).estimate([tiny(8), tiny(16)])
+    estimator = ShortTraining(f"imagefolder:{tmp_path}", loaders=3, resolution=32, say=messages.append)
+    estimator.estimate([tiny(8), tiny(16)])
+    assert isinstance(estimator.data.val, DiskImages)
+    assert estimator.data.val.loaders == 3
     assert [line.partition(":")[0] for line in messages] == ["note", "warning", f"left out {broken}"]
 
 

@@ -118,7 +118,7 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         TensorImages(part.images[:count], part.labels[:count]) for part, count in ((whole.train, 600), (whole.val, 200))
     )
     few = Data(whole.source, whole.classes, train, val)
-    monkeypatch.setattr("nas.training.data.load_data", lambda source, data_dir: few)
+    monkeypatch.setattr("nas.training.data.load_data", lambda source, data_dir, loaders=None: few)
     monkeypatch.setattr(fine_tuning, "HELD_OUT_IMAGES", 200)
     monkeypatch.setattr(fine_tuning, "CALIBRATION_IMAGES", 128)
     monkeypatch.setattr(evaluators, "recipe_of", lambda request: recipe_of(request).replace(batch_size=32))

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from multiprocessing import current_process
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from nas import train
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
@@ -19,6 +21,7 @@ from nas.cli.entry import run
 from nas.errors import NasError
 from nas.training import data as training_data
 from nas.training.checkpoint import load_checkpoint
+from nas.training.image_files import open_rgb
 from nas.training.images import Data
 from nas.training.tensor_images import TensorImages
 
@@ -112,13 +115,17 @@ def test_no_teacher_is_trained_for_a_folder_that_is_used(capsys):
     assert not Path("here/teacher").exists()
 
 
-def test_images_that_cannot_be_read_are_named_and_counted(capsys):
+@pytest.fixture
+def image_folder():
     for part in ("train", "val"):
         for name, grey in (("cat", 0), ("dog", 200)):
             folder = Path("images", part, name)
             folder.mkdir(parents=True)
             for index in range(4):
                 Image.new("L", (40, 40), grey + index).save(folder / f"{index}.png")
+
+
+def test_images_that_cannot_be_read_are_named_and_counted(image_folder, capsys):
     Path("images/train/dog/2.png").write_bytes(b"no image")
     Path("images/val/cat/1.png").write_bytes(b"")
     Path("images/val/cat/5.jfif").write_bytes(b"")
@@ -128,6 +135,28 @@ def test_images_that_cannot_be_read_are_named_and_counted(capsys):
     assert out.count("left out images/train/dog/2.png: ") == out.count("left out images/val/cat/1.png: ") == 1
     assert "2 images could not be read and were left out" in out
     assert "note: images/val: passed over files (1 .jfif)" in out.replace("\n", " ")
+
+
+def test_a_loader_that_dies_is_one_line_with_the_flag_that_helps(image_folder, capsys, monkeypatch):
+    def read(path):
+        if current_process().daemon:
+            os.kill(os.getpid(), signal.SIGBUS)
+        return open_rgb(path)
+
+    seconds_between_looks = (0.1,)
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", seconds_between_looks)
+    monkeypatch.setattr("nas.training.image_folder.open_rgb", read)
+    monkeypatch.setattr("nas.training.disk_images.FEW_IMAGES", 0)
+    words = "--data imagefolder:images --epochs 1 --resolution 32 --batch-size 4 --out here"
+    arguments = ["tiny.json", *words.split()]
+    monkeypatch.setattr("sys.argv", ["x", *arguments, "--loaders", "1"])
+    with pytest.raises(SystemExit) as status:
+        run("train", train.main)
+    assert status.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("nas.train: error: a loader of images has no memory to share its batches (/dev/shm ")
+    train.main([*arguments, "--resume", "--loaders", "0"])
+    assert "best accuracy " in capsys.readouterr().out
 
 
 def test_data_smaller_than_a_batch_are_said(capsys):

@@ -119,7 +119,7 @@ def test_a_program_of_torch_takes_any_batch(trained, few, tmp_path):
 
 @pytest.fixture
 def on_few(few, monkeypatch):
-    monkeypatch.setattr("nas.training.data.load_data", lambda source, folder: few)
+    monkeypatch.setattr("nas.training.data.load_data", lambda source, folder, loaders: few)
 
 
 def test_the_command_writes_and_prints_all(training, on_few, tmp_path, capsys):
@@ -157,7 +157,7 @@ def test_images_that_cannot_be_read_are_named_and_not_counted(training, few, mon
     broken = tmp_path / "val" / "7" / "1.png"
     broken.write_bytes(b"no image")
     val = load_data(f"imagefolder:{tmp_path}").val
-    monkeypatch.setattr("nas.training.data.load_data", lambda source, folder: replace(few, val=val))
+    monkeypatch.setattr("nas.training.data.load_data", lambda source, folder, loaders: replace(few, val=val))
     export.main([str(training), "--onnx", str(tmp_path / "net.onnx")])
     out = "".join(capsys.readouterr().out.split())
     assert out.count(f"leftout{broken}:".replace(" ", "")) == 1
@@ -199,7 +199,7 @@ def test_a_spec_of_ones_own_is_found_where_it_was_trained(trained, few, monkeypa
     monkeypatch.chdir(tmp_path)
     spec = trained.settings.spec
     spec.save("net.json")
-    monkeypatch.setattr("nas.training.data.load_data", lambda source, folder: few)
+    monkeypatch.setattr("nas.training.data.load_data", lambda source, folder, loaders: few)
     train.main(["net.json", "--epochs", "1"])
     export.main(["net.json"])
     folder = Path("reports/tiny-net-fashion-mnist-sample")
@@ -211,7 +211,7 @@ def test_a_spec_of_ones_own_is_found_where_it_was_trained(trained, few, monkeypa
 
 def test_classes_that_have_changed_since_are_named(training, few, monkeypatch, tmp_path):
     other = replace(few, classes=("Hat", *few.classes[1:]))
-    monkeypatch.setattr("nas.training.data.load_data", lambda source, folder: other)
+    monkeypatch.setattr("nas.training.data.load_data", lambda source, folder, loaders: other)
     with pytest.raises(
         NasError, match=r"fashion-mnist-sample has the classes Hat, Trouser, .*… \(10\) now, and"
     ) as error:

@@ -71,8 +71,9 @@ def test_images_on_disk_are_split_too(tmp_path: Path) -> None:
             folder = tmp_path / part / "cat"
             folder.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (40, 40), (number, 0, 0)).save(folder / f"{number}.png")
-    parts = split_data(f"imagefolder:{tmp_path}", None)
+    parts = split_data(f"imagefolder:{tmp_path}", None, 3)
     assert isinstance(parts.val, DiskImages)
+    assert parts.val.loaders == 3
     assert (len(parts.train), len(parts.val)) == (8, 2)
     ((images, labels),) = parts.val.batches(4, 32)
     assert images.shape == (2, 3, 32, 32)

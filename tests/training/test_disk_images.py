@@ -1,17 +1,23 @@
 """Images on disk: what is read, and by which processes."""
 
 import multiprocessing.process
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from support.pictures import PLAIN, save_images, seeded
 from torch.utils.data import Dataset, Subset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from nas.arch.spec import ArchSpec
+from nas.errors import NasError
 from nas.models.mobilenet import build_model
 from nas.training.data import load_data
 from nas.training.disk_images import DiskImages
@@ -19,7 +25,7 @@ from nas.training.images import Data
 from nas.training.loop import Training
 
 
-def test_worker_processes_repeat_themselves_and_name_unreadable_files(tmp_path, monkeypatch):
+def test_loaders_repeat_themselves_and_name_unreadable_files(tmp_path, monkeypatch):
     for part in ("train", "val"):
         save_images(tmp_path / part / "cat", 6, 200)
     monkeypatch.setattr("nas.training.disk_images.FEW_IMAGES", 0)
@@ -106,14 +112,14 @@ def test_images_from_disk_are_changed_by_the_recipe(tmp_path):
     assert all(bool((image == 0).all(0).any()) for image in images)
 
 
-# Worker processes ---------------------------------------------------------------------------------------
+# Loaders ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let two processes read, however few the images are."""
+def two_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let two loaders read, however few the images are."""
     monkeypatch.setattr("nas.training.disk_images.FEW_IMAGES", 0)
-    monkeypatch.setattr("nas.training.disk_images.usable_cores", lambda: 2)
+    monkeypatch.setattr("nas.training.loaders.usable_cores", lambda: 2)
 
 
 @pytest.fixture
@@ -138,8 +144,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_worker_processes_live_as_long_as_the_images(
-    pets: Data, tiny_spec: ArchSpec, two_workers: None, started: list[str]
+def test_loaders_live_as_long_as_the_images(
+    pets: Data, tiny_spec: ArchSpec, two_loaders: None, started: list[str]
 ) -> None:
     """Two read the training images and two the validation images, however many epochs there are."""
     recipe = PLAIN.replace(epochs=2, augment="trivialaugment")
@@ -150,7 +156,7 @@ def test_worker_processes_live_as_long_as_the_images(
     assert counts == [4, 4]
 
 
-def test_workers_that_stay_do_as_new_ones_would(pets: Data, two_workers: None, tmp_path: Path) -> None:
+def test_loaders_that_stay_do_as_new_ones_would(pets: Data, two_loaders: None, tmp_path: Path) -> None:
     """An epoch's batches depend on its generator alone, so that a resumed training repeats an uninterrupted one."""
     recipe = PLAIN.replace(augment="trivialaugment", erase=0.5)
 
@@ -163,7 +169,7 @@ def test_workers_that_stay_do_as_new_ones_would(pets: Data, two_workers: None, t
     assert not torch.equal(whole[1], whole[2])
 
 
-def test_an_epoch_that_is_left_early_leaves_nothing_behind(pets: Data, two_workers: None, started: list[str]) -> None:
+def test_an_epoch_that_is_left_early_leaves_nothing_behind(pets: Data, two_loaders: None, started: list[str]) -> None:
     batches = pets.train.batches(2, 32)
     next(batches)
     batches.close()
@@ -172,7 +178,7 @@ def test_an_epoch_that_is_left_early_leaves_nothing_behind(pets: Data, two_worke
     assert len(started) == 2
 
 
-def test_two_epochs_at_once_have_their_own_workers(pets: Data, two_workers: None, started: list[str]) -> None:
+def test_two_epochs_at_once_have_their_own_loaders(pets: Data, two_loaders: None, started: list[str]) -> None:
     for (one, _), (other, _) in zip(pets.train.batches(4, 32), pets.train.batches(4, 32), strict=True):
         assert torch.equal(one, other)
     assert len(started) == 4
@@ -195,8 +201,115 @@ if __name__ == "__main__":
 
 
 def test_a_daemonic_process_reads_by_itself(pets: Data, tmp_path: Path) -> None:
-    """It may not start other processes, so it reads the images without workers."""
+    """It may not start other processes, so it reads the images without loaders."""
     program = tmp_path / "daemonic.py"
     program.write_text(DAEMONIC)
     done = subprocess.run([sys.executable, program, pets.source], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("3\n", "")
+
+
+def test_batches_are_the_same_with_any_number_of_loaders(
+    pets: Data, two_loaders: None, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = PLAIN.replace(augment="trivialaugment", erase=0.5)
+
+    def epoch(loaders: int | None) -> torch.Tensor:
+        data = load_data(pets.source, loaders=loaders)
+        return torch.cat([images for images, _ in data.train.training_batches(recipe, 32, seeded())])
+
+    random_state = torch.get_rng_state()
+    batches = [epoch(loaders) for loaders in (0, 1, 3, None)]
+    assert len(started) == 0 + 1 + 3 + 2
+    assert all(torch.equal(batches[0], other) for other in batches[1:])
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+# Machines without room for batches ----------------------------------------------------------------------
+
+
+class Deadly(Dataset[Any]):
+    """Images of which the last, in the second batch of three, ends the process that reads it."""
+
+    def __init__(self, how: signal.Signals) -> None:
+        self.how = how
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 5:
+            os.kill(os.getpid(), self.how)
+        return Image.new("RGB", (40, 40)), 0
+
+
+@pytest.fixture
+def shared_memory(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Return the shared memory that the loaders believe in; it has room."""
+    memory = SimpleNamespace(total=2**36, free=2**36)
+    monkeypatch.setattr("nas.training.loaders.shutil.disk_usage", lambda path: memory)
+    return memory
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (signal.SIGBUS, r"has no memory to share its batches \(/dev/shm has 3 of 64 MB free\); enlarge it, or .*--lo"),
+        (
+            signal.SIGKILL,
+            r"died \(signal SIGKILL\), perhaps for want of memory; take fewer loaders with",
+        ),
+        (signal.SIGSEGV, r"died \(signal SIGSEGV\); take fewer loaders with --loaders N, or none with --loaders 0$"),
+    ],
+)
+def test_a_loader_that_dies_is_an_error_where_its_batch_is_waited_for(
+    two_loaders: None,
+    shared_memory: SimpleNamespace,
+    how: signal.Signals,
+    message: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Torch would raise it wherever the main thread is just then."""
+    seconds_between_looks = (0.1,)
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", seconds_between_looks)
+    handler = signal.getsignal(signal.SIGCHLD)
+    images = DiskImages(Deadly(how))
+    batches = images.batches(3, 32)
+    assert len(next(batches)[1]) == 3
+    assert signal.getsignal(signal.SIGCHLD) == handler
+    shared_memory.total, shared_memory.free = 64 * 2**20, 3 * 2**20
+    with pytest.raises(NasError, match=message):
+        list(batches)
+    assert len(next(images.batches(3, 32))[1]) == 3, "new loaders read on"
+    assert "shared memory" not in capfd.readouterr().err
+
+
+def no_room(*arguments: Any, **keywords: Any) -> None:
+    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+
+def test_a_batch_that_finds_no_room_is_an_error(
+    pets: Data, two_loaders: None, shared_memory: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch reserves the memory where the system can, and there nothing dies."""
+    monkeypatch.setattr(torch.UntypedStorage, "_new_shared", no_room)
+    message = r"a loader of images has no memory .* \(/dev/shm is probably too small\); .* --loaders 0$"
+    with pytest.raises(NasError, match=message):
+        list(pets.val.batches(2, 32))
+
+
+def test_little_shared_memory_is_said_and_left_alone(
+    pets: Data, two_loaders: None, shared_memory: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers have 64 MB, less than a batch of 128 images of 224 pixels takes."""
+    expected = [images for images, _ in pets.train.training_batches(PLAIN, 32, seeded())]
+    assert pets.notes == ()
+    shared_memory.total = shared_memory.free = 64 * 2**20
+    monkeypatch.setattr(torch.UntypedStorage, "_new_shared", no_room)
+    data = load_data(pets.source)
+    (note,) = data.notes
+    assert note.startswith("/dev/shm has 64 of 64 MB free: batches come from the loaders through pipes")
+    batches = list(data.train.training_batches(PLAIN, 32, seeded()))
+    assert all(torch.equal(images, whole) for (images, _), whole in zip(batches, expected, strict=True))
+    assert {labels.dtype for _, labels in batches} == {torch.int64}
+    assert load_data(pets.source, loaders=0).notes == ()
