@@ -8,6 +8,8 @@ nas.netadapt.
 
 from __future__ import annotations
 
+import sys
+
 from nas.cli.arguments import Parser, positive_int
 from nas.cli.entry import run
 from nas.errors import NasError
@@ -26,9 +28,12 @@ def main(argv: list[str] | None = None) -> None:
             failures.append(str(error))
         else:
             print(f"{image}: " + ", ".join(f"{guess.name} {guess.probability:.1%}" for guess in guesses))
+    if len(failures) > 1:
+        for failure in failures:
+            print(failure, file=sys.stderr)
+        raise NasError(f"{len(failures)} of {len(arguments.images)} images cannot be read; they are named above")
     if failures:
-        more = f"; and {len(failures) - 1} more" if len(failures) > 1 else ""
-        raise NasError(f"{failures[0]}{more}")
+        raise NasError(failures[0])
 
 
 def _parser() -> Parser:

@@ -295,16 +295,23 @@ def test_a_checkpoint_predicts_the_same(exported, training, pictures, capsys):
 def test_images_that_cannot_be_read_do_not_stop_the_others(exported, pictures, tmp_path, capsys, monkeypatch):
     from nas import predict
 
-    (tmp_path / "broken.png").write_bytes(b"no image")
-    arguments = ["/x/nas/predict.py", str(exported[0]), str(tmp_path / "broken.png"), "nothing.png", str(pictures[0])]
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(SystemExit) as error:
-        run("predict", predict.main)
-    assert error.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out.startswith(f"{pictures[0]}: ")
-    assert captured.err.startswith(f"nas.predict: error: {tmp_path / 'broken.png'}: this image cannot be read")
-    assert captured.err.endswith("; and 1 more\n")
+    def errors_of(*images):
+        monkeypatch.setattr(sys, "argv", ["/x/nas/predict.py", str(exported[0]), *map(str, images)])
+        with pytest.raises(SystemExit) as error:
+            run("predict", predict.main)
+        assert error.value.code == 2
+        captured = capsys.readouterr()
+        assert captured.out.startswith(f"{pictures[0]}: ")
+        return captured.err.splitlines()
+
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    (line,) = errors_of(broken, pictures[0])
+    assert line.startswith(f"nas.predict: error: {broken}: this image cannot be read (cannot identify image file")
+    first, second, last = errors_of(broken, "nothing.png", pictures[0])
+    assert first.startswith(f"{broken}: this image cannot be read")
+    assert second == "nothing.png: no such file"
+    assert last == "nas.predict: error: 2 of 3 images cannot be read; they are named above"
 
 
 def test_files_that_are_no_networks_are_refused(exported, tmp_path):
