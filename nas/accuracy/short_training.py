@@ -176,9 +176,10 @@ class ShortTraining:
         return ShortTrainingResult(curve, top1, std)
 
     def _std(self, top1: float) -> float:
-        """Return the standard deviation (percentage points) of a top-1 over the validation images."""
-        share = min(max(top1 / 100, 0.5 / len(self.data.val)), 1 - 0.5 / len(self.data.val))
-        return 100 * math.sqrt(share * (1 - share) / len(self.data.val))
+        """Return the standard deviation (percentage points) of a top-1 over the validation images that were read."""
+        count = max(1, len(self.data.val) - len(self.data.val.unreadable))
+        share = min(max(top1 / 100, 0.5 / count), 1 - 0.5 / count)
+        return 100 * math.sqrt(share * (1 - share) / count)
 
     # Results ------------------------------------------------------------------------------------------
 

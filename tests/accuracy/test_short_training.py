@@ -221,7 +221,10 @@ def test_images_that_cannot_be_read_are_named_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(short_training, "load_data", load_data)
     messages: list[str] = []
     estimator = ShortTraining(f"imagefolder:{tmp_path}", loaders=3, resolution=32, say=messages.append)
-    estimator.estimate([tiny(8), tiny(16)])
+    top1, std, _, _ = estimator.estimate([tiny(8), tiny(16)])
+    read = 11
+    share = np.clip(top1[0] / 100, 0.5 / read, 1 - 0.5 / read)
+    assert std[0] == pytest.approx(100 * math.sqrt(share * (1 - share) / read))
     assert isinstance(estimator.data.val, DiskImages)
     assert estimator.data.val.loaders == 3
     assert [line.partition(":")[0] for line in messages] == ["note", "warning", f"left out {broken}"]
