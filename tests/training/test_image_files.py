@@ -1,5 +1,6 @@
 """Images of every mode become the same RGB picture in training and in prediction."""
 
+import inspect
 import struct
 import warnings
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision import datasets
 
 from nas.deploy.images import Preparation
 from nas.errors import NasError
-from nas.training.data import load_data
+from nas.training.data import TORCHVISION, load_data
 from nas.training.image_files import open_rgb
 from nas.training.images import MEAN, STD
 
@@ -75,6 +77,43 @@ def test_grey_of_an_unknown_range_is_unreadable(tmp_path: Path, values: np.ndarr
     preparation = Preparation(resolution=32, crop=1.0, mean=MEAN, std=STD)
     with pytest.raises(NasError, match=r"depth\.tif: this image cannot be read \(its grey goes from .* 0 to 65535\)"):
         preparation.load(path)
+
+
+def save_pets(root: Path, files: dict[str, Image.Image]) -> None:
+    """Write pictures as the set of pets has them, the names in lists for both parts."""
+    folder = root / "oxford-iiit-pet"
+    for part in ("images", "annotations"):
+        (folder / part).mkdir(parents=True)
+    for name, image in files.items():
+        image.save(folder / "images" / f"{name}.jpg", format="PNG", exif=image.getexif())
+    for part in ("trainval", "test"):
+        (folder / "annotations" / f"{part}.txt").write_text("".join(f"{name} 1 1 1\n" for name in files))
+
+
+def test_pets_are_read_as_all_others(tmp_path: Path) -> None:
+    turned = Image.fromarray(RAMP).transpose(TURNS[6])
+    turned.getexif()[ORIENTATION] = 6
+    save_pets(tmp_path, {"Abyssinian_1": GREY["16.png"], "Abyssinian_2": GREY["8.png"], "Abyssinian_3": turned})
+    data = load_data("oxford-iiit-pet", tmp_path)
+    ((images, labels),) = data.val.batches(3, 56)
+    assert labels.tolist() == [0, 0, 0]
+    for image in images[[0, 2]]:
+        np.testing.assert_allclose(image.numpy(), images[1].numpy(), atol=0.02)
+    broken = tmp_path / "oxford-iiit-pet" / "images" / "Abyssinian_2.jpg"
+    broken.write_bytes(b"")
+    assert [len(labels) for _, labels in data.val.batches(3, 56)] == [2]
+    assert list(data.val.unreadable) == [str(broken)]
+
+
+def test_every_other_set_on_disk_takes_a_loader() -> None:
+    in_memory = {"CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "STL10", "SVHN"}
+    types = [getattr(datasets, entry.type) for entry in TORCHVISION.values() if entry.type not in in_memory]
+    without = [
+        kind.__name__
+        for kind in types
+        if "loader" not in inspect.signature(kind).parameters and not issubclass(kind, datasets.ImageFolder)
+    ]
+    assert without == ["OxfordIIITPet"]
 
 
 def test_prediction_sees_what_validation_sees(tmp_path: Path) -> None:
