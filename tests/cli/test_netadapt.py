@@ -345,6 +345,7 @@ def test_a_run_resumes_with_its_own_arguments_only(call: Call) -> None:
     call("--out", "run")
     with pytest.raises(NasError, match="was begun with --metric ratio, not with --metric accuracy"):
         call("--out", "run", "--resume", "--metric", "accuracy")
+    call("--out", "run", "--resume", "--loaders", "0")  # it changes no result
     with pytest.raises(NasError, match="already holds a run"):
         call("--out", "run")
 
