@@ -38,8 +38,9 @@ from nas.names import resolve
 from nas.runs.folder import versions
 from nas.runs.record import Trial
 from nas.search.problem import Problem
+from nas.search.storage import open_study
 from nas.search.strategies import STRATEGIES
-from nas.search.workers import finished_trials, open_study, work
+from nas.search.workers import finished_trials, work
 
 RESULTS = Path(__file__).parent / "results" / "workers.json"
 WORKERS, KILLED = 8, 2

@@ -19,6 +19,18 @@ class Console(Protocol):
         """Show progress while a `with` block runs."""
 
 
+def said_once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a `say` that leaves out lines that it was given before, such as those of several processes."""
+    said = set[str]()
+
+    def say_new(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            say(text)
+
+    return say_new
+
+
 class Silent:
     """A console that prints nothing."""
 

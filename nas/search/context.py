@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from optuna.storages import BaseStorage
@@ -20,13 +21,18 @@ from nas.search.request import SearchRequest
 
 @dataclass(frozen=True)
 class SearchContext:
-    """The parts that all stages of one search share. `storage` is that of the workers, open, or None without them."""
+    """The parts that all stages of one search share.
+
+    `say_once` prints what this process and its workers may say alike. `storage` is that of the workers, open, or None
+    without them.
+    """
 
     request: SearchRequest
     predictor: LatencyPredictor
     estimator: Estimator
     folder: RunFolder
     console: Console
+    say_once: Callable[[str], None]
     storage: BaseStorage | None = None
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from nas.console import Console, Silent
+from nas.console import Console, Silent, said_once
 from nas.errors import NasError
 from nas.latency.predictor import LatencyPredictor, open_table
 from nas.runs.folder import RunFolder, new_record, resumes
@@ -19,8 +19,8 @@ from nas.search.proof import find, prove_together
 from nas.search.request import SearchRequest
 from nas.search.results import write_results
 from nas.search.sharing import meeting_place
+from nas.search.storage import open_storage
 from nas.search.survey import choose_variants_of, searchable_space, survey
-from nas.search.workers import open_storage
 
 
 def search(request: SearchRequest, out: Path, *, resume: bool = False, console: Console | None = None) -> RunFolder:
@@ -30,8 +30,9 @@ def search(request: SearchRequest, out: Path, *, resume: bool = False, console: 
     Raises NasError for what the user can correct; what was finished by then is kept.
     """
     console = console or Silent()
+    say_once = said_once(console.say)
     request.check()
-    data_base = open_storage(request.storage) if request.storage else None
+    data_base = open_storage(request.storage, say=say_once) if request.storage else None
     table = open_table(
         request.table,
         request.runtime,
@@ -56,7 +57,7 @@ def search(request: SearchRequest, out: Path, *, resume: bool = False, console: 
             table, console, request.seed, on_missing="infinite" if table.other_device else "fill"
         )
         estimator = request.load_estimator(folder.path, say=console.say)
-        _search(SearchContext(request, predictor, estimator, folder, console, storage))
+        _search(SearchContext(request, predictor, estimator, folder, console, say_once, storage))
     except NasError:
         if not resume and not folder.record.targets:
             folder.discard()  # nothing was decided: the same command with another budget finds its folder free

@@ -6,8 +6,11 @@ import multiprocessing
 import os
 import platform
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from nas.arch.additive import AdditiveModel
 from nas.cpu import usable_cores
 from nas.errors import NasError
 from nas.interrupts import children_without_ctrl_c
+from nas.quiet import quiet_optuna
 from nas.runs.folder import WORKERS_LOG
 from nas.runs.record import Trial
 from nas.runs.target import Target
@@ -27,7 +31,8 @@ from nas.search.limits import Limit
 from nas.search.objective import make_problem
 from nas.search.problem import Problem
 from nas.search.request import SearchRequest
-from nas.search.workers import agree, finished_trials, open_study, retry_running, retry_trials_of, work
+from nas.search.storage import open_storage, open_study
+from nas.search.workers import agree, finished_trials, retry_running, retry_trials_of, work
 
 # Arguments in which all who share a study must agree.
 SHARED_ARGUMENTS = (
@@ -55,6 +60,7 @@ def meeting_place(request: SearchRequest, folder: Path) -> str | Path:
     return request.storage or folder / WORKERS_LOG
 
 
+@quiet_optuna()
 def shared_trials(context: SearchContext, target: Target, problem: Problem, stage: str, trials: int) -> list[Trial]:
     """Return the trials that workers evaluated together, in the order of their numbers.
 
@@ -98,17 +104,24 @@ def shared_trials(context: SearchContext, target: Target, problem: Problem, stag
 def _run_workers(context: SearchContext, shared: SharedWork, study: Study, here: str) -> None:
     """Start the workers and wait until all have ended; enqueue again what a dead one was evaluating, and say so."""
     spawn = multiprocessing.get_context("spawn")
-    names = [f"{here}-{number}" for number in range(1, shared.request.workers + 1)]
-    # Not daemons: these could not start the processes that load images.
-    children: dict[str, BaseProcess] = {name: spawn.Process(target=run_worker, args=(shared, name)) for name in names}
+    children: dict[str, BaseProcess] = {}
+    heard: dict[str, Connection] = {}
     try:
         with children_without_ctrl_c():
-            for child in children.values():
-                child.start()
+            for number in range(1, shared.request.workers + 1):
+                name = f"{here}-{number}"
+                # A pipe each: a worker that is killed while it writes leaves those of the others alone.
+                heard[name], told = spawn.Pipe(duplex=False)
+                # Not daemons: these could not start the processes that load images.
+                children[name] = spawn.Process(target=run_worker, args=(shared, name, told))
+                children[name].start()
+                told.close()
         while children:
             for name, child in list(children.items()):
                 child.join(0.2)
-                if child.exitcode is None:
+                ended = child.exitcode is not None
+                _listen(heard[name], context.say_once)
+                if not ended:
                     continue
                 del children[name]
                 if child.exitcode:
@@ -123,15 +136,35 @@ def _run_workers(context: SearchContext, shared: SharedWork, study: Study, here:
                 child.join()
 
 
-def run_worker(shared: SharedWork, worker: str) -> None:
-    """Work on a study in a process of its own."""
+def _listen(heard: Connection, say: Callable[[str], None]) -> None:
+    """Say what a worker has sent by now. Raises the NasError that ended it: every worker will meet the same."""
+    try:
+        while heard.poll():
+            message = heard.recv()
+            if isinstance(message, NasError):
+                raise message
+            say(message)
+    except EOFError:  # it has ended
+        pass
+
+
+def run_worker(shared: SharedWork, worker: str, told: Connection) -> None:
+    """Work on a study in a process of its own.
+
+    `told` gets the lines that its user must see, and the NasError that ends it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
     threading.Thread(target=_end_with_parent, daemon=True).start()
     request = shared.request
-    estimator = request.load_estimator(shared.folder, max(1, usable_cores() // request.workers))
-    problem = make_problem(request, shared.target, estimator, shared.latency, shared.limit_ms, shared.others)
-    study = open_study(meeting_place(request, shared.folder), shared.study)
-    work(study, problem, request.load_strategy(), trials=shared.trials, seed=request.seed, worker=worker)
+    try:
+        estimator = request.load_estimator(shared.folder, max(1, usable_cores() // request.workers))
+        problem = make_problem(request, shared.target, estimator, shared.latency, shared.limit_ms, shared.others)
+        storage = open_storage(meeting_place(request, shared.folder), patient=True, say=told.send)
+        study = open_study(storage, shared.study)
+        work(study, problem, request.load_strategy(), trials=shared.trials, seed=request.seed, worker=worker)
+    except NasError as error:
+        told.send(error)
+        sys.exit(1)
 
 
 def _end_with_parent() -> None:

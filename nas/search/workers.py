@@ -16,117 +16,36 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from filelock import FileLock
 from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.storages._heartbeat import BaseHeartbeat
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from nas.arch.encoding import Encoding
-from nas.errors import NasError, hide_passwords, holds_password_of
 from nas.quiet import quiet_optuna
 from nas.runs.parameters import distributions, encoding_of, params_of
 from nas.runs.record import Trial
 from nas.search.history import History
 from nas.search.loop import next_encoding
 from nas.search.problem import Problem
+from nas.search.storage import open_study
 from nas.search.strategies.base import Strategy
 
-HEARTBEAT = 15  # seconds between two signs of life; a worker without one for twice as long counts as dead
 WORKER = "worker"  # user attribute of a trial: the worker that evaluates it
 ASKED = "asked"  # user attribute of a trial: how many networks the worker that proposed it was asked for
 PROPOSED = "proposed by "  # user attributes of a study, one a worker: the encoding that it is about to propose
 _COUNTED = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
-_ENCODE = "write @ / : ? & as %40 %2F %3A %3F %26"  # of a URL, for messages
 _PAUSE = 0.2  # seconds, while others finish
 _UNCLAIMED = 5.0  # seconds within which a worker that took a trial claims it
 
 Evaluate = Callable[[Encoding], Trial]
-
-
-class JournalLock(JournalFileOpenLock):
-    """A lock of a journal file that ends with the process that holds it.
-
-    Optuna's own lock leaves a file behind where a process is killed, and others wait half a minute for it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._file_lock = FileLock(path.with_name(f".{path.name}.lock"))
-
-    def acquire(self) -> bool:
-        """Wait for the lock, and return True."""
-        self._file_lock.acquire(poll_interval=0.01)
-        return True
-
-    def release(self) -> None:
-        """Release the lock."""
-        self._file_lock.release()
-
-
-def open_storage(storage: str | Path, heartbeat: int = HEARTBEAT) -> BaseStorage:
-    """Open a data base (a URL) or a journal file (a path). Raises NasError if it cannot be reached."""
-    with _reaching(storage), quiet_optuna():
-        if isinstance(storage, Path):
-            return JournalStorage(JournalFileBackend(str(storage), lock_obj=JournalLock(storage)))
-        _check_url(storage)
-        return RDBStorage(
-            _with_driver(storage),
-            engine_kwargs={"pool_pre_ping": True},
-            heartbeat_interval=heartbeat,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-        )
-
-
-def open_study(storage: str | Path | BaseStorage, name: str, heartbeat: int = HEARTBEAT) -> Study:
-    """Return the study of that name on a storage; both are opened, and the study is made, where need be.
-
-    The values of its trials are score and latency (ms). Raises NasError for a storage that cannot be reached.
-    """
-    opened = storage if isinstance(storage, BaseStorage) else open_storage(storage, heartbeat)
-    directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
-    with _reaching(storage), quiet_optuna():
-        return optuna.create_study(storage=opened, study_name=name, directions=directions, load_if_exists=True)
-
-
-@contextmanager
-def _reaching(storage: str | Path | BaseStorage) -> Iterator[None]:
-    """Turn the errors of a storage or its driver into a NasError, which holds no password."""
-    url = "" if isinstance(storage, BaseStorage) else str(storage)
-    named = f" {hide_passwords(url)}" if url else ""
-    try:
-        yield
-    except ImportError as error:
-        raise NasError(f"the storage{named}: {error}; install the driver with: uv sync --extra distributed") from None
-    except Exception as error:  # the driver's own, of which there are many
-        if type(error).__module__.split(".")[0] not in ("sqlalchemy", "psycopg", "optuna"):
-            raise
-        line = " ".join(str(error).split("\n")[0].split())
-        if holds_password_of(line, url):  # a driver names what it takes for the host or the database
-            line = f"the driver's message has a part of the password; {_ENCODE} in it"
-        raise NasError(f"the storage{named} cannot be used ({line})") from None
-
-
-def _check_url(url: str) -> None:
-    """Raise NasError, without naming it, for a text that is no URL of a data base."""
-    try:
-        make_url(url)
-    except (ArgumentError, ValueError):  # the latter for a port that is no number
-        raise NasError(
-            "--storage is not the URL of a data base, such as postgresql://USER:PASSWORD@HOST/NAME; "
-            f"{_ENCODE} in the password"
-        ) from None
 
 
 def agree(storage: str | Path | BaseStorage, name: str, proposal: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,14 +57,6 @@ def agree(storage: str | Path | BaseStorage, name: str, proposal: Mapping[str, A
     if not study.get_trials(deepcopy=False):
         study.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs=dict(proposal)))
     return study.get_trials(deepcopy=False)[0].user_attrs
-
-
-def _with_driver(url: str) -> str:
-    """Name the installed driver for PostgreSQL, which is not SQLAlchemy's default."""
-    for scheme in ("postgresql://", "postgres://"):
-        if url.startswith(scheme):
-            return "postgresql+psycopg://" + url.removeprefix(scheme)
-    return url
 
 
 def work(
@@ -229,7 +140,9 @@ def _work(
             try:
                 study.optimize(objective, n_trials=1)
             except Exception:  # Optuna's, of several kinds, if others took this worker for dead
-                if not any(study.trials[number].state == TrialState.FAIL for number in evaluated):
+                known = study.get_trials(deepcopy=False)  # raises NasError where the data base is away for good
+                # COMPLETE where the data base went away after it stored the values, and before it said so.
+                if not any(known[number].state.is_finished() for number in evaluated):
                     raise
         elif running:
             time.sleep(_PAUSE)

@@ -1,5 +1,6 @@
-"""The machine that small searches run on."""
+"""The machine that small searches run on, and the data base where workers meet."""
 
+from support.postgresql import postgresql
 from support.searching import machine
 
-__all__ = ["machine"]
+__all__ = ["machine", "postgresql"]

@@ -492,7 +492,8 @@ def test_what_was_logged_after_an_attempt_is_no_candidate_of_it(machine: Machine
     """A resumed run chooses among the same networks as an uninterrupted one."""
     folder = RunFolder.begin(Path("run"), new_record("nas", {}))
     table, target = new_table(synthetic.made_runtime()), Target("large", 1.0)
-    context = SearchContext(request(), LatencyPredictor(table, Silent()), ImageNetPrior(), folder, Silent())
+    predictor, console = LatencyPredictor(table, Silent()), Silent()
+    context = SearchContext(request(), predictor, ImageNetPrior(), folder, console, console.say)
     space = load_space("few.py")
     stages = [*trials.stages_of("random", 0), *trials.stages_of("random", 1), "finalist"]
     specs = [space.sample(random.Random(seed)) for seed in range(len(stages) + 1)]

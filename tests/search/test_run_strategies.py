@@ -1,18 +1,23 @@
 """A search with its limits and strategies, on a known machine, in a space of few choices."""
 
+import functools
 import itertools
 import shlex
 import signal
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from support import synthetic
+from support.postgresql import Server
 from support.searching import found, request, rows, whole_ms
 from support.synthetic import Machine
+from support.worker_processes import run_impatient_worker
 
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space
@@ -25,9 +30,11 @@ from nas.latency.table import LatencyTable
 from nas.report.plots.diagram import diagram_data
 from nas.report.writing import write_report
 from nas.runs.reading import load_run
+from nas.search import sharing
 from nas.search.request import targets_of
 from nas.search.run import search
-from nas.search.workers import WORKER, open_study
+from nas.search.storage import open_storage, open_study
+from nas.search.workers import WORKER
 
 
 @pytest.fixture
@@ -315,6 +322,37 @@ def test_what_workers_elsewhere_predicted_is_measured_on_the_device(machine: Mac
     assert len(searched[0]) == 5
     assert searched[0] == searched[1]
     assert run.record.networks[0].measured_ms == pytest.approx(whole_ms(machine, found(run.path)["large"]), rel=1e-3)
+
+
+def test_a_data_base_that_goes_away_for_good_ends_the_search_in_one_line(
+    machine: Machine, postgresql: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What was finished is kept, and the resumed run evaluates the rest."""
+    monkeypatch.setattr(sharing, "run_worker", run_impatient_worker)
+    monkeypatch.setattr("nas.search.run.open_storage", functools.partial(open_storage, heartbeat=1))
+    wanted = exact(strategy="random", storage=postgresql.url, study="s", workers=2, trials=8)
+    kept: list[FrozenTrial] = []
+
+    def stop() -> None:
+        study = open_study(postgresql.url, "s/large/random")
+        while len(kept) < 3:
+            time.sleep(0.1)
+            kept[:] = study.get_trials(states=(TrialState.COMPLETE,))
+        postgresql.stop()
+
+    stopping = threading.Thread(target=stop, daemon=True)
+    stopping.start()
+    with pytest.raises(NasError, match=r"did not answer for 1 s \(.*continue with --resume") as error:
+        search(wanted, Path("run"))
+    stopping.join()
+    postgresql.start()
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""
+    search(replace(wanted, workers=1), Path("run"), resume=True)
+    trials = open_study(postgresql.url, "s/large/random").get_trials()
+    assert not [trial for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
+    assert kept == [trials[trial.number] for trial in kept]
+    assert len({row["spec_id"] for row in rows(Path("run/trials.csv")) if row["stage"] == "random"}) == 8
 
 
 @pytest.mark.parametrize("url", ["postgresql://me:secret@host/db", "postgresql://me:x /secret@x@host/db"])

@@ -14,8 +14,9 @@ from filelock import FileLock, Timeout
 from support.problems import TINY, problem
 
 from nas.search import sharing
+from nas.search.storage import JournalLock, open_study
 from nas.search.strategies.random_search import RANDOM
-from nas.search.workers import JournalLock, finished_trials, open_study, work
+from nas.search.workers import finished_trials, work
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,11 +58,12 @@ def test_workers_that_did_start_are_ended_where_another_cannot(monkeypatch: pyte
         def join(self) -> None:
             assert self.pid
 
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method: SimpleNamespace(Process=Process))
+    methods = SimpleNamespace(Process=Process, Pipe=multiprocessing.Pipe)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: methods)
     shared = SimpleNamespace(request=SimpleNamespace(workers=3))
     with pytest.raises(OSError, match="temporarily"):
         sharing._run_workers(SimpleNamespace(), shared, None, "here")  # type: ignore[arg-type]
-    assert [process.ended for process in made] == [True, False, False]
+    assert [process.ended for process in made] == [True, False]
 
 
 def test_a_worker_ends_with_its_parent() -> None:
@@ -72,7 +74,8 @@ from types import SimpleNamespace
 from nas.search.sharing import run_worker
 from support.worker_processes import WaitingRequest
 shared = SimpleNamespace(request=WaitingRequest(), folder=None)
-worker = multiprocessing.get_context("spawn").Process(target=run_worker, args=(shared, "w"))
+_, told = multiprocessing.Pipe()
+worker = multiprocessing.get_context("spawn").Process(target=run_worker, args=(shared, "w", told))
 worker.start()
 worker.join()
 """
@@ -90,7 +93,7 @@ def test_a_lock_that_a_killed_process_left_behind_is_nobodys(monkeypatch: pytest
     code = """
 import os, sys
 from pathlib import Path
-from nas.search.workers import JournalLock
+from nas.search.storage import JournalLock
 JournalLock(Path(sys.argv[1])).acquire()
 os.kill(os.getpid(), 9)
 """

@@ -2,16 +2,11 @@
 
 import multiprocessing
 import os
-import pwd
 import random
-import shutil
 import signal
-import subprocess
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +15,7 @@ import msgspec
 import optuna
 import pytest
 from optuna.trial import TrialState
+from support.postgresql import Server
 from support.problems import TINY, problem
 from support.searching import Recorder
 from support.worker_processes import run_worker_that_starts_a_process
@@ -31,12 +27,13 @@ from nas.runs.record import Trial
 from nas.search import sharing, workers
 from nas.search.loop import next_encoding, run_trials
 from nas.search.problem import Problem
+from nas.search.storage import open_study
 from nas.search.strategies import nsga2
 from nas.search.strategies.base import Strategy
 from nas.search.strategies.exact import EXACT
 from nas.search.strategies.random_search import RANDOM
 from nas.search.strategies.tpe import TPE
-from nas.search.workers import _Watched, agree, finished_trials, open_study, retry_trials_of, work
+from nas.search.workers import _Watched, agree, finished_trials, retry_trials_of, work
 
 SPAWN = multiprocessing.get_context("spawn")
 TRIALS = 16
@@ -50,10 +47,10 @@ def case() -> Problem:
     return problem(TINY, 0.3)
 
 
-def worker(storage: str | Path, name: str, pause: float) -> None:
+def worker(storage: str | Path, name: str, pause: float, study_name: str) -> None:
     """Run one worker process; each trial takes `pause` seconds."""
     made = case()
-    study = open_study(storage, "s", heartbeat=1)
+    study = open_study(storage, study_name, heartbeat=1)
 
     def evaluate(encoding: Encoding) -> Trial:
         time.sleep(pause)
@@ -62,16 +59,18 @@ def worker(storage: str | Path, name: str, pause: float) -> None:
     work(study, made, RANDOM, trials=TRIALS, seed=0, worker=name, evaluate=evaluate)
 
 
-def start(storage: str | Path, number: int, pause: float = 0.1) -> list[multiprocessing.process.BaseProcess]:
-    children = [SPAWN.Process(target=worker, args=(storage, f"w{i}", pause)) for i in range(number)]
+def start(
+    storage: str | Path, number: int, pause: float = 0.1, study: str = "s"
+) -> list[multiprocessing.process.BaseProcess]:
+    children = [SPAWN.Process(target=worker, args=(storage, f"w{i}", pause, study)) for i in range(number)]
     for child in children:
         child.start()
     return children
 
 
-def wait_for(storage: str | Path, finished: int, seconds: float = 240) -> None:
+def wait_for(storage: str | Path, finished: int, seconds: float = 240, name: str = "s") -> None:
     until = time.monotonic() + seconds
-    study = open_study(storage, "s", heartbeat=1)
+    study = open_study(storage, name, heartbeat=1)
     while time.monotonic() < until:
         if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) >= finished:
             return
@@ -79,8 +78,8 @@ def wait_for(storage: str | Path, finished: int, seconds: float = 240) -> None:
     pytest.fail("the workers did nothing")
 
 
-def check(storage: str | Path) -> Counter[TrialState]:
-    made, study = case(), open_study(storage, "s", heartbeat=1)
+def check(storage: str | Path, name: str = "s") -> Counter[TrialState]:
+    made, study = case(), open_study(storage, name, heartbeat=1)
     known = study.get_trials(deepcopy=False)
     states = Counter(trial.state for trial in known)
     assert states[TrialState.COMPLETE] >= TRIALS
@@ -313,7 +312,7 @@ def test_workers_are_free_to_start_processes_and_a_death_is_reported(
     """Loaders of images start processes, which no daemon may. One worker of two does so, the other dies."""
     monkeypatch.setattr(sharing, "run_worker", run_worker_that_starts_a_process)
     console = Recorder()
-    context = SimpleNamespace(console=console)
+    context = SimpleNamespace(console=console, say_once=console.say)
     shared = SimpleNamespace(request=SimpleNamespace(workers=2))
     sharing._run_workers(context, shared, open_study(tmp_path / "log", "s"), "here")
     assert console.lines == ["warning: worker here-2 died"] or console.lines == [
@@ -324,60 +323,19 @@ def test_workers_are_free_to_start_processes_and_a_death_is_reported(
 # PostgreSQL -------------------------------------------------------------------------------------------
 
 
-def _binaries() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if found:
-        return found[-1].parent
-    initdb = shutil.which("initdb")
-    return Path(initdb).parent if initdb else None
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    """The URL of a server of its own."""
-    pytest.importorskip("psycopg", reason="the extra `distributed` is not installed")
-    binaries = _binaries()
-    if binaries is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    folder = Path(tempfile.mkdtemp(prefix="nas-postgresql-"))  # pytest's own is for its user alone
-    user: str | None = None
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        users = {entry.pw_name for entry in pwd.getpwall()}
-        user = "postgres" if "postgres" in users else "nobody"
-        shutil.chown(folder, user)
-
-    def run(program: str, *arguments: str) -> None:
-        subprocess.run(
-            [str(binaries / program), *arguments], check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL
-        )
-
-    data, socket = folder / "data", folder / "socket"
-    run("initdb", "-D", str(data), "-A", "trust", "-U", "nas", "--no-sync")
-    socket.mkdir()
-    if user:
-        shutil.chown(socket, user)
-    options = f"-c listen_addresses='' -c fsync=off -c unix_socket_directories={socket}"
-    run("pg_ctl", "-D", str(data), "-w", "-o", options, "-l", str(folder / "server.log"), "start")
-    try:
-        yield f"postgresql://nas@/postgres?host={socket}"
-    finally:
-        run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
-        shutil.rmtree(folder)
-
-
-def test_workers_killed_on_postgresql_lose_nothing(postgresql: str) -> None:
-    children = start(postgresql, 2, pause=0.3)
-    wait_for(postgresql, 3)
+def test_workers_killed_on_postgresql_lose_nothing(postgresql: Server) -> None:
+    children = start(postgresql.url, 2, pause=0.3)
+    wait_for(postgresql.url, 3)
     os.kill(children[0].pid or 0, signal.SIGKILL)
-    late = start(postgresql, 1)  # one that joins
+    late = start(postgresql.url, 1)  # one that joins
     for child in (*children[1:], *late):
         child.join(300)
         assert child.exitcode == 0
-    check(postgresql)
+    check(postgresql.url)
 
 
-def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_done_again(postgresql: str) -> None:
-    made, study = case(), open_study(postgresql, "silent", heartbeat=1)
+def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_done_again(postgresql: Server) -> None:
+    made, study = case(), open_study(postgresql.url, "silent", heartbeat=1)
     encoding = made.sampler.sample(random.Random(0))
     params, decisions = params_of(made.space, encoding), distributions(made.space)
     study.add_trial(optuna.create_trial(state=TrialState.WAITING, params=params, distributions=decisions))
@@ -387,6 +345,38 @@ def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_done_again(post
     states = Counter(trial.state for trial in study.get_trials())
     assert states == {TrialState.FAIL: 1, TrialState.COMPLETE: 3}
     assert encoding in encodings_of(study, made)
+
+
+def test_commands_that_open_a_new_data_base_together_all_do(postgresql: Server) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    with psycopg.connect(postgresql.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE new")
+    together, opened = threading.Barrier(8), []
+
+    def one() -> None:
+        together.wait(60)
+        opened.append(open_study(postgresql.url.replace("/postgres?", "/new?"), "s"))
+
+    threads = [threading.Thread(target=one) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(opened) == 8
+
+
+def test_workers_wait_for_a_data_base_that_restarts(postgresql: Server) -> None:
+    """Both are at work when it stops, and the trials that they evaluate are stored when it is back."""
+    children = start(postgresql.url, 2, pause=0.3, study="restarts")
+    for mode, finished in (("fast", 3), ("immediate", 8)):
+        wait_for(postgresql.url, finished, name="restarts")
+        postgresql.stop(mode)
+        time.sleep(0.5)
+        postgresql.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    check(postgresql.url, "restarts")
 
 
 def test_a_storage_that_is_not_there_is_an_error_in_one_line(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Functions for processes that tests start: spawned processes import them by name."""
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -8,7 +9,7 @@ import time
 from typing import Any
 
 
-def run_worker_that_starts_a_process(shared: Any, name: str) -> None:
+def run_worker_that_starts_a_process(shared: Any, name: str, told: object) -> None:
     """Start a process, as a loader of images does; the second worker dies."""
     child = multiprocessing.get_context("spawn").Process(target=print)
     child.start()
@@ -27,6 +28,23 @@ def tune_or_die(died: str, lives: bool, *arguments: Any) -> Any:
     from nas.training.evaluation import Evaluation
 
     return Tuned({}, Evaluation(0.0, spec.blocks[1].expanded / 100, 0, 1), {})
+
+
+def run_impatient_worker(shared: Any, name: str, told: Any) -> None:
+    """Work as a worker does that waits a second for a data base; each trial takes a little time."""
+    from nas.search import sharing, storage
+    from nas.search.problem import Problem
+
+    evaluate = Problem.evaluate
+
+    def slowly(problem: Problem, encoding: Any) -> Any:
+        time.sleep(0.3)
+        return evaluate(problem, encoding)
+
+    Problem.evaluate = slowly  # type: ignore[method-assign]
+    storage.PATIENCE = 1.0
+    sharing.open_storage = functools.partial(storage.open_storage, heartbeat=1)  # type: ignore[attr-defined]
+    sharing.run_worker(shared, name, told)
 
 
 class WaitingRequest:

@@ -1,0 +1,74 @@
+"""A data base that does not answer ends what waits for it."""
+
+import socket
+import threading
+import time
+
+import pytest
+from sqlalchemy import text
+from support.postgresql import Server
+
+from nas.errors import NasError
+from nas.search import storage
+from nas.search.storage import PatientStorage, open_storage, open_study
+
+
+def test_a_lock_that_nobody_releases_is_not_waited_for_without_end(
+    postgresql: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of a machine that is gone in the middle of a transaction."""
+    monkeypatch.setattr(storage, "PATIENCE", 1.0)
+    said: list[str] = []
+    opened, other = open_storage(postgresql.url, say=said.append), open_storage(postgresql.url)
+    assert isinstance(opened, PatientStorage)
+    assert isinstance(other, PatientStorage)
+    study = open_study(opened, "s")
+    study.enqueue_trial({})
+    monkeypatch.setattr(storage, "_STATEMENT", 300)
+    opened.engine.dispose()
+    with other.engine.connect() as holder:
+        holder.execute(text("SET idle_in_transaction_session_timeout = 0"))
+        holder.execute(text("SELECT * FROM trials FOR UPDATE"))
+        begun = time.monotonic()
+        refused = pytest.raises(NasError, match=r"did not answer for 1 s .*canceling statement due to statement")
+        with refused, pytest.warns(UserWarning, match="Heartbeat"):
+            study.ask()
+        assert time.monotonic() - begun < 30
+        assert len(said) == 1
+        assert said[0].startswith("note: the storage postgresql://nas@/postgres?host=")
+        with pytest.raises(NasError, match="did not answer"):
+            study.get_trials()  # though a read would do: it has given up
+
+
+def test_a_worker_that_starts_while_the_data_base_restarts_waits_for_it(postgresql: Server) -> None:
+    postgresql.stop("fast")
+    with pytest.raises(NasError, match="cannot be used"):
+        open_storage(postgresql.url)
+    starting = threading.Timer(1, postgresql.start)
+    starting.start()
+    assert open_study(open_storage(postgresql.url, patient=True), "late").trials == []
+    starting.join()
+
+
+def test_a_server_that_accepts_and_says_nothing_is_an_error() -> None:
+    pytest.importorskip("psycopg", reason="the extra `distributed` is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"postgresql://me@127.0.0.1:{silent.getsockname()[1]}/db?connect_timeout=2"  # the least there is
+        begun = time.monotonic()
+        with pytest.raises(NasError, match=r"cannot be used \(.*timeout"):
+            open_storage(address)
+        assert time.monotonic() - begun < 10
+
+
+def test_timeouts_in_the_url_are_those_that_hold(postgresql: Server) -> None:
+    opened = open_storage(f"{postgresql.url}&connect_timeout=3&keepalives_idle=7")
+    assert isinstance(opened, PatientStorage)
+    with opened.engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        parameters = driver.info.get_parameters()
+    assert {name: parameters[name] for name in ("connect_timeout", "keepalives_idle", "tcp_user_timeout")} == {
+        "connect_timeout": "3",
+        "keepalives_idle": "7",
+        "tcp_user_timeout": "30000",
+    }
