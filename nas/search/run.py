@@ -56,7 +56,7 @@ def search(request: SearchRequest, out: Path, *, resume: bool = False, console: 
         predictor = LatencyPredictor(
             table, console, request.seed, on_missing="infinite" if table.other_device else "fill"
         )
-        estimator = request.load_estimator(folder.path, say=console.say)
+        estimator = request.load_estimator(folder.path, say=say_once)
         _search(SearchContext(request, predictor, estimator, folder, console, say_once, storage))
     except NasError:
         if not resume and not folder.record.targets:

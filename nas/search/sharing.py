@@ -157,7 +157,7 @@ def run_worker(shared: SharedWork, worker: str, told: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     request = shared.request
     try:
-        estimator = request.load_estimator(shared.folder, max(1, usable_cores() // request.workers))
+        estimator = request.load_estimator(shared.folder, max(1, usable_cores() // request.workers), told.send)
         problem = make_problem(request, shared.target, estimator, shared.latency, shared.limit_ms, shared.others)
         storage = open_storage(meeting_place(request, shared.folder), patient=True, say=told.send)
         study = open_study(storage, shared.study)

@@ -5,14 +5,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 from filelock import FileLock, Timeout
 from support.problems import TINY, problem
+from support.searching import Recorder
+from support.worker_processes import TalkingRequest
 
+from nas.console import said_once
+from nas.errors import NasError
 from nas.search import sharing
 from nas.search.storage import JournalLock, open_study
 from nas.search.strategies.random_search import RANDOM
@@ -64,6 +70,20 @@ def test_workers_that_did_start_are_ended_where_another_cannot(monkeypatch: pyte
     with pytest.raises(OSError, match="temporarily"):
         sharing._run_workers(SimpleNamespace(), shared, None, "here")  # type: ignore[arg-type]
     assert [process.ended for process in made] == [True, False]
+
+
+def test_what_all_workers_say_is_said_once_and_an_error_ends_the_search_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    console = Recorder()
+    context = SimpleNamespace(console=console, say_once=said_once(console.say))
+    study = open_study(tmp_path / "log", "s")
+    for error in (None, "the images are gone"):
+        shared: Any = SimpleNamespace(request=TalkingRequest("left out 2.png: broken", error), folder=tmp_path)
+        with pytest.raises(NasError, match=f"^{error}$") if error else nullcontext():
+            sharing._run_workers(context, shared, study, "here")  # type: ignore[arg-type]
+    assert console.lines == ["left out 2.png: broken"]
+    assert capfd.readouterr().err == ""
 
 
 def test_a_worker_ends_with_its_parent() -> None:

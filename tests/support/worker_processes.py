@@ -6,7 +6,11 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+from nas.errors import NasError
 
 
 def run_worker_that_starts_a_process(shared: Any, name: str, told: object) -> None:
@@ -47,11 +51,26 @@ def run_impatient_worker(shared: Any, name: str, told: Any) -> None:
     sharing.run_worker(shared, name, told)
 
 
+@dataclass
+class TalkingRequest:
+    """The request of a search whose workers name an image that they cannot read, and end."""
+
+    line: str
+    error: str | None
+    workers: int = 2
+
+    def load_estimator(self, folder: object, threads: int, say: Callable[[str], None]) -> None:
+        say(self.line)
+        if self.error:
+            raise NasError(self.error)
+        sys.exit(0)
+
+
 class WaitingRequest:
     """The request of a search whose worker never has anything to do."""
 
     workers = 1
 
-    def load_estimator(self, folder: object, threads: int) -> None:
+    def load_estimator(self, folder: object, threads: int, say: object) -> None:
         print("waiting", flush=True)
         time.sleep(600)
