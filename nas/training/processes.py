@@ -63,15 +63,16 @@ SINGLE_PROCESS = Processes()
 def joined_processes() -> Iterator[tuple[Processes, torch.device]]:
     """Join the processes that torchrun started, each on a GPU of its own where there are any.
 
-    Without torchrun this process trains alone. Raises NasError where a machine has fewer GPUs than processes, and where
-    another launcher does not say what torchrun does.
+    Without torchrun this process trains alone. Raises NasError where a machine has fewer GPUs than processes, where
+    another launcher does not say what torchrun does, and where the processes do not find each other.
     """
     gpus = torch.cuda.device_count()
-    if _environment_number("WORLD_SIZE", least=1, default=1) == 1:
+    count = _environment_number("WORLD_SIZE", least=1, default=1)
+    if count == 1:
         yield SINGLE_PROCESS, torch.device("cuda" if gpus else "cpu")
         return
-    _environment_number("RANK")
-    _environment_number("MASTER_PORT")
+    _environment_number("RANK", most=count - 1)
+    _environment_number("MASTER_PORT", most=65535)
     _check_set("MASTER_ADDR")
     # Launchers of one process a machine leave LOCAL_RANK out. Where there is no choice of a GPU, none is needed.
     only = gpus <= 1 or os.environ.get("LOCAL_WORLD_SIZE") == "1"
@@ -81,14 +82,22 @@ def joined_processes() -> Iterator[tuple[Processes, torch.device]]:
     device = torch.device("cuda", local_rank) if gpus else torch.device("cpu")
     if gpus:
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if gpus else "gloo")
+    try:
+        distributed.init_process_group("nccl" if gpus else "gloo")
+    except (RuntimeError, ValueError) as error:  # torch's own for a network, a time that is up, a backend
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise NasError(
+            f"this process cannot join the {count} that train together at "
+            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} ({line.rstrip('.')}); check MASTER_ADDR, that "
+            "MASTER_PORT is free there and can be reached, and that all processes were started"
+        ) from None
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size()), device
     finally:
         distributed.destroy_process_group()
 
 
-def _environment_number(name: str, *, least: int = 0, default: int | None = None) -> int:
+def _environment_number(name: str, *, least: int = 0, most: int | None = None, default: int | None = None) -> int:
     """Return a whole number of the environment, where an empty text counts as none. Raises NasError."""
     text = os.environ.get(name, "").strip()
     if not text and default is not None:
@@ -96,6 +105,8 @@ def _environment_number(name: str, *, least: int = 0, default: int | None = None
     _check_set(name)
     if not text.isdecimal() or int(text) < least:
         raise NasError(f"{name} is {text!r} in the environment; it must be a whole number of at least {least}")
+    if most is not None and int(text) > most:
+        raise NasError(f"{name} is {text} in the environment; it must be at most {most}")
     return int(text)
 
 
