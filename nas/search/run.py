@@ -52,7 +52,7 @@ def search(request: SearchRequest, out: Path, *, resume: bool = False, console: 
     try:
         storage = data_base
         if request.shares_work and storage is None:
-            storage = open_storage(meeting_place(request, folder.path))
+            storage = open_storage(meeting_place(request, folder.path), say=say_once)
         predictor = LatencyPredictor(
             table, console, request.seed, on_missing="infinite" if table.other_device else "fill"
         )

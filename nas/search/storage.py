@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -34,6 +35,7 @@ T = TypeVar("T")
 HEARTBEAT = 15  # seconds between two signs of life; a worker without one for twice as long counts as dead
 PATIENCE = 120.0  # seconds within which a data base that went away is waited for
 _PAUSE = 0.5  # seconds between two attempts to reach it
+_LONG = 10.0  # seconds of waiting for a lock that are said
 _RACES = 4  # times that processes which open a new data base together may meet
 _STATEMENT = 60_000  # milliseconds after which the server ends a statement, or a transaction in which nothing happens
 # A server that is gone without a word is noticed within half a minute. The names are libpq's; a URL may have them too.
@@ -50,21 +52,73 @@ _ENCODE = "write @ / : ? & as %40 %2F %3A %3F %26"  # of a URL, for messages
 class JournalLock(JournalFileOpenLock):
     """A lock of a journal file that ends with the process that holds it.
 
-    Optuna's own lock leaves a file behind where a process is killed, and others wait half a minute for it.
+    Optuna's own lock leaves a file behind where a process is killed, and others wait half a minute for it. `say` gets a
+    line before a long wait, such as for a process that was stopped.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, say: Callable[[str], None] = lambda text: None) -> None:
         super().__init__(str(path))
+        self._path, self._say = path, say
         self._file_lock = FileLock(path.with_name(f".{path.name}.lock"))
 
     def acquire(self) -> bool:
-        """Wait for the lock, and return True."""
-        self._file_lock.acquire(poll_interval=0.01)
+        """Wait for the lock, cut off the half line of a process that died while it wrote, and return True."""
+        try:
+            self._file_lock.acquire(timeout=_LONG, poll_interval=0.01)
+        except Timeout:
+            self._say(f"note: another process has held the lock of {self._path} for {_LONG:.0f} s; it is waited for")
+            self._file_lock.acquire(poll_interval=0.01)
+        try:
+            _cut_half_line(self._path)
+        except BaseException:
+            self.release()
+            raise
         return True
 
     def release(self) -> None:
         """Release the lock."""
         self._file_lock.release()
+
+
+def _cut_half_line(path: Path) -> None:
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        if file.read() not in (b"", b"\n"):
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
+class Journal(JournalFileBackend):
+    """A journal file that several processes write.
+
+    Where it is damaged, a method raises NasError. Where it cannot be written, all do from then on.
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        super().__init__(str(path), lock_obj=JournalLock(path, say))
+        self._given_up: NasError | None = None
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Yield the entries from that number on."""
+        if self._given_up:
+            raise self._given_up
+        try:
+            yield from super().read_logs(log_number_from)
+        except ValueError:  # of JSON
+            raise NasError(f"{self._file_path}: this log is damaged; start a new run with another --out") from None
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append entries."""
+        if self._given_up:
+            raise self._given_up
+        try:
+            super().append_logs(logs)
+        except OSError as error:
+            self._given_up = NasError(
+                f"{self._file_path}: cannot be written ({error.strerror}); make room, and continue with --resume"
+            )
+            raise self._given_up from None
 
 
 class PatientStorage(RDBStorage):
@@ -168,12 +222,12 @@ def open_storage(
 ) -> BaseStorage:
     """Open a data base (a URL) or a journal file (a path).
 
-    `say` gets a line where the data base is waited for: once it was open, and with `patient` also before.
+    `say` gets a line where it is waited for. A data base is so once it was open, and with `patient` also before.
     Raises NasError if it cannot be reached.
     """
     with _reaching(storage), quiet_optuna():
         if isinstance(storage, Path):
-            return JournalStorage(JournalFileBackend(str(storage), lock_obj=JournalLock(storage)))
+            return JournalStorage(Journal(storage, say))
         _check_url(storage)
 
         def connected() -> PatientStorage:

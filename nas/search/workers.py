@@ -140,7 +140,7 @@ def _work(
             try:
                 study.optimize(objective, n_trials=1)
             except Exception:  # Optuna's, of several kinds, if others took this worker for dead
-                known = study.get_trials(deepcopy=False)  # raises NasError where the data base is away for good
+                known = study.get_trials(deepcopy=False)  # raises NasError where the storage is lost
                 # COMPLETE where the data base went away after it stored the values, and before it said so.
                 if not any(known[number].state.is_finished() for number in evaluated):
                     raise

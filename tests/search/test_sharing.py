@@ -4,6 +4,7 @@ import multiprocessing
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,16 +14,19 @@ from typing import Any
 import msgspec
 import pytest
 from filelock import FileLock, Timeout
+from optuna.storages.journal import JournalFileBackend
 from support.problems import TINY, problem
 from support.searching import Recorder
 from support.worker_processes import TalkingRequest
 
+from nas.arch.encoding import Encoding
 from nas.console import said_once
 from nas.errors import NasError
-from nas.search import sharing
+from nas.runs.record import Trial
+from nas.search import sharing, storage
 from nas.search.storage import JournalLock, open_study
 from nas.search.strategies.random_search import RANDOM
-from nas.search.workers import finished_trials, work
+from nas.search.workers import finished_trials, retry_running, work
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,6 +132,59 @@ os.kill(os.getpid(), 9)
     study = open_study(path, "s")
     study.enqueue_trial({"x": 1})
     assert len(open_study(path, "s").trials) == 1
+
+
+def test_the_half_line_of_a_killed_process_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    reading = open_study(path, "s")
+    reading.enqueue_trial({"x": 1})
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"op_code":4,"wor')
+    assert len(reading.trials) == len(open_study(path, "s").trials) == 1
+    open_study(path, "s").enqueue_trial({"x": 2})
+    assert len(reading.trials) == len(open_study(path, "s").trials) == 2
+    path.write_bytes(whole + b'{"op_code":4,"wor\n' + whole)
+    with pytest.raises(NasError, match=r"log: this log is damaged; start a new run with another --out$"):
+        open_study(path, "s")
+
+
+def test_a_full_disk_ends_a_worker_in_one_line_and_a_resumed_run_does_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, path = problem(TINY, 0.3), tmp_path / "log"
+    append = JournalFileBackend.append_logs
+
+    def full(*_: object) -> None:
+        with path.open("ab") as file:
+            file.write(b'{"half')
+        raise OSError(28, "No space left on device")
+
+    def fill(encoding: Encoding) -> Trial:
+        monkeypatch.setattr(JournalFileBackend, "append_logs", full)
+        return made.evaluate(encoding)
+
+    with pytest.raises(NasError, match=r"log: cannot be written \(No space left on device\); make room, and continue"):
+        work(open_study(path, "s"), made, RANDOM, trials=2, seed=0, worker="one", evaluate=fill)
+    monkeypatch.setattr(JournalFileBackend, "append_logs", append)
+    study = open_study(path, "s")
+    retry_running(study)
+    work(study, made, RANDOM, trials=2, seed=0, worker="one")
+    assert len(finished_trials(open_study(path, "s"), made)) == 2
+
+
+def test_a_long_wait_for_the_lock_of_a_journal_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_LONG", 1.0)
+    path, said = tmp_path / "log", list[str]()
+    first, second = JournalLock(path), JournalLock(path, said.append)
+    first.acquire()
+    waiting = threading.Thread(target=second.acquire)
+    waiting.start()
+    until = time.monotonic() + 60
+    while not said and time.monotonic() < until:
+        time.sleep(0.05)
+    first.release()
+    waiting.join(60)
+    assert said == [f"note: another process has held the lock of {path} for 1 s; it is waited for"]
 
 
 def test_a_journal_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
