@@ -11,6 +11,11 @@ from nas.arch.cost import count_cost
 from nas.deploy.trained import TrainedNetwork
 from nas.models.macs import fvcore_macs
 
+INT8 = (
+    "The int8 file is for any processor, with VNNI and without: its weights are from -64 to 64, so that sums in 16 "
+    "bits do not overflow."
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportedFile:
@@ -58,6 +63,7 @@ def model_card(
         "",
         f"Accuracy on the validation images of `{settings.source}`; milliseconds at batch 1, one thread, on {device}.",
         "",
+        *([INT8, ""] if any(file.precision == "int8" for file in files) else []),
         *([f"Predicted for {name}: {ms:.2f} ms" for name, ms in predicted] + [""] if predicted else []),
         "## Training",
         "",
