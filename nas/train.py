@@ -14,7 +14,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.arch.loading import load_spec
+from nas.arch.loading import is_published, load_spec
 from nas.arch.spec import ArchSpec
 from nas.cli.arguments import Parser, positive_int
 from nas.cli.console import RichConsole
@@ -214,14 +214,16 @@ def _described(machine: Machine) -> str:
 def _teacher(settings: Settings, data: Data, out: Path, machine: Machine, console: Console) -> MobileNet:
     """Return the trained network that the settings name as the teacher.
 
-    A spec is trained first, with the same settings, into `out`/teacher.
+    A spec without weights beside it is trained first, with the same settings, into `out`/teacher.
     """
-    from nas.training.checkpoint import load_model
+    from nas.training.checkpoint import find_checkpoint, load_model
     from nas.training.run import BEST, LAST, load_settings
 
     assert settings.teacher is not None
-    if settings.teacher.endswith(".pt"):
-        return load_model(settings.teacher)
+    path = Path(settings.teacher)
+    beside = path.suffix == ".json" and path.with_suffix(".pt").exists()
+    if (path.is_dir() or path.suffix == ".pt" or beside) and not is_published(settings.teacher):
+        return load_model(find_checkpoint(path))
     spec, folder = load_spec(settings.teacher), out / "teacher"
     own = dataclasses.replace(settings, spec=spec, init=None, teacher=None)
     resume = (folder / LAST).exists()
@@ -253,7 +255,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "--teacher",
         metavar="NETWORK",
-        help="learn from the outputs of a larger network too: a checkpoint, or a spec, which is trained first",
+        help="learn from the outputs of a larger network too: a checkpoint or a folder of nas.train or nas.netadapt, "
+        "or a spec, which is trained first",
     )
     add_run_flags(parser, "reports/<network>-<data>, or beside the spec of a search")
     parser.set_defaults(recipe=None, seed=None)  # None: not given, so that a resumed training keeps its own

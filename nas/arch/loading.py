@@ -77,6 +77,11 @@ def _load_error(name: str | Path, error: Exception) -> NasError:
     return NasError(f"{name}: this search space does not load ({type(error).__name__}: {error})")
 
 
+def is_published(name: str) -> bool:
+    """Return whether a name is that of a published network, with or without a width."""
+    return name.partition("@")[0] in FAMILIES or name in published_names()
+
+
 def load_spec(
     name: str | Path, *, width: float | None = None, scale_head: bool = False, resolution: int | None = None
 ) -> ArchSpec:
@@ -86,7 +91,7 @@ def load_spec(
     Raises NasError for an unknown name, an unreadable file, and a width for a spec that has none.
     """
     text = str(name)
-    if text.partition("@")[0] in FAMILIES or text in published_names():
+    if is_published(text):
         spec = published_spec(text, width, scale_head)
     elif text.endswith(".json") or "/" in text or os.path.exists(text):
         if width is not None or scale_head:

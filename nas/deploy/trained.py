@@ -43,10 +43,7 @@ def load_described(path: str | Path) -> DescribedNetwork:
 
     Raises NasError if there is none, or if it does not say how its images are prepared.
     """
-    named, path = Path(path), find_checkpoint(path)
-    spec = named / "final.json"  # of nas.netadapt, which leaves no weights where the seed has none
-    if spec.exists() and not path.exists():
-        raise NasError(f"{named}: its network has no weights; train it with `python -m nas.train {spec}` first")
+    path = find_checkpoint(path)
     model, contents = load_model(path), load_checkpoint(path)
     try:
         about = About(

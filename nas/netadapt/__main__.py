@@ -43,13 +43,15 @@ def main(argv: list[str] | None = None) -> None:
 def _parser() -> Parser:
     parser = Parser("netadapt", __doc__)
     parser.add_argument(
-        "network", metavar="SEED", help="a published network by name, a spec's file, or a checkpoint of nas.train"
+        "network",
+        metavar="SEED",
+        help="a published network by name, a spec's file, or a checkpoint or a folder of nas.train or nas.netadapt",
     )
     add_budget_flag(parser, "latency to trim to", required=True)
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="weights of the seed: a state dict, a checkpoint, or DEFAULT for torchvision's",
+        help="weights of the seed: a state dict, a checkpoint or the folder of its run, or DEFAULT for torchvision's",
     )
     add_data_flags(parser, "images on which proposals are trained and evaluated")
     add_training_flags(parser)

@@ -16,9 +16,9 @@ from nas.netadapt.proposals import STEP_SHARE, Rules
 class NetAdaptRequest:
     """The arguments of `python -m nas.netadapt`. Raises NasError for those that do not go together."""
 
-    network: str  # the seed: a published network by name, a spec's file, or a checkpoint of nas.train
+    network: str  # the seed: a published network by name, a spec's file, a checkpoint, or its run's folder
     budget_ms: float
-    weights: str | None = None  # of the seed: a file, or DEFAULT for torchvision's
+    weights: str | None = None  # of the seed: a file, its run's folder, or DEFAULT for torchvision's
     data: str | None = None  # images on which proposals are trained and evaluated; None: the estimator evaluates
     data_dir: Path | None = None
     loaders: int | None = None  # processes that read images from disk, at most; None: as suits the machine

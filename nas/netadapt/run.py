@@ -13,7 +13,7 @@ from nas.latency.predictor import LatencyPredictor, open_table
 from nas.netadapt.evaluators import make_evaluator
 from nas.netadapt.long_training import recipe_of, train_final
 from nas.netadapt.request import NetAdaptRequest
-from nas.netadapt.seed import Seed
+from nas.netadapt.seed import Seed, seed_checkpoint
 from nas.netadapt.trimming import Trimming
 from nas.runs.folder import RunFolder, new_record, resumes
 
@@ -65,10 +65,14 @@ def trim(
 def _by_content(request: NetAdaptRequest, seed: Seed) -> dict[str, str]:
     """Return the arguments that name files, each with a fingerprint of what it names: an edited file is noticed."""
     named = {"network": (request.network, seed.spec.id.encode())}
-    files = {"network": request.network if request.network.endswith(".pt") else None, "weights": request.weights}
-    for argument, name in files.items():
-        if name is not None and Path(name).is_file():
-            named[argument] = name, Path(name).read_bytes()
+    if (checkpoint := seed_checkpoint(request.network)) is not None:
+        named["network"] = request.network, checkpoint.read_bytes()
+    if request.weights:
+        from nas.training.checkpoint import find_checkpoint
+
+        weights = find_checkpoint(request.weights)
+        if weights.is_file():  # not torchvision's
+            named["weights"] = request.weights, weights.read_bytes()
     if request.data:
         recipe = recipe_of(dataclasses.replace(request, epochs=None))  # a resumed run may train longer
         from nas.training.trained_on import content_of

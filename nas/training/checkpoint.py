@@ -22,11 +22,14 @@ CHECKPOINTS = (BEST, f"fine-tune/{BEST}", f"scratch/{BEST}", "final.pt")
 def find_checkpoint(name: str | Path) -> Path:
     """Return the checkpoint that a user names: by its file, by the spec beside it, or by the folder of its run.
 
-    Raises NasError for a spec without weights beside it.
+    Raises NasError for a spec without weights beside it, and for a folder of nas.netadapt without any.
     """
     path = Path(name)
     if path.is_dir():
-        return next((path / file for file in CHECKPOINTS if (path / file).exists()), path / BEST)
+        found = next((path / file for file in CHECKPOINTS if (path / file).exists()), None)
+        if found is None and (spec := path / "final.json").exists():  # trimmed from a seed without weights
+            raise NasError(f"{path}: its network has no weights; train it with `python -m nas.train {spec}` first")
+        return found or path / BEST
     if path.suffix == ".json" and path.exists():
         beside = path.with_suffix(".pt")
         if not beside.exists():

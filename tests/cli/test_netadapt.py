@@ -231,6 +231,24 @@ def test_weights_for_other_classes_are_trained_on_those_of_the_images_first(call
     assert torch.equal(first.classifier[3].weight, load_model("run/seed/best.pt").classifier[3].weight)
 
 
+def test_weights_bring_their_classes_along(call: Call) -> None:
+    """The latency is that of a network with as many classes, and its weights name them."""
+    made_checkpoint()
+    call("--weights", "chain.pt", "--out", "run", share=0.97)
+    names = list(load_data(EMBEDDED).classes)
+    assert load_checkpoint("run/final.pt")["classes"] == names
+    assert LatencyTable.load(next(Path("latency_tables").iterdir())).num_classes == 10
+    torch.save(build_model(SPEC, 7).state_dict(), "seven.pth")
+    call("--weights", "seven.pth", "--out", "seven", share=0.97)
+    assert load_checkpoint("seven/final.pt")["classes"] == list("0123456")
+
+
+def test_a_folder_named_as_a_published_network_does_not_hide_it(call: Call) -> None:
+    Path("mobilenet_v3_small").mkdir()
+    call("--out", "run", network="mobilenet_v3_small", share=0.97)
+    assert ArchSpec.load("run/final.json").name == "mobilenet_v3_small"
+
+
 # Handed on --------------------------------------------------------------------------------------------
 
 
@@ -402,9 +420,11 @@ def test_weights_of_another_network_are_refused(call: Call) -> None:
         call("--weights", "weights.pth", "--out", "run")
     torch.save({"a": 1}, "other.pth")
     Path("empty.pth").touch()
-    for name in ("other.pth", "chain.json", "empty.pth"):
+    for name in ("other.pth", "empty.pth"):
         with pytest.raises(NasError, match=f"{name}: not a file of weights"):
             call("--weights", name, "--out", "run")
+    with pytest.raises(NasError, match=r"chain\.json: is a spec without weights beside it; name a checkpoint"):
+        call("--weights", "chain.json", "--out", "run")
     with pytest.raises(NasError, match=r"nowhere.pth: no such file"):
         call("--weights", "nowhere.pth", "--out", "run")
     assert not Path("run").exists()
