@@ -56,7 +56,7 @@ class Device:
         try:
             return cls(**(data | {"flags": tuple(data["flags"])}))
         except (KeyError, TypeError) as error:
-            raise NasError(f"its device cannot be read ({error}); measure it again") from None
+            raise NasError(f"its device cannot be read ({error}); remove it and measure it again") from None
 
     @classmethod
     @cache

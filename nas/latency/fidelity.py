@@ -38,7 +38,11 @@ def held_out(table: LatencyTable, spaces: Sequence[SearchSpace], number: int, rn
     views = [space.at(variants) for space in spaces if (variants := covered_variants(table, space))]
     if not views:
         names = ", ".join(space.name for space in spaces)
-        raise NasError(f"{table.path} has all rows of no variant of {names}; `python -m nas.measure` adds them")
+        where = f" on {table.device.cpu}" if table.other_device else ""
+        raise NasError(
+            f"{table.path} has all rows of no variant of {names}; the same command without --check and --recalibrate"
+            f"{where} measures them"
+        )
     return [views[index % len(views)].sample(rng) for index in range(number)]
 
 

@@ -71,7 +71,7 @@ class LatencyPredictor:
             times[known] = self.table.predict_ms([spec for spec, knows in zip(specs, known, strict=True) if knows])
             return times
         elif missing := self.table.missing(self.parts(specs)):
-            raise self._refusal(missing)
+            raise self.refusal(missing)
         return self.table.predict_ms(specs)
 
     def measured_ms(self, specs: Sequence[ArchSpec], title: str) -> np.ndarray:
@@ -105,7 +105,7 @@ class LatencyPredictor:
         if not missing:
             return
         if self.table.other_device:
-            raise self.table.lacks(missing[0])
+            raise self.refusal(missing)
         rng, before = random.Random(self.seed), len(self.table.rows)
         with self.console.progress(title) as progress:
             try:
@@ -121,7 +121,7 @@ class LatencyPredictor:
             at = space.at([variant])
             self.fill(list(space_parts(at, self.table.num_classes)), f"{title} at {variant}", co_run_networks(at))
 
-    def _refusal(self, missing: Sequence[Part]) -> NasError:
+    def refusal(self, missing: Sequence[Part]) -> NasError:
         """Return the error that names some of the missing rows."""
         names = "; ".join([*(part.key for part in missing[:NAMED_ROWS]), *["…"][: len(missing) - NAMED_ROWS]])
         if self.table.other_device:

@@ -49,6 +49,7 @@ from nas.latency.timing import Bench
 
 TABLES = Path("latency_tables")  # where commands keep tables, from the folder they run in
 REFERENCE = "mobilenet_v3_large"
+AGAIN = "remove it and measure it again with `python -m nas.measure`"  # while it is there, that command refuses it too
 
 
 @dataclass(eq=False)
@@ -82,21 +83,19 @@ class LatencyTable:
         return np.array([self._network_ms(spec) for spec in specs])
 
     def _network_ms(self, spec: ArchSpec) -> float:
-        parts = list(parts_of(spec, self.num_classes))
-        try:
-            return sum(self.part_ms(part) for part in parts)
-        except NasError:
-            missing = self.missing(parts)
-            raise NasError(
-                f"{self.path} lacks {len(missing)} rows of {spec.name}, such as {missing[0].key!r}; on "
-                f"{self.device.cpu} `nas.LatencyPredictor(table).predict_ms([spec])` in Python measures and saves them"
-            ) from None
+        return sum(milliseconds for _, milliseconds in self.breakdown(spec))
 
     def breakdown(self, spec: ArchSpec) -> list[tuple[str, float]]:
-        """Return the milliseconds of each part of a network: "stem", "block 1", …, "head"."""
+        """Return the milliseconds of each part of a network: "stem", "block 1", …, "head".
+
+        Raises NasError as `predict_ms` does.
+        """
         parts = list(parts_of(spec, self.num_classes))
         names = ["stem", *(f"block {number}" for number in range(1, len(parts) - 1)), "head"]
-        return [(name, self.part_ms(part)) for name, part in zip(names, parts, strict=True)]
+        try:
+            return [(name, self.part_ms(part)) for name, part in zip(names, parts, strict=True)]
+        except NasError:
+            raise self._lacks(parts, spec.name, "predict_ms([spec])") from None
 
     def part_ms(self, part: Part) -> float:
         """Return the milliseconds that a part adds to a network. Raises NasError if it has no row."""
@@ -110,14 +109,15 @@ class LatencyTable:
     def _row(self, part: Part) -> Row:
         row = self.rows.get(part.key)
         if row is None:
-            raise self.lacks(part)
+            raise self._lacks([part], "a part", 'fill([part], "rows")')
         return row
 
-    def lacks(self, part: Part) -> NasError:
-        """Return the error about a part that has no row."""
+    def _lacks(self, parts: Iterable[Part], of: str, call: str) -> NasError:
+        """Return the error about missing rows, with the call of a `LatencyPredictor` that measures them."""
+        missing = self.missing(parts)
         return NasError(
-            f"{self.path} has no row for {part.key!r}; `python -m nas.measure --space NAME --all` on "
-            f"{self.device.cpu} measures every row of a space"
+            f"{self.path} lacks {len(missing)} of the rows of {of}, such as {missing[0].key!r}; on {self.device.cpu} "
+            f"`nas.LatencyPredictor(table).{call}` in Python measures and saves them"
         )
 
     def missing(self, parts: Iterable[Part]) -> list[Part]:
@@ -131,18 +131,22 @@ class LatencyTable:
 
     def compile(self, space: SearchSpace) -> AdditiveModel:
         """Return the predictions for a space as an additive model. Raises NasError that names a missing row."""
-        constants = [
-            sum(map(self.part_ms, _fixed_parts(space, variant, self.num_classes))) for variant in space.variants
-        ]
-        options = [
-            np.array(
-                [
-                    [self.part_ms(BlockPart(*placed)) for placed in space.options(variant, slot)]
-                    for variant in space.variants
-                ]
-            )
-            for slot in space.slots
-        ]
+        try:
+            constants = [
+                sum(map(self.part_ms, _fixed_parts(space, variant, self.num_classes))) for variant in space.variants
+            ]
+            options = [
+                np.array(
+                    [
+                        [self.part_ms(BlockPart(*placed)) for placed in space.options(variant, slot)]
+                        for variant in space.variants
+                    ]
+                )
+                for slot in space.slots
+            ]
+        except NasError:
+            parts = space_parts(space, self.num_classes)
+            raise self._lacks(parts, space.name, 'fill_space(space, "rows")') from None
         return AdditiveModel(space, np.array(constants), options)
 
     def add(self, measured: Measurement) -> None:
@@ -241,7 +245,7 @@ class LatencyTable:
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise NasError(f"{path}: not JSON ({error}); measure it again with `python -m nas.measure`") from None
+            raise NasError(f"{path}: not JSON ({error}); {AGAIN}") from None
         try:
             return cls._from_dict(data, Path(path))
         except NasError as error:
@@ -256,7 +260,7 @@ class LatencyTable:
             newer = isinstance(version, int) and version > JSON_VERSION
             raise NasError(
                 f"version is {reprlib.repr(version)}; this program reads version {JSON_VERSION}"
-                + (": a newer program wrote it, upgrade this one" if newer else "")
+                + (": a newer program wrote it, upgrade this one" if newer else f"; {AGAIN}")
             )
         unknown, missing = sorted(set(data) - set(KEYS)), [key for key in KEYS if key not in data]
         if unknown:
@@ -281,13 +285,13 @@ class LatencyTable:
         except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
             if isinstance(error, NasError):
                 raise
-            raise NasError(f"it is damaged ({type(error).__name__}: {error}); measure it again") from None
+            raise NasError(f"it is damaged ({type(error).__name__}: {error}); {AGAIN}") from None
         if not (math.isfinite(table.reference_ms) and table.reference_ms > 0):
-            raise NasError(f"the reference's time is {table.reference_ms} ms; measure the table again")
+            raise NasError(f"the reference's time is {table.reference_ms} ms; {AGAIN}")
         if reference != table.reference.spec.id:
-            raise NasError(f"its reference is another network than this program's {REFERENCE}; measure it again")
+            raise NasError(f"its reference is another network than this program's {REFERENCE}; {AGAIN}")
         if data["hash"] != rows_hash(table.reference_ms, table.rows):
-            raise NasError("its rows do not fit its hash: it was edited or cut; measure it again, or restore the file")
+            raise NasError(f"its rows do not fit its hash: it was edited or cut; restore the file, or {AGAIN}")
         return table
 
 

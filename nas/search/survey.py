@@ -31,7 +31,7 @@ def searchable_space(context: SearchContext, skeleton: str) -> SearchSpace:
         return space
     variants = covered_variants(table, space)
     if not variants:
-        raise table.lacks(table.missing(space_parts(space, table.num_classes))[0])
+        raise context.predictor.refusal(table.missing(space_parts(space, table.num_classes)))
     if len(variants) < len(space.variants):
         context.console.say(
             f"{table.path} has all rows of {len(variants)} of the {len(space.variants)} variants of {space.name}"

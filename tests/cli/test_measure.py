@@ -150,6 +150,30 @@ def test_a_check_of_a_space_that_was_never_measured(measured: Callable[..., str]
     assert json.loads(Path(str(own_table().path)).read_text(encoding="utf-8"))["fidelity"] is None
 
 
+@pytest.mark.parametrize("options", [[], ["--recalibrate"]])
+def test_the_command_without_check_measures_what_a_check_needs(
+    measured: Callable[..., str], options: list[str]
+) -> None:
+    Path("others.py").write_text(synthetic.SPACE.replace('"few"', '"others"').replace("out=40", "out=48"))
+    measured("--table", "own.json")
+    command = ["--space", "others.py", "--runtime", "synthetic", "--table", "own.json", "--networks", "5"]
+    with pytest.raises(NasError, match="no variant of others; the same command without --check and --recalibrate meas"):
+        measure.main([*command, "--check", *options])
+    measure.main(command)
+    measure.main([*command, "--check", *options])
+
+
+def test_a_damaged_table_is_measured_again_as_it_says(measured: Callable[..., str]) -> None:
+    measured()
+    path = own_table().path
+    path.write_text(path.read_text(encoding="utf-8")[:500], encoding="utf-8")
+    with pytest.raises(NasError, match=r"not JSON .*; remove it and measure it again with `python -m nas\.measure`"):
+        measured()
+    path.unlink()
+    measured()
+    assert own_table().rows
+
+
 def test_threads_and_precision_have_tables_of_their_own(
     measured: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
