@@ -31,13 +31,13 @@ class TrainedOn(NamedTuple):
         """Return what the contents of a checkpoint say. Raises KeyError or TypeError for those of no training."""
         return cls(path, contents["source"], tuple(contents["classes"]), tuple(contents["images"]))
 
-    def load(self, place: str | None = None, data_dir: str | Path | None = None) -> Data:
+    def load(self, place: str | None = None, data_dir: str | Path | None = None, loaders: int | None = None) -> Data:
         """Return the images from the source `place`, by default from where they were.
 
         Raises NasError for images that are not there, and for others than those of the training.
         """
         try:
-            data = sources.load_data(place or self.source, data_dir)
+            data = sources.load_data(place or self.source, data_dir, loaders)
         except NasError as error:
             if place is None and self.source.startswith(sources.FOLDER):
                 raise NasError(f"{error}; where the images were moved, name their place with --data") from None

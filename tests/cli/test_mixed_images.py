@@ -178,7 +178,6 @@ def test_images_of_all_kinds_are_trained_on_exported_and_predicted(
     assert [str(warning.message) for warning in recwarn if "PIL" in warning.filename] == []
 
 
-@pytest.mark.xfail(raises=UnicodeEncodeError, strict=True)
 def test_names_that_are_not_utf_8(images: Path, call: Call) -> None:
     for part in ("train", "val"):
         (images / part / "rising").rename(images / part / LATIN_1)

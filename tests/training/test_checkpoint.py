@@ -74,7 +74,11 @@ def test_a_checkpoint_is_found_by_its_folder_and_by_the_spec_beside_it(tmp_path,
     tiny_spec.save(tmp_path / "final.json")
     with pytest.raises(NasError, match=r"final\.json: is a spec without weights beside it; name a checkpoint"):
         find_checkpoint(tmp_path / "final.json")
+    with pytest.raises(NasError, match=r"its network has no weights; train it with .* first"):
+        find_checkpoint(tmp_path)
+    (tmp_path / "final.json").rename(tmp_path / "spec.json")
     assert find_checkpoint(tmp_path) == tmp_path / "best.pt"
+    (tmp_path / "spec.json").rename(tmp_path / "final.json")
     for name in ("final.pt", "fine-tune/best.pt", "best.pt"):  # each is preferred to those before
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
