@@ -15,7 +15,7 @@ from nas.arch.parts import NetworkPart, Part, parts_of
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.console import Console, Silent
-from nas.cpu import usable_cores
+from nas.cpu import quota_warning, usable_cores
 from nas.errors import NasError
 from nas.latency.measuring import co_run_networks, measure_missing, new_table
 from nas.latency.networks import Measured, measure_latency
@@ -137,13 +137,15 @@ class LatencyPredictor:
 
 
 def open_runtime(name: str, threads: int, precision: str, console: Console) -> Runtime:
-    """Return a runtime by its name, and warn of more threads than cores.
+    """Return a runtime by its name, and warn of more threads than cores, or than a CPU quota lets run.
 
     Raises NasError for a runtime that is unknown or not installed.
     """
     runtime = make_runtime(name, threads, precision)
     cores = usable_cores()
-    if threads > cores:
+    if warning := quota_warning(threads):
+        console.say(warning)
+    elif threads > cores:
         plural = "s" if cores > 1 else ""
         console.say(
             f"warning: {threads} threads wait for each other on {cores} core{plural}: times will be long and differ "

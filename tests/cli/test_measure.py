@@ -178,6 +178,7 @@ def test_threads_and_precision_have_tables_of_their_own(
     measured: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nas.latency.predictor.usable_cores", lambda: 1)
+    monkeypatch.setattr("nas.latency.predictor.quota_warning", lambda threads: None)
     out = measured("--threads", "2", "--precision", "int8")
     assert "warning: 2 threads wait for each other on 1 core" in out
     assert "synthetic 1.0, 2 threads, int8" in out

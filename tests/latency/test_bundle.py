@@ -132,6 +132,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, parts: dict[str, Part], tmp_path: P
         runner, "OnnxRuntime", lambda threads, precision: BundleRuntime(threads, precision, machine, parts)
     )
     monkeypatch.setattr(runner, "usable_cores", lambda: 2)
+    monkeypatch.setattr(runner, "quota_warning", lambda threads: None)
     monkeypatch.chdir(tmp_path)
     return machine
 
@@ -284,6 +285,16 @@ def test_another_version_and_too_many_threads_are_reported(
     assert f"made beside onnxruntime {onnxruntime.__version__}; the table says 1.20.1" in captured.out
     assert "warning: 3 threads share 2 cores" in captured.err
     assert os.listdir("tables") == ["mine.json"]
+
+
+def test_a_quota_below_the_threads_is_reported(
+    machine: Machine, few_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "quota_warning", lambda threads: f"a quota stops {threads} threads")
+    runner.run(few_folder, ["--threads", "3"])
+    warned = capsys.readouterr().err
+    assert "a quota stops 3 threads\n" in warned
+    assert "share 2 cores" not in warned
 
 
 def test_a_run_that_was_killed_goes_on(

@@ -420,11 +420,21 @@ def test_int8_is_noted_wherever_a_latency_stands(machine: Machine) -> None:
 
 def test_threads_beyond_the_cores_are_warned_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.latency.predictor.usable_cores", lambda: 2)
+    monkeypatch.setattr("nas.latency.predictor.quota_warning", lambda threads: None)
     for threads, warned in ((2, 0), (3, 1)):
         console = Recorder()
         table = open_table(None, "synthetic", threads, console)
         assert table.runtime.threads == threads
         assert sum("warning: 3 threads" in line for line in console.lines) == len(console.lines) == warned
+
+
+def test_threads_beyond_a_quota_are_warned_of_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quota counts among the usable cores, too; a line of these would say the same."""
+    monkeypatch.setattr("nas.latency.predictor.usable_cores", lambda: 2)
+    monkeypatch.setattr("nas.latency.predictor.quota_warning", lambda threads: f"a quota stops {threads} threads")
+    console = Recorder()
+    open_table(None, "synthetic", 3, console)
+    assert console.lines == ["a quota stops 3 threads"]
 
 
 # Stopped and resumed ----------------------------------------------------------------------------------

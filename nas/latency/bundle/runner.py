@@ -17,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from nas.cpu import usable_cores
+from nas.cpu import quota_warning, usable_cores
 from nas.errors import NasError
 from nas.files import write_text
 from nas.latency.bundle.archive import Batch, Bundle
@@ -123,7 +123,9 @@ def run(folder: Path, argv: Sequence[str] | None = None) -> Path:
     if name.version != bundle.runtime_version:
         print(f"note: the bundle was made beside onnxruntime {bundle.runtime_version}; the table says {name.version}")
     cores = usable_cores()
-    if name.threads > cores:
+    if warning := quota_warning(name.threads):
+        print(warning, file=sys.stderr)
+    elif name.threads > cores:
         print(f"warning: {name.threads} threads share {cores} cores; times will be long and restless", file=sys.stderr)
     print(f"device: {device.cpu}, {name}")
     head = LogHead(date(), bundle.id, device, name)
