@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +15,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nas.cpu import usable_cores
+from nas.cpu import ROOT, usable_cores
 from nas.errors import NasError
+from nas.latency.arm_cores import core_name
 
 # The instruction sets that decide which kernels a runtime takes.
-_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "asimddp", "sve")
+_X86_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16")
+_FLAGS = (*_X86_FLAGS, "neon", "asimd", "asimdhp", "asimddp", "sve", "i8mm", "bf16", "sve2", "sme")
+# The keys of a model's name in /proc/cpuinfo: of x86, LoongArch, MIPS, POWER.
+_MODEL_KEYS = ("model name", "Model Name", "cpu model", "cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,36 +68,78 @@ class Device:
     @cache
     def this(cls) -> Device:
         """Return the machine that this process runs on, as far as its system says. It is read once."""
-        information = _first_cpu()
-        flags = set(information.get("flags", information.get("Features", "")).split())
-        name = information.get("model name") or platform.processor() or platform.machine() or "unknown CPU"
-        # Virtual machines often hide the model's name; its numbers tell generations apart.
-        numbers = [information.get(key) for key in ("cpu family", "model", "stepping")]
-        if all(numbers) and not any(c.isdigit() for c in name):
-            name = f"{name} {'-'.join(str(number) for number in numbers)}"
-        cpufreq = Path("/sys/devices/system/cpu/cpu0/cpufreq")
-        max_khz = _read(cpufreq / "cpuinfo_max_freq")
+        return cls.read()
+
+    @classmethod
+    def read(cls, root: Path = ROOT) -> Device:
+        """Return the machine whose /proc and /sys lie below `root`."""
+        processors = _processors(root)
+        known = next((p for p in processors if "flags" in p or "Features" in p), {})
+        flags = set(known.get("flags", known.get("Features", "")).split())
+        cpus = root / "sys/devices/system/cpu"
+        max_khz = [int(text) for path in cpus.glob("cpu*/cpufreq/cpuinfo_max_freq") if (text := _read(path))]
         return cls(
-            cpu=name,
+            cpu=_cpu_name(processors, root),
             flags=tuple(flag for flag in _FLAGS if flag in flags),
-            cores=usable_cores(),
+            cores=usable_cores(root),
             architecture=platform.machine(),
             os=f"{platform.system()} {platform.release()}",
-            governor=_read(cpufreq / "scaling_governor"),
-            max_mhz=int(max_khz) // 1000 if max_khz else None,
+            governor=_read(cpus / "cpu0/cpufreq/scaling_governor"),
+            max_mhz=max(max_khz) // 1000 if max_khz else None,
         )
 
 
-def _first_cpu() -> dict[str, str]:
-    """Return the first processor of /proc/cpuinfo; empty where there is no such file."""
-    text = _read(Path("/proc/cpuinfo")) or ""
-    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
+def _cpu_name(processors: list[dict[str, str]], root: Path) -> str:
+    """Return the name by which a machine's processor is known.
+
+    On x86 it is the model's name. The cores of other processors have names of their own, which say little of their
+    caches and clocks: there the board's name stands before those of all kinds of cores, in their order.
+    """
+    first = processors[0] if processors else {}
+    cores = [core_name(processor) or processor.get("uarch") for processor in processors]  # ARM, RISC-V
+    if any(cores):
+        return ", ".join(dict.fromkeys(filter(None, [_board(processors, root), *cores])))
+    models = [value for key in _MODEL_KEYS for processor in processors if (value := processor.get(key))]
+    name = models[0] if models else _brand(root) if not processors else None
+    name = name or platform.processor() or platform.machine() or "unknown CPU"
+    # Virtual machines often hide the model's name; its numbers tell generations apart.
+    numbers = [first.get(key) for key in ("cpu family", "model", "stepping")]
+    if all(numbers) and not any(c.isdigit() for c in name):
+        name = f"{name} {'-'.join(str(number) for number in numbers)}"
+    return name
+
+
+def _processors(root: Path) -> list[dict[str, str]]:
+    """Return the paragraphs of /proc/cpuinfo, mostly one a processor; empty where there is no such file."""
+    paragraphs = (_read(root / "proc/cpuinfo") or "").split("\n\n")
+    pairs = ([line.partition(":") for line in paragraph.splitlines()] for paragraph in paragraphs if paragraph)
+    return [{key.strip(): value.strip() for key, _, value in lines} for lines in pairs]
+
+
+def _board(processors: list[dict[str, str]], root: Path) -> str | None:
+    """Return the name of a board, without the revision of its layout.
+
+    The device tree has it. Containers often hide that, and see what some boards write into /proc/cpuinfo. The field
+    `Hardware` is the last resort: that of a Raspberry Pi is "BCM2835" on most of its models.
+    """
+    lines = [value for key in ("Model", "Hardware") for processor in processors if (value := processor.get(key))]
+    named = (_read(root / "proc/device-tree/model") or "").strip("\0\n ") or next(iter(lines), "")
+    return re.sub(r" Rev [\d.]+$", "", named) or None
+
+
+def _brand(root: Path) -> str | None:
+    """Return what macOS calls its processor, such as "Apple M1 Pro", or None on other systems."""
+    command = [str(root / "usr/sbin/sysctl"), "-n", "machdep.cpu.brand_string"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
 
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
 

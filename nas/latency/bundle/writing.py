@@ -44,6 +44,7 @@ FILES = (
     "nas/errors.py",
     "nas/files.py",
     "nas/latency/__init__.py",
+    "nas/latency/arm_cores.py",
     "nas/latency/bundle/__init__.py",
     "nas/latency/bundle/archive.py",
     "nas/latency/bundle/measurement_log.py",
