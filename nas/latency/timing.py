@@ -31,6 +31,7 @@ import numpy as np
 from nas.console import Progress
 from nas.latency.device import allowed_cores, pinned
 from nas.latency.drift import fit_levels, weighted_quantiles
+from nas.latency.topology import spread
 
 TimedRun = Callable[[], None]  # one iteration of a program
 
@@ -112,8 +113,8 @@ class Bench:
     def of(cls, clock: Callable[[], float], threads: int, reference: Callable[[], TimedRun]) -> Bench:
         """Choose the cores, and compile the reference network; `reference` makes a copy with memory of its own.
 
-        One thread takes the cores on which the reference network runs fastest. More threads take those on which
-        plain arithmetic does: before they are chosen there must be no pool of threads.
+        One thread takes the core on which the reference network runs fastest. More threads take those on which plain
+        arithmetic does, of one kind and apart: before they are chosen there must be no pool of threads.
         """
         if threads == 1:
             references = [reference() for _ in range(REFERENCE_COPIES)]
@@ -266,8 +267,9 @@ def _no_collection() -> Iterator[None]:
 def fastest_cores(clock: Callable[[], float], number: int, run: TimedRun) -> list[int]:
     """Return the cores on which a program of one thread runs fastest, so many of those that are allowed.
 
-    A laptop's cores differ, and a core that another process keeps busy is a slow one. Returns no core where the system
-    cannot pin.
+    A laptop's cores differ, and a core that another process keeps busy is a slow one. Several cores are of one kind,
+    and no two are hardware threads of one core, as far as there are enough (`nas.latency.topology`). Returns no core
+    where the system cannot pin.
     """
     cores = allowed_cores()
     if len(cores) <= number:
@@ -280,7 +282,8 @@ def fastest_cores(clock: Callable[[], float], number: int, run: TimedRun) -> lis
                 start = clock()
                 run()
                 times[core].append(clock() - start)
-    return sorted(sorted(cores, key=lambda core: float(np.median(times[core])))[:number])
+    ranked = sorted(cores, key=lambda core: float(np.median(times[core])))
+    return sorted(ranked[:1] if number == 1 else spread(ranked, number))
 
 
 def _arithmetic() -> None:

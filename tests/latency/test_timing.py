@@ -316,6 +316,8 @@ def test_the_fastest_cores_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     here: list[int] = []
     monkeypatch.setattr(timing, "allowed_cores", lambda: [0, 1, 2, 3])
     monkeypatch.setattr(timing, "pinned", lambda cores: _Recorded(here, cores))
+    monkeypatch.setattr(timing, "spread", lambda ranked, number: asked.append([*ranked]) or ranked[:number])  # type: ignore[func-returns-value]
+    asked: list[list[int]] = []
     machine.speed = lambda now: (0.5, 1.0, 1.2, 1.1)[here[0]]
 
     run = machine.program("reference", 1.0)
@@ -330,9 +332,11 @@ def test_the_fastest_cores_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         return bench.cores
 
     assert cores(1) == [2]
+    assert not asked, "one thread takes the fastest core of all"
     assert set(machine.ran) == {"reference"}
     assert compiled_on[0] == []
     assert cores(2) == [2, 3]
+    assert asked == [[2, 3, 1, 0]]
     assert set(machine.ran) == {"arithmetic"}
     assert compiled_on[0] == [2, 3]
     for threads in (4, 5):

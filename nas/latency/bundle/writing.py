@@ -58,6 +58,7 @@ FILES = (
     "nas/latency/runtimes/onnx_runtime.py",
     "nas/latency/table_file.py",
     "nas/latency/timing.py",
+    "nas/latency/topology.py",
     "nas/names.py",
     "nas/utf8.py",
 )
