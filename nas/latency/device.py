@@ -161,20 +161,40 @@ def pinned(cores: list[int]) -> Iterator[bool]:
         yield False
         return
     everywhere = os.sched_getaffinity(0)
-    before = {thread: _affinity(thread, everywhere) for thread in _threads_to_pin()}
+    before: dict[int, set[int]] = {}
     try:
-        for thread in before:
-            _pin(thread, set(cores))
+        # A thread that is not pinned yet may start others meanwhile, which are not pinned either.
+        while new := [thread for thread in _threads_to_pin() if thread not in before]:
+            for thread in new:
+                before[thread] = _affinity(thread, everywhere)
+                _pin(thread, set(cores))
         yield True
     finally:
         for thread in _threads_to_pin():  # a thread that was started meanwhile took over the pin
             _pin(thread, before.get(thread, everywhere))
 
 
+def hold(cores: list[int]) -> None:
+    """Pin again what has left `cores` within a `pinned` block.
+
+    The threads of OpenVINO's pool go back to the cores that the process had at first, now and then, as they come from
+    one program to another.
+    """
+    if cores and hasattr(os, "sched_setaffinity"):
+        wanted = set(cores)
+        for thread in _threads_to_pin():
+            if _affinity(thread, wanted) != wanted:
+                _pin(thread, wanted)
+
+
 def _threads_to_pin() -> list[int]:
-    """Return the native ids of the calling thread and of all threads that Python did not start."""
+    """Return the native ids of the calling thread and of all threads that Python did not start.
+
+    Python lists a thread of a runtime among its own, as a dummy, once that has called Python code.
+    """
     calling, tasks = threading.get_native_id(), Path("/proc/self/task")
-    others = {thread.native_id for thread in threading.enumerate()} - {calling}
+    known = [thread for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)]
+    others = {thread.native_id for thread in known} - {calling}
     threads = [int(task.name) for task in tasks.iterdir()] if tasks.is_dir() else [calling]
     return [thread for thread in threads if thread not in others]
 

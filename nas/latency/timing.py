@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nas.console import Progress
-from nas.latency.device import allowed_cores, pinned
+from nas.latency.device import allowed_cores, hold, pinned
 from nas.latency.drift import fit_levels, weighted_quantiles
 from nas.latency.topology import spread
 
@@ -194,6 +194,7 @@ class _Samples:
 
     def __init__(self, bench: Bench, programs: Sequence[Program]) -> None:
         self._clock = bench.clock
+        self._pool_cores = bench.cores if bench.threads > 1 else []
         number = min(len(bench.references), 1 + int(REFERENCE_SHARE * len(programs)))
         self.programs = [*programs, *(Program(run, NETWORK_ITERATIONS) for run in bench.references[:number])]
         self.references = range(len(programs), len(self.programs))
@@ -201,9 +202,11 @@ class _Samples:
         self._samples: list[_Sample] = []
 
     def take_turn(self, program: int) -> None:
-        """Run a program's iterations of one turn."""
+        """Run a program's iterations of one turn, and bring a pool's threads back before those that are timed."""
         (run, iterations), clock = self.programs[program], self._clock
-        for _ in range(sum(iterations)):
+        for number in range(sum(iterations)):
+            if number == iterations.warm_up:
+                hold(self._pool_cores)
             wall, start = time.perf_counter(), clock()
             run()
             seconds, now = clock() - start, time.perf_counter()

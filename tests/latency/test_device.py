@@ -1,5 +1,6 @@
 """The machine, its cores, and the threads that stay on them while programs are timed."""
 
+import _thread
 import dataclasses
 import os
 import platform
@@ -16,7 +17,7 @@ from support.trees import plant
 from nas.arch.parts import NetworkPart
 from nas.arch.published import published_spec
 from nas.cpu import usable_cores
-from nas.latency.device import Device, allowed_cores, pinned
+from nas.latency.device import Device, allowed_cores, hold, pinned
 from nas.latency.runtimes import make_runtime
 
 TASKS = Path("/proc/self/task")
@@ -129,6 +130,54 @@ def test_a_thread_keeps_a_pin_of_its_own() -> None:
         assert os.sched_getaffinity(own) == {core}
     finally:
         os.sched_setaffinity(own, everywhere)
+
+
+@needs_pinning
+def test_a_thread_that_leaves_the_cores_is_brought_back(waiting: threading.Thread) -> None:
+    everywhere, core = set(allowed_cores()), allowed_cores()[0]
+    run = make_runtime("onnxruntime", 3).compile(PART)
+    run()
+    with pinned([core]):
+        os.sched_setaffinity(max(affinities()), everywhere)
+        hold([])
+        assert everywhere in affinities().values()
+        hold([core])
+        assert set(map(frozenset, affinities().values())) == {frozenset([core])}
+        assert os.sched_getaffinity(waiting.native_id or 0) == everywhere
+    assert set(map(frozenset, affinities().values())) == {frozenset(everywhere)}
+
+
+@needs_pinning
+def test_a_thread_of_a_runtime_that_called_python_stays_on_the_cores_too() -> None:
+    """Python then lists it among its own threads."""
+    core, ready, done, native = allowed_cores()[0], threading.Event(), threading.Event(), list[int]()
+
+    def call() -> None:
+        native.append(threading.current_thread().native_id or 0)
+        ready.set()
+        done.wait(10)
+
+    _thread.start_new_thread(call, ())  # this module alone does not enter it in the list
+    try:
+        assert ready.wait(10)
+        assert native[0] in {thread.native_id for thread in threading.enumerate()}
+        with pinned([core]):
+            assert os.sched_getaffinity(native[0]) == {core}
+    finally:
+        done.set()
+
+
+@needs_pinning
+def test_a_thread_that_starts_while_others_are_pinned_is_pinned_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is not pinned yet may start it."""
+    everywhere, lists = set(allowed_cores()), iter([[1], [1, 2], [1, 2], [1, 2, 3]])
+    pins: list[tuple[int, set[int]]] = []
+    monkeypatch.setattr("nas.latency.device._threads_to_pin", lambda: next(lists))
+    monkeypatch.setattr("nas.latency.device._affinity", lambda thread, default: {7 + thread})
+    monkeypatch.setattr("nas.latency.device._pin", lambda thread, cores: pins.append((thread, cores)))
+    with pinned([0]):
+        assert pins == [(1, {0}), (2, {0})]
+    assert pins[2:] == [(1, {8}), (2, {9}), (3, everywhere)]
 
 
 # Identity ---------------------------------------------------------------------------------------------

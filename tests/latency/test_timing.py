@@ -363,3 +363,17 @@ def test_programs_run_on_the_cores_of_the_bench(monkeypatch: pytest.MonkeyPatch,
     bench = Bench(plain.clock, plain.references, [7])
     time_interleaved([Program(machine.program("a", 1.0), BLOCK_ITERATIONS)], bench, rng=random.Random(0))
     assert asked == [[7]]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_of_a_pool_are_back_on_their_cores_before_what_is_timed(
+    monkeypatch: pytest.MonkeyPatch, machine: Machine, threads: int
+) -> None:
+    monkeypatch.setattr(timing, "pinned", lambda cores: _Recorded([], cores))
+    monkeypatch.setattr(timing, "hold", lambda cores: machine.ran.append(str(cores)))
+    plain = synthetic.bench(machine)
+    bench = Bench(plain.clock, plain.references, [6, 7], threads)
+    time_interleaved([Program(machine.program("a", 1.0), BLOCK_ITERATIONS)], bench, rng=random.Random(0))
+    begun = machine.ran.index("a")
+    cores = "[6, 7]" if threads > 1 else "[]"
+    assert machine.ran[begun : begun + 4] == ["a", cores, "a", "a"]
