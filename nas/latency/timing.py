@@ -23,7 +23,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ import numpy as np
 from nas.console import Progress
 from nas.latency.device import allowed_cores, hold, pinned
 from nas.latency.drift import fit_levels, weighted_quantiles
+from nas.latency.throttling import Throttling
 from nas.latency.topology import spread
 
 TimedRun = Callable[[], None]  # one iteration of a program
@@ -108,6 +109,7 @@ class Bench:
     references: Sequence[TimedRun]
     cores: list[int]  # empty where the system cannot pin
     threads: int = 1
+    throttling: Throttling = field(default_factory=Throttling, compare=False)
 
     @classmethod
     def of(cls, clock: Callable[[], float], threads: int, reference: Callable[[], TimedRun]) -> Bench:
@@ -152,12 +154,13 @@ def time_interleaved(
     active, always = list(range(len(programs))), list(range(len(programs), len(programs) + len(co_run)))
     # The bench's clock can leave out what other processes get: then a busy machine gets no fewer rounds.
     done, begun = 0, bench.clock()
-    with pinned(bench.cores), _no_collection():
+    with pinned(bench.cores), _no_collection(), bench.throttling.watched(bench.cores) as look:
         while active and done < stopping_rule.max_rounds:
             order = active + always
             rng.shuffle(order)
             for program in _with_references(order, samples.references):
                 samples.take_turn(program)
+            look()
             done += 1
             if done >= stopping_rule.min_rounds and (done - stopping_rule.min_rounds) % 2 == 0:
                 errors = [timing.error for timing in samples.timings()]

@@ -5,15 +5,18 @@ import gc
 import itertools
 import math
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support import synthetic
 from support.synthetic import Machine
+from support.trees import plant
 
 from nas.latency import timing
 from nas.latency.device import allowed_cores, pinned
+from nas.latency.throttling import Throttling
 from nas.latency.timing import (
     BLOCK_ITERATIONS,
     NETWORK_ITERATIONS,
@@ -377,3 +380,22 @@ def test_threads_of_a_pool_are_back_on_their_cores_before_what_is_timed(
     begun = machine.ran.index("a")
     cores = "[6, 7]" if threads > 1 else "[]"
     assert machine.ran[begun : begun + 4] == ["a", cores, "a", "a"]
+
+
+def test_a_processor_that_is_slowed_is_noticed_in_all_rounds_together(
+    monkeypatch: pytest.MonkeyPatch, machine: Machine, tmp_path: Path
+) -> None:
+    """Each session has two rounds; a governor may have missed the work in so few."""
+    monkeypatch.setattr(timing, "pinned", lambda cores: _Recorded([], cores))
+    monkeypatch.setattr("nas.latency.throttling.SECONDS_BETWEEN", 0)
+    clock = "sys/devices/system/cpu/cpu7/cpufreq"
+    plant(tmp_path, {f"{clock}/scaling_cur_freq": 600000, f"{clock}/cpuinfo_max_freq": 1500000})
+    said: list[str] = []
+    plain = synthetic.bench(machine)
+    bench = Bench(plain.clock, plain.references, [7], throttling=Throttling(tmp_path, said.append))
+    lines = []
+    for _ in range(3):
+        programs = [Program(machine.program("a", 1.0), BLOCK_ITERATIONS)]
+        time_interleaved(programs, bench, StoppingRule(0.01, 2, 2), rng=random.Random(0))
+        lines.append(len(said))
+    assert lines == [0, 1, 1]

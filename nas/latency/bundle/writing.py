@@ -57,6 +57,7 @@ FILES = (
     "nas/latency/runtimes/base.py",
     "nas/latency/runtimes/onnx_runtime.py",
     "nas/latency/table_file.py",
+    "nas/latency/throttling.py",
     "nas/latency/timing.py",
     "nas/latency/topology.py",
     "nas/names.py",
