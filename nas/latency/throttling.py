@@ -67,8 +67,8 @@ class Throttling:
         return sum(_number(path) for path in paths)
 
     def _line(self, cores: Sequence[int], events: int, share: float) -> str:
-        governor = _read(self._cpus / f"cpu{cores[0]}/cpufreq/scaling_governor")
-        causes = f"heat, a power limit or the governor {governor}" if governor else "heat or a power limit"
+        governors = sorted({_read(self._cpus / f"cpu{core}/cpufreq/scaling_governor") for core in cores} - {""})
+        causes = f"heat, a power limit or the governor {', '.join(governors)}" if governors else "heat or a power limit"
         noticed = [f"heat stepped in {events} times"] if events > 0 else []
         noticed += [f"its clock was at {share:.0%} of the fastest ({causes})"] if share < SLOW else []
         return (

@@ -3,6 +3,7 @@
 import ast
 import errno
 import io
+import itertools
 import json
 import os
 import random
@@ -42,6 +43,7 @@ from nas.latency.bundle.writing import PlannedBatch, plan_batches, without_weigh
 from nas.latency.device import Device
 from nas.latency.measuring import co_run_networks
 from nas.latency.table import LatencyTable, default_path, space_parts
+from nas.latency.throttling import Throttling
 from nas.latency.timing import ANCHOR_RULE, REFERENCE_COPIES, ROW_RULE, StoppingRule, TimedRun
 
 VARIANT = (0.75, 96)
@@ -297,6 +299,16 @@ def test_a_quota_below_the_threads_is_reported(
     assert "share 2 cores" not in warned
 
 
+def test_a_slowed_processor_is_reported_once(
+    machine: Machine, few_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundle has three sessions, and heat steps in during each."""
+    counts = itertools.count()
+    monkeypatch.setattr(Throttling, "_events", lambda self, cores: next(counts))
+    runner.run(few_folder, [])
+    assert capsys.readouterr().err.count("warning: the processor was slowed") == 1
+
+
 def test_a_run_that_was_killed_goes_on(
     machine: Machine, few_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -417,6 +429,11 @@ def test_a_line_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
         line(share, "rows")
     assert out.getvalue().splitlines() == ["  0%  rows, ? s left", " 25%  rows, 30 s left", "100%  rows, 0 s left"]
     assert duration(600) == "10 min"
+    line.say("a line")
+    assert out.getvalue().endswith("left\na line\n")
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    line.say("another")
+    assert out.getvalue().endswith("\r\033[Kanother\n")
 
 
 def test_the_program_is_the_same_bytes_and_old_pythons_read_it() -> None:

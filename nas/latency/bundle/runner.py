@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +27,7 @@ from nas.latency.device import Device
 from nas.latency.rows import CoRunNetwork, measure_rows
 from nas.latency.runtimes.onnx_runtime import OnnxRuntime
 from nas.latency.table_file import NOISY, Reference, RuntimeId, date, noisy_rows, table_file, table_text
+from nas.latency.throttling import Throttling
 from nas.latency.timing import Bench, Iterations, Program, StoppingRule
 from nas.utf8 import escape_on_console
 
@@ -53,6 +55,11 @@ class ProgressLine:
             self._out.write(f"{share:4.0%}  {note}, {duration(left)} left\n")
         self._out.flush()
 
+    def say(self, text: str) -> None:
+        """Print a line in place of the progress, which is drawn again below it."""
+        self._out.write(f"\r\033[K{text}\n" if self._out.isatty() else f"{text}\n")
+        self._out.flush()
+
 
 def duration(seconds: float) -> str:
     """Return a time for people: "12 s", "3 min", "? s" where it is not known."""
@@ -69,6 +76,7 @@ def measure(bundle: Bundle, runtime: OnnxRuntime, log: MeasurementLog, progress:
 
     reference = bundle.reference["key"]
     bench = Bench.of(runtime.clock, runtime.threads, lambda: runtime.load(bundle.model(reference)))
+    bench = replace(bench, throttling=Throttling(say=progress.say))
     missing = [batch for batch in bundle.batches if not log.rows.keys() >= set(batch.keys)]
     total, done = sum(work(bundle, batch) for batch in missing), 0.0
     for batch in missing:
