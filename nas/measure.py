@@ -3,7 +3,7 @@
     python -m nas.measure                     # one width and resolution of each space: seconds
     python -m nas.measure --budget-ms 20      # the rows that a search under that budget needs
     python -m nas.measure --all               # every width and resolution: many minutes
-    python -m nas.measure --check             # compare the table with 100 random networks, measured whole
+    python -m nas.measure --check             # compare the table with 100 networks, measured whole
     python -m nas.measure --profile SPEC      # a network's time by kind of operation, as the runtime reports it
     python -m nas.measure --bundle FILE.zip   # write a zip that measures on a device without this package
 
@@ -28,17 +28,14 @@ from nas.files import make_folder
 if TYPE_CHECKING:
     from nas.arch.skeleton import Variant
     from nas.arch.space import SearchSpace
+    from nas.latency.predictor import LatencyPredictor
     from nas.latency.runtimes import Runtime
     from nas.latency.table import LatencyTable
-
-LARGEST_BIAS = 0.03  # a table with a larger bias is reported as one that no longer holds
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.recalibrate and not arguments.check:
-        parser.error("--recalibrate goes with --check, which finds the factor")
     from nas.arch.loading import load_space
     from nas.latency.predictor import open_runtime
 
@@ -54,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     table = _open_table(arguments, console)
     console.say(f"device: {table.device.cpu}, {table.runtime}")
     if arguments.check:
-        _check(table, spaces, arguments.networks, arguments.recalibrate, console)
+        _check(table, spaces, arguments.networks, console)
     else:
         _measure(table, spaces, arguments, console)
 
@@ -85,25 +82,27 @@ def _measure(table: LatencyTable, spaces: list[SearchSpace], arguments: Namespac
     from nas.latency.predictor import LatencyPredictor
     from nas.latency.table import space_parts
     from nas.latency.table_file import NOISY
+    from nas.search.near_optimum import fill_and_learn
     from nas.search.request import SMALL_SHARE
     from nas.search.variants import pick_variants
 
-    rows_before = set(table.rows)
+    rows_before, estimator = set(table.rows), load_estimator("imagenet-prior")
     predictor = LatencyPredictor(table, console)
     for space in spaces:
         at = space.at(_variants(arguments, space))
         if arguments.budget_ms:
             budget_ms = arguments.budget_ms * (SMALL_SHARE if space.name == "mobilenet_v3_small" else 1)
-            at = at.at(pick_variants(predictor, at, load_estimator("imagenet-prior"), budget_ms))
+            at = at.at(pick_variants(predictor, at, estimator, budget_ms))
         parts = list(space_parts(at, table.num_classes))
         keys = {part.key for part in (*parts, *filter(None, map(context_of, parts)))}
         if noisy := [key for key in table.noisy() if key in keys]:
             console.say(f"{len(noisy)} rows were uncertain by over {NOISY:.0%}; they are measured again")
             table.forget(noisy)
-        predictor.fill_space(at, space.name)
+        fill_and_learn(predictor, at, estimator, space.name)
+    _repeat_contradicting(predictor, console)
     console.say(
-        f"{table.path}: {len(table.rows)} rows, {len(table.rows.keys() - rows_before)} of them new; "
-        f"reference {table.reference.spec.name} {table.reference_ms:.2f} ms"
+        f"{table.path}: {len(table.rows)} rows, {len(table.rows.keys() - rows_before)} of them new, corrected by "
+        f"{len(table.correction.evidence)} networks; reference {table.reference.spec.name} {table.reference_ms:.2f} ms"
     )
     if noisy := table.noisy():
         console.say(
@@ -112,6 +111,24 @@ def _measure(table: LatencyTable, spaces: list[SearchSpace], arguments: Namespac
         )
         for key in noisy:
             console.say(f"  {key}: {table.rows[key].error:.0%}")
+
+
+def _repeat_contradicting(predictor: LatencyPredictor, console: RichConsole) -> None:
+    """Measure the networks again whose times contradict their rows, and list those that still do."""
+    from nas.latency.learning import CONTRADICTION
+
+    table = predictor.table
+    if specs := table.contradicting:
+        console.say(f"{len(specs)} networks contradict their rows by over {CONTRADICTION:.0%}; they are measured again")
+        table.forget(predictor.network(spec).key for spec in specs)
+        predictor.measure(specs, "measuring them again")
+    if specs := table.contradicting:
+        console.say(f"{len(specs)} networks still do, and the table does not learn from them:")
+        for spec in specs:
+            console.say(
+                f"  {spec.id} at {spec.resolution} px: {table.part_ms(predictor.network(spec)):.3f} ms measured, "
+                f"{table.predict(spec).time:.3f} ms predicted"
+            )
 
 
 def _variants(arguments: Namespace, space: SearchSpace) -> list[Variant]:
@@ -152,45 +169,51 @@ def _bundle(arguments: Namespace, spaces: list[SearchSpace], console: RichConsol
     console.say(f"{arguments.bundle}: {rows} rows, {size / 1e6:.1f} MB; on the device unzip it and run measure.pyz")
 
 
-def _check(
-    table: LatencyTable, spaces: list[SearchSpace], networks: int, recalibrate: bool, console: RichConsole
-) -> None:
-    """Compare the table with random networks, print its errors, and write them into the table.
+def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, console: RichConsole) -> None:
+    """Compare the table with whole networks, print its errors and write them into the table, which learns from them.
 
-    The errors of another device's table on this device are only printed.
+    Half of the networks are random, half are near the optimum of random budgets. The errors of another device's table
+    on this device are only printed.
     """
+    from nas.accuracy import load_estimator
     from nas.latency.device import Device
-    from nas.latency.fidelity import check, fidelity_text, held_out
+    from nas.latency.fidelity import check, covered, fidelity_text, held_out
+    from nas.search.near_optimum import additive_model, near_optimal_draw
 
     if not table.settled:
         raise NasError("there is no table of this device yet; `python -m nas.measure` makes one")
-    if recalibrate and table.other_device:
-        raise NasError("--recalibrate is for a table of this device")
-    rng = random.Random(1)
-    specs = held_out(table, spaces, networks, rng)
-    here = dataclasses.replace(table, device=Device.this())  # measured as if it were of this device
-    with console.progress("measuring whole networks") as progress:
-        fidelity, _, _ = check(here, specs, rng=rng, on_progress=progress)
+    views, rng = covered(table, spaces), random.Random(len(table.networks))
+    here = table
     if table.other_device:
+        # Networks of another device would tell a tilt: what the devices differ by.
+        here = dataclasses.replace(table, device=Device.this(), networks={})
         console.say(
             "note: the table is of another device; its predictions are compared with the times of this one, which are "
             f"scaled so that {table.reference.spec.name} agrees"
         )
-    else:
-        table.fidelity = fidelity
+    estimator = load_estimator("imagenet-prior")
+    draw_optimum = near_optimal_draw(table, estimator, rng)
+    populations = {"random": lambda space: space.sample(rng)}
+    if all(additive_model(estimator, view) for view in views):
+        populations["near-optimal"] = draw_optimum
+    checks = []
+    for population, draw in populations.items():
+        specs = held_out(table, views, max(1, networks // 2), draw)
+        if not specs:
+            console.say(
+                f"all {population} networks that were drawn are measured already: there is none to compare with"
+            )
+            continue
+        with console.progress(f"measuring {population} networks") as progress:
+            checks.append(check(table, specs, population=population, rng=rng, here=here, on_progress=progress))
+        console.say(fidelity_text(checks[-1].fidelity))
+    if checks and not table.other_device:
+        checked = {one.fidelity.population: one.fidelity for one in checks}
+        table.fidelity = tuple(({known.population: known for known in table.fidelity} | checked).values())
+        for timings in (timings for one in checks for timings in one.sessions):
+            table.remember(timings)
         table.save()
-    console.say(fidelity_text(fidelity))
-    factor = 1 / (1 + fidelity.bias)
-    if recalibrate:
-        table.scale_rows([key for key in table.rows if not key.startswith("network ")], factor)
-        table.fidelity = None  # the figures were those of the table before
-        table.save()
-        console.say(f"all rows of blocks were multiplied by {factor:.3f}; check the table again")
-    elif abs(fidelity.bias) > max(LARGEST_BIAS, 2 * fidelity.noise_mape) and not table.other_device:
-        console.say(
-            f"the table no longer holds: its times multiplied by {factor:.3f} would agree with what this machine takes "
-            "today; `python -m nas.measure --check --recalibrate` does that"
-        )
+        console.say(f"{table.path} has learned from them; another check shows what it is worth by now")
 
 
 def _profile(name: str, runtime: Runtime, console: RichConsole) -> None:
@@ -227,7 +250,7 @@ def _parser() -> Parser:
     add_budget_flag(task, "measure the variants that can hold its optimum")
     task.add_argument("--all", action="store_true", help="measure every width and resolution")
     task.add_argument(
-        "--check", action="store_true", help="measure random networks and write the table's errors into it"
+        "--check", action="store_true", help="measure networks whole and write the table's errors into it"
     )
     task.add_argument("--profile", metavar="SPEC", help="print where a network's time goes: its name or its file")
     parser.add_argument(
@@ -235,12 +258,7 @@ def _parser() -> Parser:
         metavar="N",
         type=positive_int,
         default=100,
-        help="number of networks that --check measures (default: 100)",
-    )
-    parser.add_argument(
-        "--recalibrate",
-        action="store_true",
-        help="with --check: multiply the rows by the factor that makes them agree with the networks",
+        help="number of networks that --check measures, half of them random, half near-optimal (default: 100)",
     )
     parser.add_argument(
         "--bundle", metavar="FILE.zip", help="write this zip, which measures on a device without this package"

@@ -6,6 +6,7 @@ to 3 s a block, this module milliseconds.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from functools import singledispatchmethod
 from typing import Any
@@ -32,6 +33,7 @@ from nas.arch.spec import ArchSpec
 OPSET = 17
 IR_VERSION = 8  # the one of opset 17, so that older runtimes read the file
 INPUT, OUTPUT = "images", "logits"
+RANDOM_NUMBERS, SHIFT = 1 << 18, 9973  # that weights are made of; how far those of two layers stand apart
 Weights = Sequence[tuple[np.ndarray, np.ndarray]]  # a layer: weight (out, in / groups, k, k) and bias (out,)
 
 
@@ -57,12 +59,17 @@ def random_weights(layers: Sequence[Layer]) -> Iterator[tuple[np.ndarray, np.nda
 
     He initialisation (arXiv 1502.01852) keeps activations from fading into slow denormal numbers.
     """
-    rng = np.random.default_rng(0)
-    for layer in layers:
+    for number, layer in enumerate(layers):
         shape = (layer.out_channels, layer.in_channels // layer.groups, layer.kernel, layer.kernel)
         scale = np.float32((2 / np.prod(shape[1:])) ** 0.5)
-        bias = 0.01 * rng.standard_normal(layer.out_channels, np.float32)
-        yield rng.standard_normal(shape, np.float32) * scale, bias
+        values = _normal()[number * SHIFT % (RANDOM_NUMBERS // 2) :]  # which are repeated as often as it takes
+        yield np.resize(values, shape) * scale, np.float32(0.01) * values[: layer.out_channels]
+
+
+@functools.cache
+def _normal() -> np.ndarray:
+    """Return random numbers of a standard normal distribution, drawn once: drawing takes longer than compiling."""
+    return np.random.default_rng(0).standard_normal(RANDOM_NUMBERS, np.float32)
 
 
 class _Graph:

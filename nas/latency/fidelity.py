@@ -1,25 +1,27 @@
-"""Check a table: compare its predictions with random whole networks, measured."""
+"""Check a table: compare its predictions with whole networks that it has not learned from, measured."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
+from nas.arch.parts import NetworkPart
 from nas.arch.skeleton import Variant
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.console import Progress
 from nas.errors import NasError
-from nas.latency.networks import measure_latency
+from nas.latency.networks import time_networks
 from nas.latency.table import LatencyTable, space_parts
 from nas.latency.table_file import Fidelity
-from nas.latency.timing import StoppingRule
+from nas.latency.timing import StoppingRule, Timing
 
+TRIES = 5  # drawn networks for each that is wanted
 CHECK_RULE = StoppingRule(0.006, 8, 24)  # of each of two sessions
 
 
@@ -30,56 +32,86 @@ def covered_variants(table: LatencyTable, space: SearchSpace) -> list[Variant]:
     ]
 
 
-def held_out(table: LatencyTable, spaces: Sequence[SearchSpace], number: int, rng: random.Random) -> list[ArchSpec]:
-    """Draw random networks of the spaces at the variants that the table covers.
-
-    Raises NasError if it covers none.
-    """
+def covered(table: LatencyTable, spaces: Sequence[SearchSpace]) -> list[SearchSpace]:
+    """Return the spaces at the variants that the table covers. Raises NasError if it covers none."""
     views = [space.at(variants) for space in spaces if (variants := covered_variants(table, space))]
     if not views:
         names = ", ".join(space.name for space in spaces)
         where = f" on {table.device.cpu}" if table.other_device else ""
         raise NasError(
-            f"{table.path} has all rows of no variant of {names}; the same command without --check and --recalibrate"
-            f"{where} measures them"
+            f"{table.path} has all rows of no variant of {names}; the same command without --check{where} measures them"
         )
-    return [views[index % len(views)].sample(rng) for index in range(number)]
+    return views
+
+
+def held_out(
+    table: LatencyTable, spaces: Sequence[SearchSpace], number: int, draw: Callable[[SearchSpace], ArchSpec]
+) -> list[ArchSpec]:
+    """Return networks of the spaces, each drawn by `draw`, that the table has not measured.
+
+    Fewer than `number` where a space has no more.
+    """
+    specs: dict[str, ArchSpec] = {}
+    for index in range(TRIES * number):
+        spec = draw(spaces[index % len(spaces)])
+        if not table.knows(NetworkPart(spec, table.num_classes)):
+            specs.setdefault(spec.id, spec)
+        if len(specs) == number:
+            break
+    return list(specs.values())
+
+
+class Check(NamedTuple):
+    """A comparison with whole networks: errors, times by table and by measurement (shape (n,), ms), what to remember.
+
+    The times by table are those before the table learned from these networks.
+    """
+
+    fidelity: Fidelity
+    predicted_ms: np.ndarray
+    measured_ms: np.ndarray
+    sessions: tuple[dict[NetworkPart, Timing], ...]
 
 
 def check(
     table: LatencyTable,
     specs: Sequence[ArchSpec],
     *,
+    population: str,
     rng: random.Random,
+    here: LatencyTable | None = None,
     on_progress: Progress = lambda share, note: None,
-) -> tuple[Fidelity, np.ndarray, np.ndarray]:
+) -> Check:
     """Compare predictions with whole networks, each of which is measured in two sessions.
 
-    Returns the fidelity, and the predicted and the measured times: arrays of shape (n,), milliseconds.
+    A table of another device needs a table of this one, `here`, in whose unit they are measured.
     """
     predicted = table.predict_ms(specs)
-    sessions = []
-    for number in (0, 1):
-        measured = measure_latency(
+    sessions = tuple(
+        time_networks(
             specs,
-            table=table,
+            table=here or table,
             rng=rng,
             stopping_rule=CHECK_RULE,
             on_progress=lambda share, note, number=number: on_progress((number + share) / 2, note),  # type: ignore[misc]
         )
-        sessions.append(np.array([m.normalised_ms for m in measured]))
-    first, second = sessions
+        for number in (0, 1)
+    )
+    parts = [NetworkPart(spec, table.num_classes) for spec in specs]
+    first, second = (table.reference_ms * np.array([one[part].ratio for part in parts]) for one in sessions)
     measured_ms = (first + second) / 2
-    return fidelity_of(predicted, measured_ms, noise_mape=_mape(first, second)), predicted, measured_ms
+    fidelity = fidelity_of(predicted, measured_ms, population=population, noise_mape=_mape(first, second))
+    return Check(fidelity, predicted, measured_ms, sessions)
 
 
-def fidelity_of(predicted: np.ndarray, measured: np.ndarray, *, noise_mape: float) -> Fidelity:
+def fidelity_of(predicted: np.ndarray, measured: np.ndarray, *, population: str, noise_mape: float) -> Fidelity:
     """Return the errors of predictions (ms) relative to measurements (ms), both of shape (n,).
 
     `noise_mape` is the mean difference of two measurements of one network.
     """
     error = predicted / measured - 1
     return Fidelity(
+        population=population,
         networks=len(measured),
         date=datetime.now(UTC).date().isoformat(),
         mape=round(float(np.abs(error).mean()), 5),
@@ -95,8 +127,8 @@ def fidelity_of(predicted: np.ndarray, measured: np.ndarray, *, noise_mape: floa
 def fidelity_text(fidelity: Fidelity) -> str:
     """Return a line that says how well a table predicts."""
     return (
-        f"{fidelity.networks} random networks: mean error {fidelity.mape:.1%} (measuring twice differs by "
-        f"{fidelity.noise_mape:.1%}), bias {fidelity.bias:+.1%}, within 5 %: {fidelity.within_5_percent:.0%}, "
+        f"{fidelity.networks} {fidelity.population} networks: mean error {fidelity.mape:.1%} (measuring twice differs "
+        f"by {fidelity.noise_mape:.1%}), bias {fidelity.bias:+.1%}, within 5 %: {fidelity.within_5_percent:.0%}, "
         f"within 10 %: {fidelity.within_10_percent:.0%}, Spearman {fidelity.spearman:.3f}, Kendall "
         f"{fidelity.kendall:.3f}"
     )

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nas.arch.cost import NUM_CLASSES
-from nas.arch.parts import HeadPart, NetworkPart, Part, context_of, parts_of
+from nas.arch.parts import HeadPart, NetworkPart, Part
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.console import Progress
 from nas.latency.device import Device
-from nas.latency.rows import CoRunNetwork, measure_rows
+from nas.latency.landmarks import landmarks
+from nas.latency.rows import measure_rows
 from nas.latency.runtimes import Runtime
 from nas.latency.table import LatencyTable, RuntimeId, default_path
 from nas.latency.timing import (
@@ -62,9 +63,8 @@ def measure_missing(
 ) -> int:
     """Measure those of `parts` (and their contexts) that the table has no row for, and return their number.
 
-    Rows of blocks are timed among the whole networks `co_run` and multiplied by the factor that makes sums agree with
-    these. With too few such networks they are multiplied by the average factor of the table's other rows. Until the
-    table's reference time is settled, it becomes the lowest undisturbed time of the batches: the device's own speed.
+    Rows of blocks are timed among the whole networks `co_run`, from which the table learns. Until its reference time
+    is settled, it becomes the lowest undisturbed time of the batches: the device's own speed.
     Raises NasError if the table is of another device, or if its runtime is not installed here.
     """
     missing = table.missing(parts)
@@ -89,32 +89,24 @@ def _measure_batch(
     report: Progress,
 ) -> None:
     bench, runtime = table.bench, table.runtime_here()
-    networks = [NetworkPart(spec, table.num_classes) for spec in co_run]
+    # Whole networks that are asked for like rows are anchor networks, and need only be roughly right.
+    anchors = all(isinstance(part, NetworkPart) for part in batch)
+    # Without networks nothing is learned, and the predictions between two steps of trimming stay of one kind.
+    companions = (*co_run, *landmarks()) if co_run or anchors else ()
+    networks = [NetworkPart(spec, table.num_classes) for spec in companions]
     programs = {}
     with bench.compiling():
         for index, part in enumerate([*batch, *networks]):
             programs[part.key] = Program(runtime.compile(part), iterations_of(part))
             report(COMPILING * index / (len(batch) + len(networks)), "")
-    # The whole networks of a table are anchor networks, and no sums rest on them.
-    anchors = all(isinstance(part, NetworkPart) for part in batch)
     measured = measure_rows(
         {part.key: programs[part.key] for part in batch},
         bench,
         ANCHOR_RULE if anchors else ROW_RULE if len(batch) > FEW_ROWS else FEW_ROWS_RULE,
-        known=table.rows,
-        co_run=[CoRunNetwork(programs[part.key], summands(part)) for part in networks],
+        co_run={part.key: programs[part.key] for part in networks},
         rng=rng,
         on_progress=lambda share, note: report(COMPILING + (1 - COMPILING) * share, note),
     )
-    if measured.factor == 1.0 and not anchors:  # too few co-run networks for a factor of their own
-        measured = measured.scaled(table.usual_factor)
     if not table.settled:
         table.reference_ms = min(table.reference_ms, measured.reference_ms)
-    table.add(measured)
-
-
-def summands(network: NetworkPart) -> list[tuple[str, int]]:
-    """Return the rows whose sum a network is: their keys, each with 1, or with -1 where the row is taken off."""
-    parts = list(parts_of(network.spec, network.num_classes))
-    contexts = [context for part in parts if (context := context_of(part)) is not None]
-    return [*((part.key, 1) for part in parts), *((context.key, -1) for context in contexts)]
+    table.add({part: measured.timings[part.key] for part in (*batch, *networks)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,10 +18,12 @@ from nas.arch.spec import ArchSpec
 from nas.console import Console, Silent
 from nas.cpu import quota_warning, usable_cores
 from nas.errors import NasError
+from nas.latency.landmarks import landmarks
 from nas.latency.measuring import co_run_networks, measure_missing, new_table
-from nas.latency.networks import Measured, measure_latency
+from nas.latency.networks import Measured, time_networks
 from nas.latency.runtimes import Runtime, make_runtime
 from nas.latency.table import LatencyTable, space_parts
+from nas.latency.timing import NETWORK_RULE, StoppingRule, Timing
 
 NAMED_ROWS = 3  # in an error about many missing ones
 
@@ -50,13 +53,17 @@ class LatencyPredictor:
         """Return the parts of all networks, with the table's number of classes."""
         return [part for spec in specs for part in parts_of(spec, self.table.num_classes)]
 
+    def space_parts(self, space: SearchSpace) -> list[Part]:
+        """Return every part that a network of a space can have, with the table's number of classes."""
+        return list(space_parts(space, self.table.num_classes))
+
     def network(self, spec: ArchSpec) -> NetworkPart:
         """Return the whole network as a part, with the table's number of classes."""
         return NetworkPart(spec, self.table.num_classes)
 
     def knows(self, spec: ArchSpec) -> bool:
         """Return whether `measured_ms` has a finite figure for a network, or can measure it."""
-        return self.fills or self.network(spec).key in self.table.rows or not self.table.missing(self.parts([spec]))
+        return self.fills or self.table.knows(self.network(spec)) or not self.table.missing(self.parts([spec]))
 
     def predict_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         """Return the predicted latency of each network: array of shape (n,), normalised milliseconds.
@@ -64,7 +71,7 @@ class LatencyPredictor:
         Raises NasError that names some of the missing rows where `on_missing` refuses them.
         """
         if self.fills:
-            self.fill(self.parts(specs), "measuring", specs[:1])
+            self.fill(self.parts(specs), "measuring")
         elif self.on_missing == "infinite":
             known = np.array([not self.table.missing(self.parts([spec])) for spec in specs], bool)
             times = np.full(len(specs), np.inf)
@@ -77,23 +84,43 @@ class LatencyPredictor:
     def measured_ms(self, specs: Sequence[ArchSpec], title: str) -> np.ndarray:
         """Return the measured latency of each whole network: array of shape (n,), normalised milliseconds.
 
-        A network is measured once, and the table remembers it. Where `fills` is false, a network without a row of its
-        own gets its prediction.
+        A network is measured once, and the table remembers it. Where `fills` is false, a network that was never
+        measured gets its prediction.
         """
         networks = [self.network(spec) for spec in specs]
         if self.fills:
             self.fill(networks, title)
-        rows = self.table.rows
-        predicted = iter(self.predict_ms([network.spec for network in networks if network.key not in rows]))
-        return np.array([self.table.part_ms(part) if part.key in rows else next(predicted) for part in networks])
+            self._settle(title)
+        unknown = [network for network in networks if not self.table.knows(network)]
+        predicted = dict(zip(unknown, self.predict_ms([network.spec for network in unknown]), strict=True))
+        return np.array([predicted[part] if part in predicted else self.table.part_ms(part) for part in networks])
 
-    def measure(self, specs: Sequence[ArchSpec], title: str) -> list[Measured]:
-        """Measure whole networks now, in the same rounds. The table does not remember them.
+    def measure(
+        self, specs: Sequence[ArchSpec], title: str, stopping_rule: StoppingRule = NETWORK_RULE
+    ) -> list[Measured]:
+        """Measure whole networks now, in the same rounds, and let the table learn from them.
 
-        Raises NasError if the table is of another device.
+        A network that was measured before has one time: the combination of all its measurements. Raises NasError if
+        the table is of another device.
         """
+        self._settle(title)
         with self.console.progress(title) as progress:
-            return measure_latency(specs, table=self.table, on_progress=progress)
+            timings = time_networks(specs, table=self.table, stopping_rule=stopping_rule, on_progress=progress)
+        self.table.remember(timings)
+        self.table.save()
+        return [self._combined(self.network(spec), timings[self.network(spec)]) for spec in specs]
+
+    def _settle(self, title: str) -> None:
+        """See that a new table has a reference time: the one of its first session."""
+        if not math.isfinite(self.table.reference_ms):
+            self.fill([self.network(spec) for spec in landmarks()], title)
+
+    def _combined(self, network: NetworkPart, timing: Timing) -> Measured:
+        """Return what is known of a network after a timing: all its measurements together, and its raw time now."""
+        measured, known = Measured.of(timing, self.table.reference_ms), self.table.measurement(network)
+        ms = known.ratio * self.table.reference_ms
+        low, high = (quartile * ms / measured.normalised_ms for quartile in measured.quartiles_ms)
+        return Measured(measured.median_ms, ms, (low, high), known.error)
 
     def fill(self, parts: Sequence[Part], title: str, co_run: Sequence[ArchSpec] = ()) -> None:
         """Measure the table's missing rows for `parts`, among the whole networks `co_run`, and save the table.
@@ -106,20 +133,20 @@ class LatencyPredictor:
             return
         if self.table.other_device:
             raise self.refusal(missing)
-        rng, before = random.Random(self.seed), len(self.table.rows)
+        rng, rows = random.Random(self.seed), len(self.table.rows)
         with self.console.progress(title) as progress:
             try:
                 measure_missing(self.table, parts, co_run=co_run, rng=rng, on_progress=progress)
             finally:
-                if len(self.table.rows) > before:
-                    self.rows_measured += len(self.table.rows) - before
+                if len(self.table.missing(missing)) < len(missing):
+                    self.rows_measured += len(self.table.rows) - rows
                     self.table.save()
 
     def fill_space(self, space: SearchSpace, title: str) -> None:
         """Measure the table's missing rows for a space, and save the table after each variant."""
         for variant in space.variants:
             at = space.at([variant])
-            self.fill(list(space_parts(at, self.table.num_classes)), f"{title} at {variant}", co_run_networks(at))
+            self.fill(self.space_parts(at), f"{title} at {variant}", co_run_networks(at))
 
     def refusal(self, missing: Sequence[Part]) -> NasError:
         """Return the error that names some of the missing rows."""

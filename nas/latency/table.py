@@ -4,6 +4,9 @@ A network's latency is the sum over its parts (`nas.arch.parts`). Each part was 
 behind a 1x1 convolution and before a pooling. The time of these two, the row of the context, is subtracted. The
 pooling behind a block has the block's output, that in its context the block's input: in the sum over a network they
 cancel.
+
+The table holds every whole network that was measured, too. What these say about the rows corrects them
+(`nas.latency.learning`).
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,34 +25,39 @@ import numpy as np
 
 from nas.arch.additive import AdditiveModel
 from nas.arch.cost import NUM_CLASSES
-from nas.arch.parts import BlockPart, HeadPart, NetworkPart, Part, StemPart, context_of, parts_of
+from nas.arch.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart, context_of, parts_of
 from nas.arch.published import published_spec
 from nas.arch.skeleton import Variant
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.files import read_text, write_text
+from nas.latency.denoising import denoised
 from nas.latency.device import Device
-from nas.latency.rows import Measurement
+from nas.latency.landmarks import tilt_of, without_tilt
+from nas.latency.learning import Correction, Evidence, PlacedPart, Prediction, Term, learn
 from nas.latency.runtimes import Runtime, make_runtime
 from nas.latency.table_file import (
     JSON_VERSION,
     KEYS,
-    Calibration,
+    OLDER_VERSION,
     Fidelity,
     Reference,
     Row,
     RuntimeId,
+    WholeNetwork,
+    content_hash,
     date,
     noisy_rows,
-    rows_hash,
+    older_hash,
     table_file,
     table_text,
 )
-from nas.latency.timing import Bench
+from nas.latency.timing import Bench, Timing
 
 TABLES = Path("latency_tables")  # where commands keep tables, from the folder they run in
 REFERENCE = "mobilenet_v3_large"
+LARGE_SESSION = 150  # rows; those of a variant are more, those that a step of trimming asks for fewer
 AGAIN = "remove it and measure it again with `python -m nas.measure`"  # while it is there, that command refuses it too
 
 
@@ -62,11 +71,14 @@ class LatencyTable:
     path: Path  # the file that it is, or will be, saved to
     num_classes: int = NUM_CLASSES
     rows: dict[str, Row] = field(default_factory=dict)
+    networks: dict[str, WholeNetwork] = field(default_factory=dict)
     created: str = field(default_factory=date)
-    fidelity: Fidelity | None = None  # None: it was not checked
-    calibrations: list[Calibration] = field(default_factory=list)
+    fidelity: tuple[Fidelity, ...] = ()  # one a population; empty: it was not checked
     settled: bool = False  # True once the table was saved: from then on `reference_ms` stays
     _part_ms: dict[Part, float] = field(default_factory=dict, init=False, repr=False)
+    _evidence: dict[str, Evidence] = field(default_factory=dict, init=False, repr=False)
+    _correction: Correction | None = field(default=None, init=False, repr=False)
+    _large_sessions: dict[str, int] | None = field(default=None, init=False, repr=False)
 
     @property
     def reference(self) -> NetworkPart:
@@ -98,13 +110,73 @@ class LatencyTable:
             raise self._lacks(parts, spec.name, "predict_ms([spec])") from None
 
     def part_ms(self, part: Part) -> float:
-        """Return the milliseconds that a part adds to a network. Raises NasError if it has no row."""
+        """Return the milliseconds that a part adds to a network, corrected; or those of a network measured whole.
+
+        Raises NasError if it has no row.
+        """
         known = self._part_ms.get(part)
         if known is None:
-            context = context_of(part)
-            ratio = self._row(part).ratio - (self._row(context).ratio if context else 0.0)
+            if isinstance(part, NetworkPart):
+                ratio = self.measurement(part).ratio
+            elif isinstance(part, ContextPart):
+                ratio = self._row(part).ratio
+            else:
+                ratio = self.correction.ratio(self._term(part))
             known = self._part_ms[part] = ratio * self.reference_ms
         return known
+
+    def timed_ms(self, part: PlacedPart) -> float:
+        """Return the milliseconds of a part as it was timed, before other rows and networks corrected it."""
+        context = context_of(part)
+        return (self._row(part).timed - (self._row(context).timed if context else 0.0)) * self.reference_ms
+
+    def predict(self, spec: ArchSpec) -> Prediction:
+        """Return the predicted latency of a network with its standard deviation, both in normalised milliseconds.
+
+        Raises NasError that names a missing row.
+        """
+        return self._in_ms(self.correction.predict(self._terms(spec)))
+
+    def predict_held_out(self, spec: ArchSpec) -> Prediction:
+        """Return what `predict` would, had this network itself never been measured."""
+        key, correction = NetworkPart(spec, self.num_classes).key, self.correction
+        for number, one in enumerate(correction.evidence):
+            if one.key == key:
+                return self._in_ms(correction.held_out(number))
+        return self.predict(spec)
+
+    def _row_ms(self, part: PlacedPart) -> float:
+        return self._term(part).ratio * self.reference_ms
+
+    def _in_ms(self, prediction: Prediction) -> Prediction:
+        return Prediction(prediction.time * self.reference_ms, prediction.std * self.reference_ms)
+
+    def _terms(self, spec: ArchSpec) -> list[Term]:
+        return [self._term(part) for part in parts_of(spec, self.num_classes)]
+
+    def _term(self, part: PlacedPart) -> Term:
+        context, row = context_of(part), self._row(part)
+        session = self._teaching_session(part, row)
+        return Term(part, row.ratio - (self._row(context).ratio if context else 0.0), session)
+
+    def _teaching_session(self, part: PlacedPart, row: Row) -> int:
+        """Return the session whose coefficient a row has: its own, or for a row that trimming asked for a like one.
+
+        Too few networks speak of a session of few rows. Without a coefficient they would differ from the rows that
+        they replace by what that session was off.
+        """
+        if self._large_sessions is None:
+            counts = Counter(row.session for row in self.rows.values())
+            large = {session for session, number in counts.items() if number >= LARGE_SESSION}
+            by_size: dict[str, Counter[int]] = {}
+            for key, known in self.rows.items():
+                if known.session in large:
+                    by_size.setdefault(_size_in(key), Counter())[known.session] += 1
+            self._large_sessions = {size: sessions.most_common(1)[0][0] for size, sessions in by_size.items()}
+            self._large_sessions |= {f"session {session}": session for session in large}
+        if f"session {row.session}" in self._large_sessions:
+            return row.session
+        return self._large_sessions.get(_size_in(part.key), 0)
 
     def _row(self, part: Part) -> Row:
         row = self.rows.get(part.key)
@@ -125,22 +197,21 @@ class LatencyTable:
         wanted: dict[str, Part] = {}
         for part in parts:
             for needed in (part, context_of(part)):
-                if needed is not None and needed.key not in self.rows:
+                if needed is not None and not self.knows(needed):
                     wanted.setdefault(needed.key, needed)
         return list(wanted.values())
 
-    def compile(self, space: SearchSpace) -> AdditiveModel:
-        """Return the predictions for a space as an additive model. Raises NasError that names a missing row."""
+    def compile(self, space: SearchSpace, *, learned: bool = True) -> AdditiveModel:
+        """Return the predictions for a space as an additive model, or without `learned` the sums of rows.
+
+        Raises NasError that names a missing row.
+        """
+        ms = self.part_ms if learned else self._row_ms
         try:
-            constants = [
-                sum(map(self.part_ms, _fixed_parts(space, variant, self.num_classes))) for variant in space.variants
-            ]
+            constants = [sum(map(ms, _fixed_parts(space, variant, self.num_classes))) for variant in space.variants]
             options = [
                 np.array(
-                    [
-                        [self.part_ms(BlockPart(*placed)) for placed in space.options(variant, slot)]
-                        for variant in space.variants
-                    ]
+                    [[ms(BlockPart(*placed)) for placed in space.options(variant, slot)] for variant in space.variants]
                 )
                 for slot in space.slots
             ]
@@ -149,42 +220,120 @@ class LatencyTable:
             raise self._lacks(parts, space.name, 'fill_space(space, "rows")') from None
         return AdditiveModel(space, np.array(constants), options)
 
-    def add(self, measured: Measurement) -> None:
-        """Add the rows of a session, and note the factor in them."""
-        self.rows |= measured.rows
-        if measured.factor != 1.0:
-            self._note(measured.calibration)
+    # Measurements -------------------------------------------------------------------------------------
+
+    def add(self, timings: Mapping[Part, Timing]) -> None:
+        """Add what one session measured: rows, and whole networks, from which the table learns."""
+        session = 1 + self._last_session
+        ratios = denoised(timings)
+        for part, timing in timings.items():
+            if not isinstance(part, NetworkPart):
+                self.rows[part.key] = Row.of(timing, session, ratios[part])
+        self._part_ms.clear()  # the reference time may be another one now
+        networks = {part: timing for part, timing in timings.items() if isinstance(part, NetworkPart)}
+        self.remember(self.without_tilt(networks))
+
+    def without_tilt(self, timings: Mapping[NetworkPart, Timing]) -> dict[NetworkPart, Timing]:
+        """Return the timings of one session as they would be at the speed at which the table was made."""
+        tilt = tilt_of(self.networks, {network.key: timing for network, timing in timings.items()})
+        return {network: without_tilt(timing, tilt) for network, timing in timings.items()}
+
+    def remember(self, timings: Mapping[NetworkPart, Timing]) -> None:
+        """Keep measurements of whole networks, each combined with what was known of it, and learn from them.
+
+        Nothing is learned while only rows are added, so that a step of trimming compares predictions of one kind.
+        """
+        session = self._last_session
+        for network, timing in timings.items():
+            if network.key != self.reference.key:
+                new = WholeNetwork.of(network.spec.to_dict(), timing.ratio, timing.error, session)
+                known = self.networks.get(network.key)
+                self.networks[network.key] = known.merged(new) if known else new
+                self._evidence.pop(network.key, None)
+        if timings:
+            self._learn_anew()
+
+    @property
+    def _last_session(self) -> int:
+        """Return the number of the last session that timed rows; 0 where there are none."""
+        return max((row.session for row in self.rows.values()), default=0)
+
+    def knows(self, part: Part) -> bool:
+        """Return whether a part has a row, or a network was measured whole."""
+        if isinstance(part, NetworkPart):
+            return part.key in self.networks or part.key == self.reference.key
+        return part.key in self.rows
+
+    def measurement(self, network: NetworkPart) -> WholeNetwork:
+        """Return what is known of a network that was measured whole. Raises NasError if none was.
+
+        The reference network takes the reference time by definition.
+        """
+        if network.key == self.reference.key:
+            # As if measured with the last of the others, so that its rows alone teach nothing.
+            session = max((other.session for other in self.networks.values()), default=0)
+            return WholeNetwork(network.spec.to_dict(), 1.0, 0.0, session)
+        if network.key not in self.networks:
+            raise self._lacks([network], "a measured network", "measured_ms([spec], 'network')")
+        return self.networks[network.key]
+
+    @property
+    def correction(self) -> Correction:
+        """Return the correction of rows that the networks give whose rows are all known."""
+        if self._correction is None:
+            self._correction = learn([evidence for key in self._learnable() if (evidence := self._evidence_of(key))])
+        return self._correction
+
+    def _learnable(self) -> Iterator[str]:
+        if self.reference.num_classes == self.num_classes:
+            yield self.reference.key
+        yield from sorted(self.networks)  # in the order of the file, so that a table that was read learns alike
+
+    def _evidence_of(self, key: str) -> Evidence | None:
+        """Return a measured network with the times of its parts; None if it was measured before one of its rows.
+
+        So it does not depend on rows that were timed since what the table has learned.
+        """
+        if key not in self._evidence:
+            if key == self.reference.key:
+                network = self.reference
+            else:
+                network = NetworkPart(ArchSpec.from_dict(self.networks[key].spec), self.num_classes)
+            measured = self.measurement(network)
+            if self.missing(parts_of(network.spec, self.num_classes)):
+                return None
+            parts = list(parts_of(network.spec, self.num_classes))
+            if max(self._row(part).session for part in parts) > measured.session:
+                return None
+            terms = self._terms(network.spec)
+            self._evidence[key] = Evidence(key, terms, measured.ratio, measured.error)
+        return self._evidence[key]
+
+    def _learn_anew(self) -> None:
+        self._correction = None
+        self._large_sessions = None
+        self._evidence.clear()
         self._part_ms.clear()
 
     @property
-    def usual_factor(self) -> float:
-        """Return the geometric mean of the factors in rows of blocks; 1 where there are no rows."""
-        blocks = sum(not key.startswith("network ") for key in self.rows)
-        logs = sum(noted.rows * math.log(noted.factor) for noted in self.calibrations)
-        return math.exp(logs / blocks) if blocks else 1.0
+    def contradicting(self) -> list[ArchSpec]:
+        """Return the measured networks whose times contradict their rows: the table does not learn from them.
 
-    def _note(self, calibration: Calibration) -> None:
-        """Note a factor; rows of the same factor as the last ones are added to these."""
-        if self.calibrations and self.calibrations[-1].factor == calibration.factor:
-            calibration = replace(calibration, rows=self.calibrations.pop().rows + calibration.rows)
-        self.calibrations.append(calibration)
+        The reference network is not among them, for its time is one by definition.
+        """
+        keys = [key for key in self.correction.contradicting if key in self.networks]
+        return [ArchSpec.from_dict(self.networks[key].spec) for key in keys]
 
     def noisy(self) -> list[str]:
         """Return the keys of the rows of blocks whose times are uncertain by more than `NOISY`."""
         return noisy_rows(self.rows)
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Drop rows, so that they are measured again."""
+        """Drop rows or networks, so that they are measured again."""
         for key in keys:
-            del self.rows[key]
-        self._part_ms.clear()
-
-    def scale_rows(self, keys: Collection[str], factor: float) -> None:
-        """Multiply rows by the factor that whole networks gave, and note it (`nas.latency.fidelity.check`)."""
-        if factor != 1.0:
-            self.rows |= {key: self.rows[key].scaled(factor) for key in keys}
-            self._note(Calibration(date(), len(keys), round(factor, 5)))
-            self._part_ms.clear()
+            (self.rows if key in self.rows else self.networks).pop(key)
+        self._evidence.clear()
+        self._learn_anew()
 
     # Device and runtime -------------------------------------------------------------------------------
 
@@ -232,7 +381,7 @@ class LatencyTable:
             reference=Reference(REFERENCE, self.reference.spec.id, self.reference_ms),
             num_classes=self.num_classes,
             fidelity=self.fidelity,
-            calibrations=self.calibrations,
+            networks=self.networks,
             rows=self.rows,
         )
         write_text(self.path, text)
@@ -256,10 +405,12 @@ class LatencyTable:
         if not isinstance(data, dict):
             raise NasError("a latency table must be a JSON object")
         version = data.get("version")
-        if isinstance(version, bool) or version != JSON_VERSION:
+        if version == OLDER_VERSION and not isinstance(version, bool):
+            data = _from_older(data)
+        elif isinstance(version, bool) or version != JSON_VERSION:
             newer = isinstance(version, int) and version > JSON_VERSION
             raise NasError(
-                f"version is {reprlib.repr(version)}; this program reads version {JSON_VERSION}"
+                f"version is {reprlib.repr(version)}; this program reads versions {OLDER_VERSION} and {JSON_VERSION}"
                 + (": a newer program wrote it, upgrade this one" if newer else f"; {AGAIN}")
             )
         unknown, missing = sorted(set(data) - set(KEYS)), [key for key in KEYS if key not in data]
@@ -269,15 +420,18 @@ class LatencyTable:
             raise NasError(f"{missing[0]!r} is missing")
         try:
             rows = {key: Row.from_dict(key, value) for key, value in data["rows"].items()}
+            networks = {key: WholeNetwork.from_dict(key, value) for key, value in data["networks"].items()}
+            for network in networks.values():
+                ArchSpec.from_dict(network.spec)
             table = cls(
                 device=Device.from_dict(data["device"]),
                 runtime=RuntimeId(**data["runtime"]),
                 reference_ms=float(data["reference"]["ms"]),
                 num_classes=int(data["num_classes"]),
                 rows=rows,
+                networks=networks,
                 created=str(data["created"]),
-                fidelity=None if data["fidelity"] is None else Fidelity.from_dict(data["fidelity"]),
-                calibrations=[Calibration(**calibration) for calibration in data["calibrations"]],
+                fidelity=tuple(Fidelity.from_dict(one) for one in data["fidelity"]),
                 path=path,
                 settled=True,
             )
@@ -290,9 +444,36 @@ class LatencyTable:
             raise NasError(f"the reference's time is {table.reference_ms} ms; {AGAIN}")
         if reference != table.reference.spec.id:
             raise NasError(f"its reference is another network than this program's {REFERENCE}; {AGAIN}")
-        if data["hash"] != rows_hash(table.reference_ms, table.rows):
-            raise NasError(f"its rows do not fit its hash: it was edited or cut; restore the file, or {AGAIN}")
+        if data["hash"] != content_hash(table.reference_ms, table.rows, table.networks):
+            raise NasError(
+                f"its rows or networks do not fit its hash: it was edited or cut; restore the file, or {AGAIN}"
+            )
         return table
+
+
+def _size_in(key: str) -> str:
+    """Return the side of the map that the key of a row names."""
+    return key.split()[1].partition("x")[2]
+
+
+def _from_older(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a table of `OLDER_VERSION` in today's form.
+
+    Its rows are taken as they are, its networks are measured again.
+    Raises NasError if the rows do not fit their hash.
+    """
+    try:
+        if data["hash"] != older_hash(float(data["reference"]["ms"]), data["rows"]):
+            raise NasError(f"its rows do not fit its hash: it was edited or cut; restore the file, or {AGAIN}")
+        rows = {key: Row.from_dict(key, row) for key, row in data["rows"].items() if not key.startswith("network ")}
+        new = {key: data[key] for key in KEYS if key in data}
+        hashed = content_hash(float(data["reference"]["ms"]), rows, {})
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        if isinstance(error, NasError):
+            raise
+        raise NasError(f"it is damaged ({type(error).__name__}: {error}); {AGAIN}") from None
+    rows_now = {key: row.to_dict() for key, row in rows.items()}
+    return new | {"version": JSON_VERSION, "fidelity": [], "networks": {}, "rows": rows_now, "hash": hashed}
 
 
 def default_path(device: Device, runtime: RuntimeId, num_classes: int = NUM_CLASSES) -> Path:

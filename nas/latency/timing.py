@@ -59,6 +59,7 @@ class StoppingRule:
 ROW_RULE = StoppingRule(0.04, 5, 16, seconds=8)
 FEW_ROWS_RULE = StoppingRule(0.04, 5, 8, seconds=1.5)  # trimming asks for a few rows in each of its steps
 ANCHOR_RULE = StoppingRule(0.05, 2, 2)  # anchor networks need only be roughly right
+LEARNING_RULE = StoppingRule(0.015, 4, 8)  # more networks teach more than longer looks at each
 NETWORK_RULE = StoppingRule(0.006, 8, 48, seconds=6)
 
 

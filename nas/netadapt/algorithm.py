@@ -48,7 +48,7 @@ def trim_until_measured(
     Ends early, with `latency_of` above the limit, where no proposal saves anything more.
     """
     steps = list(steps)
-    while latency_of(steps) > limit_ms:
+    while latency_of(steps := as_learned(steps, predict_ms)) > limit_ms:
         step = next_step(steps, limit_ms / correction_of(steps), predict_ms=predict_ms, estimate=estimate, rules=rules)
         if step is None:
             return
@@ -57,6 +57,20 @@ def trim_until_measured(
             step = replace(step, measured_ms=measure_ms(step.spec))
         steps.append(step)
         yield step
+
+
+def as_learned(steps: Sequence[NetAdaptStep], predict_ms: Predict) -> list[NetAdaptStep]:
+    """Return the steps with today's predictions for the seed and for the step that was measured last.
+
+    A latency table learns from a measurement, and the predictions for all that follows change with it: also that for
+    the seed, a share of which each step saves.
+    """
+    measured = [index for index, step in enumerate(steps) if step.measured_ms is not None]
+    renewed = {0, measured[-1]} if measured else set()
+    return [
+        replace(step, predicted_ms=float(predict_ms([step.spec])[0])) if index in renewed else step
+        for index, step in enumerate(steps)
+    ]
 
 
 def correction_of(steps: Sequence[NetAdaptStep]) -> float:

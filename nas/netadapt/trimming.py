@@ -14,7 +14,7 @@ from nas.console import Console
 from nas.errors import NasError
 from nas.files import write_text
 from nas.latency.predictor import LatencyPredictor
-from nas.netadapt.algorithm import NetAdaptStep, latency_of, trim_until_measured
+from nas.netadapt.algorithm import NetAdaptStep, as_learned, latency_of, trim_until_measured
 from nas.netadapt.evaluators import Evaluator, KeptAccuracy
 from nas.netadapt.proposals import Rules
 from nas.runs.folder import RunFolder, now
@@ -61,6 +61,7 @@ class Trimming:
     console: Console
     rows: list[StepRow] = field(default_factory=list)
     steps: list[NetAdaptStep] = field(default_factory=list)
+    _last_ms: float = field(default=0.0, init=False)  # predicted, of the last step
 
     def run(self, seed: ArchSpec) -> bool:
         """Trim the seed until the budget is kept; return whether that was possible.
@@ -114,10 +115,10 @@ class Trimming:
         row = StepRow(
             step=len(self.steps),
             cut=step.cut,
-            before_ms=self.steps[-1].predicted_ms if self.steps else step.predicted_ms,
+            before_ms=self._last_ms if self.steps else step.predicted_ms,
             predicted_ms=step.predicted_ms,
             measured_ms=step.measured_ms,
-            now_ms=latency_of([*self.steps, step]),
+            now_ms=latency_of(as_learned([*self.steps, step], self.predictor.predict_ms)),
             accuracy_before=accuracy_before,
             accuracy=kept.accuracy,
             top1=kept.top1,
@@ -136,6 +137,8 @@ class Trimming:
     def _append(self, step: NetAdaptStep, row: StepRow) -> None:
         self.steps.append(step)
         self.rows.append(row)
+        # As the next proposals are compared with it: the table has learned from this step where it was measured.
+        self._last_ms = float(self.predictor.predict_ms([step.spec])[0])
 
     def _log(self, spec: ArchSpec, row: StepRow) -> None:
         trial = Trial(encoding=None, spec=spec, top1=row.top1, std=0.0, latency_ms=row.predicted_ms, score=row.accuracy)

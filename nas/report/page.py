@@ -140,9 +140,12 @@ def _search_rows(run: Run, result: TargetResult) -> dict[str, str]:
             f"width@pixels {', '.join(map(str, result.variants))}, {tried:,} networks looked at"
         )
     }
-    if result.corrections:
-        factors = ", ".join(f"{factor:.4f}" for factor in result.corrections)
-        rows[f"corrections for {target.title}"] = f"measured over predicted latency, one an attempt: {factors}"
+    if result.attempts:
+        rows[f"attempts for {target.title}"] = "; ".join(
+            f"{one.spec_id} predicted {one.predicted_ms:.3f} ± {one.predicted_std:.3f} ms, measured "
+            f"{one.measured_ms:.3f} ± {one.measured_ms * one.measured_error:.3f} ms"
+            for one in result.attempts
+        )
     if result.measured:
         rows[f"finalists for {target.title}"] = "; ".join(
             f"{spec_id} {m.normalised_ms:.3f} ms ({m.quartiles_ms[0]:.3f}–{m.quartiles_ms[1]:.3f}, "

@@ -22,7 +22,7 @@ from nas.runs.json_errors import describe
 from nas.runs.target import SKELETONS, Target
 
 RECORD = "run.json"
-VERSION = 2
+VERSION = 3
 # The columns of trials.csv and front.csv, and those of table_rows.csv, with the types of their cells.
 TRIAL_COLUMNS: dict[str, type] = {
     "target": str,
@@ -48,7 +48,8 @@ TABLE_COLUMNS: dict[str, type] = {
     "in_channels": int,
     "in_size": int,
     "macs": int,
-    "ms": float,
+    "ms": float,  # corrected by what whole networks say
+    "timed_ms": float,  # as it was timed
 }
 NetworkKind = Literal["found", "published"]
 
@@ -95,7 +96,8 @@ class TableInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     rows: int
     reference: str  # name of the reference network
     reference_ms: float
-    fidelity: Fidelity | None  # None: the table was not checked
+    networks: int  # measured whole, that correct the rows
+    fidelity: tuple[Fidelity, ...]  # one a population; empty: the table was not checked
 
 
 class EstimatorInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,11 +132,27 @@ class ProvenOptimum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     loop: LoopBest
 
 
+class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What one attempt at a target came to: its best finalist, as predicted before it was measured, and measured."""
+
+    limit_ms: float  # on predicted latency
+    trims: bool  # whether networks above the limit were trimmed down to it, too
+    spec_id: str
+    predicted_ms: float
+    predicted_std: float
+    measured_ms: float
+    measured_error: float  # relative standard error
+
+    @property
+    def difference(self) -> float:
+        """Return how much longer the network takes than predicted, relative."""
+        return self.measured_ms / self.predicted_ms - 1
+
+
 class TargetResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The search for one target, as far as it has come.
 
-    `corrections` are measured over predicted latency, one an attempt. `measured` holds the finalists by the id of
-    their spec. A resumed run reuses these measurements.
+    `measured` holds the finalists by the id of their spec. A resumed run reuses these measurements.
     """
 
     target: Target
@@ -142,7 +160,7 @@ class TargetResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     feasible_ms: tuple[float, float]  # the fastest and the slowest network of the space, measured
     binds: bool  # whether the budget keeps any network of the space out
     variants: tuple[Variant, ...] = ()
-    corrections: tuple[float, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
     measured: dict[str, Measured] = {}
     optimum: ProvenOptimum | None = None
 
@@ -161,7 +179,9 @@ class NetworkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     measured_ms: float | None  # None: the table is of another device, and holds no measurement of it
     raw_ms: float | None  # None: it was not measured together with the found networks
     quartiles_ms: tuple[float, float] | None
-    predicted_ms: float | None  # None: the table lacks rows of it
+    measured_error: float | None  # relative standard error of `measured_ms`
+    predicted_ms: float | None  # by all other networks; None: the table lacks rows of it
+    predicted_std: float | None
     macs: int
     fvcore_macs: int | None  # counted on the built network; None: it was not built
     params: int
@@ -200,6 +220,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     estimator: EstimatorInfo | None = None
     notes: tuple[str, ...] = ()  # what must be known of all figures
     targets: tuple[TargetResult, ...] = ()
+    compared: dict[str, Measured] = {}  # by the id of a spec: what was measured beside the found networks, and these
     networks: tuple[NetworkResult, ...] = ()
 
 

@@ -15,13 +15,22 @@ _FAMILIES = ("mobilenet_v3", "mobilenet_v2", "mnasnet_a1", "ofa_", "hardcorenas_
 
 
 def published_networks() -> list[PublishedResult]:
-    """Return the published networks that every run measures, each once, with its first published figure."""
-    first: dict[str, PublishedResult] = {}
+    """Return the published networks that every run measures, each once, with its first published figure.
+
+    A network that was published under several names has all of them: "ofa_a = ofa_b".
+    """
+    by_name: dict[str, PublishedResult] = {}
     for result in published_results():
         plain = "@" not in result.spec.name and "," not in result.spec.name and "minimal" not in result.spec.name
         if plain and result.spec.name.startswith(_FAMILIES):
-            first.setdefault(result.spec.name, result)
-    return list(first.values())
+            by_name.setdefault(result.spec.name, result)
+    same: dict[str, list[PublishedResult]] = {}
+    for result in by_name.values():
+        same.setdefault(result.spec.id, []).append(result)
+    return [
+        first._replace(spec=first.spec.replace(name=" = ".join([first.spec.name, *(o.spec.name for o in others)])))
+        for first, *others in same.values()
+    ]
 
 
 def measured_beside(

@@ -14,7 +14,7 @@ from nas.search.solver import ranking
 from nas.search.strategies import STRATEGIES
 
 RUNNERS_UP = 4  # networks behind the proven optimum
-LOOP, LOOP_TRIALS = "tpe", 200  # the loop that is compared where a search is exact itself
+LOOP, LOOP_TRIALS = "tpe", 100  # the loop that is compared where a search is exact itself
 
 
 def proven_optimum(request: SearchRequest, problem: Problem, trials: Sequence[Trial]) -> ProvenOptimum | None:
@@ -30,7 +30,9 @@ def proven_optimum(request: SearchRequest, problem: Problem, trials: Sequence[Tr
         trials = list(run_trials(problem, resolve("strategy", LOOP, STRATEGIES), trials=LOOP_TRIALS, seed=request.seed))
     ranked = itertools.islice(ranking(problem.additive, problem.limits, problem.feasible_variants), 1 + RUNNERS_UP)
     best, *runners_up = (_as_recorded(problem.evaluate(optimum.encoding)) for optimum in ranked)
-    loop = LoopBest(name, len(trials), round(max(trial.score for trial in trials), 4))
+    # What a trial was predicted at when it was proposed can be wrong by now.
+    fitting = [trial for trial in trials if trial.encoding is not None and problem.fits(trial.encoding)] or trials
+    loop = LoopBest(name, len(trials), round(max(trial.score for trial in fitting), 4))
     return ProvenOptimum(round(problem.limit_ms, 4), best, tuple(runners_up), loop)
 
 

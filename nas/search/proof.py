@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,21 +11,24 @@ from nas.arch.published import PublishedResult
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
+from nas.latency.learning import Prediction
 from nas.latency.networks import Measured
-from nas.runs.record import TargetResult
+from nas.runs.record import Attempt, TargetResult, Trial
 from nas.runs.target import Target
 from nas.search.comparison import COMPARED, measured_beside
 from nas.search.context import SearchContext
 from nas.search.extremes import fastest_ms, slowest_ms
 from nas.search.limits import Limit
-from nas.search.objective import reward_of
+from nas.search.objective import make_problem, reward_of
 from nas.search.optimum import proven_optimum
 from nas.search.problem import Problem
 from nas.search.trials import candidates, explore, stages_of, trim_and_log
 
 FINALISTS = 3
-SLACK = 0.03  # unused share of the limit that justifies another attempt
-ATTEMPTS, ROUNDS = 3, 6
+SLACK = 0.02  # unused share of the limit that justifies another attempt
+UNTRIMMED, TRIMMED = 2, 3  # attempts at most
+AGREEMENT = 0.015  # relative difference of predicted and measured latency up to which a prediction holds
+ROUNDS = 6
 OUT_OF_REACH = 1.1  # times the limit: a prediction that far above it is not measured within it
 
 
@@ -49,42 +52,111 @@ def find(context: SearchContext, result: TargetResult, space: SearchSpace) -> Ar
 def _find_measured(context: SearchContext, result: TargetResult, space: SearchSpace) -> ArchSpec:
     """Return the most accurate network that, measured whole on the device, keeps the limit.
 
-    Predictions are a percent or two off, more on a disturbed machine. After the first finalists were measured, the
-    search is repeated with the limit divided by the ratio of measured to predicted latency. Raises NasError if nothing
-    fits.
+    Each attempt solves, and measures the finalists together. The table learns from them, and the next attempt solves
+    with what it learned. Trimming asks for many rows, and waits until predictions hold where the search ends. The
+    attempts end when a trimmed finalist uses the limit up to `SLACK`, or when nothing new is found. Raises NasError
+    if nothing fits.
     """
-    target, latency, limits = result.target, context.table.compile(space), context.limits(space)
+    target, limits = result.target, context.limits(space)
+    latency = context.table.compile(space)
     fastest, slowest = fastest_ms(latency, limits), slowest_ms(latency, limits)
     if fastest > OUT_OF_REACH * target.limit_ms:
         raise NasError(
             f"no network of {space.name} that keeps the other limits is as fast as {target.limit_ms:.3g} ms, the "
             f"fastest takes some {fastest:.3g} ms; raise the budget, --max-params or --max-memory-mb"
         )
-    corrections = list(result.corrections)
-    fitting: dict[str, tuple[float, ArchSpec, Measured]] = {}  # by spec id, with top-1
-    for attempt in range(ATTEMPTS):
+    problem = None
+    while not _settled(context, target.name, slowest):
+        attempt = len(context.folder.result_of(target.name).attempts)
+        latency = context.table.compile(space)
         # At least the fastest: a network that is predicted a little over the limit may be measured within it.
-        predicted_limit = max(target.limit_ms / (corrections[attempt - 1] if attempt else 1.0), fastest)
-        problem = explore(context, result, latency, predicted_limit, attempt)
-        finalists = [logged.trial for logged in candidates(context, target, predicted_limit, attempt)[:FINALISTS]]
-        measured = measure_finalists(context, target, [trial.spec for trial in finalists])
-        for trial, measurement in zip(finalists, measured, strict=True):
-            if measurement.normalised_ms <= target.limit_ms:
-                fitting[trial.spec.id] = trial.top1, trial.spec, measurement
-        if attempt == len(corrections):
-            predicted = context.predictor.predict_ms([trial.spec for trial in finalists])
-            ratios = np.array([measurement.normalised_ms for measurement in measured]) / predicted
-            corrections.append(round(float(np.median(ratios)), 5))
-            context.folder.update_target(target.name, corrections=tuple(corrections))
-        # A network that leaves less unused than the corrections are wrong by cannot be beaten. Neither can one where
-        # the other limits leave nothing slower than the limit.
-        used = max((measurement.normalised_ms for _, _, measurement in fitting.values()), default=0.0)
-        if slowest <= predicted_limit or not result.binds or used > (1 - SLACK) * target.limit_ms:
-            break
-    _record_optimum(context, result, problem, attempt)
-    if not fitting:
-        return trim_to_limit(context, target, finalists[0].spec, measured[0])
-    return max(fitting.values(), key=lambda entry: entry[0])[1]
+        limit_ms = max(target.limit_ms, fastest_ms(latency, limits))
+        trims = _trims(context.folder.result_of(target.name), slowest)
+        problem = explore(context, result, latency, limit_ms, attempt, trims=trims)
+        finalists = [logged.trial.spec for logged in candidates(context, target, limit_ms, attempt)[:FINALISTS]]
+        predicted = context.table.predict_held_out(finalists[0])
+        measured = measure_finalists(context, target, finalists)
+        _record_attempt(context, target, limit_ms, trims, finalists[0], predicted, measured[0])
+    attempts = context.folder.result_of(target.name).attempts
+    if problem is None and context.folder.result_of(target.name).optimum is None:
+        latency = context.table.compile(space)
+        limit_ms = max(attempts[-1].limit_ms, fastest_ms(latency, limits))
+        problem = make_problem(context.request, target, context.estimator, latency, limit_ms, limits)
+    if problem is not None:
+        _record_optimum(context, result, problem, len(attempts) - 1)
+    fitting = _fitting(context, target)
+    if fitting:
+        return max(fitting, key=lambda trial: trial.top1).spec
+    known = context.folder.result_of(target.name).measured
+    best = next(trial.spec for trial in _trials(context, target) if trial.spec.id == attempts[-1].spec_id)
+    return trim_to_limit(context, target, best, known[best.id])
+
+
+def _trims(result: TargetResult, slowest_ms: float) -> bool:
+    """Return whether the next attempt trims: where the last one's prediction held, and not in the first one."""
+    attempts = result.attempts
+    if not attempts or not result.binds or slowest_ms <= result.target.limit_ms:
+        return False
+    return attempts[-1].trims or len(attempts) >= UNTRIMMED or abs(attempts[-1].difference) <= AGREEMENT
+
+
+def _settled(context: SearchContext, target_name: str, slowest_ms: float) -> bool:
+    """Return whether no further attempt can find a better network.
+
+    A network that leaves less of the limit unused than predictions are wrong by cannot be beaten. Neither can one
+    where the limits leave nothing slower, nor one that two attempts in a row ended with.
+    """
+    result = context.folder.result_of(target_name)
+    attempts, limit_ms = result.attempts, result.target.limit_ms
+    if not attempts:
+        return False
+    if not result.binds or slowest_ms <= limit_ms:
+        return True
+    trimmed = [attempt for attempt in attempts if attempt.trims]
+    if not trimmed:
+        return False
+    if len(trimmed) >= TRIMMED or trimmed[-1].spec_id in [attempt.spec_id for attempt in attempts[:-1]]:
+        return True
+    used = max((m.normalised_ms for m in result.measured.values() if m.normalised_ms <= limit_ms), default=0.0)
+    return used > (1 - SLACK) * limit_ms
+
+
+def _record_attempt(
+    context: SearchContext,
+    target: Target,
+    limit_ms: float,
+    trims: bool,
+    spec: ArchSpec,
+    predicted: Prediction,
+    measured: Measured,
+) -> None:
+    """Record what an attempt came to, and say it."""
+    attempt = Attempt(
+        limit_ms=round(limit_ms, 4),
+        trims=trims,
+        spec_id=spec.id,
+        predicted_ms=round(predicted.time, 4),
+        predicted_std=round(predicted.std, 4),
+        measured_ms=round(measured.normalised_ms, 4),
+        measured_error=round(measured.error, 4),
+    )
+    before = context.folder.result_of(target.name).attempts
+    context.folder.update_target(target.name, attempts=(*before, attempt))
+    context.console.say(
+        f"{target.name}: the best of attempt {len(before) + 1} is predicted at {attempt.predicted_ms:.2f} ms, measured "
+        f"at {attempt.measured_ms:.2f} ms ({attempt.difference:+.1%})"
+    )
+
+
+def _trials(context: SearchContext, target: Target) -> Iterator[Trial]:
+    return (logged.trial for logged in context.folder.trials(target.name))
+
+
+def _fitting(context: SearchContext, target: Target) -> list[Trial]:
+    """Return the finalists that were measured within the limit."""
+    known = context.folder.result_of(target.name).measured
+    within = {spec_id for spec_id, measured in known.items() if measured.normalised_ms <= target.limit_ms}
+    return [trial for trial in _trials(context, target) if trial.spec.id in within]
 
 
 def _find_rewarded(context: SearchContext, result: TargetResult, space: SearchSpace) -> ArchSpec:
@@ -116,10 +188,10 @@ def _find_predicted(context: SearchContext, result: TargetResult, space: SearchS
 
 
 def _record_optimum(context: SearchContext, result: TargetResult, problem: Problem, attempt: int) -> None:
-    """Record the proven optimum of the last attempt, once a run."""
+    """Record the proven optimum of the last attempt, once a run, beside the trials of all attempts."""
     if result.optimum is None:
-        stage = stages_of(context.request.strategy, attempt).proposed
-        trials = [logged.trial for logged in context.folder.trials(result.target.name, stage)]
+        stages = {stages_of(context.request.strategy, earlier).proposed for earlier in range(attempt + 1)}
+        trials = [logged.trial for logged in context.folder.trials(result.target.name) if logged.stage in stages]
         context.folder.update_target(result.target.name, optimum=proven_optimum(context.request, problem, trials))
 
 
@@ -168,10 +240,8 @@ def prove_together(
     compared = measured_beside(predictor, found.values(), published)
     targets = {result.target.name: result.target for result in context.folder.record.targets}
     for _ in range(ROUNDS):
-        specs = [*found.values(), *(result.spec for result in compared)]
-        measured = predictor.measure(specs, "measuring the comparison")
-        by_id = dict(zip([spec.id for spec in specs], measured, strict=True))
-        if any(measurement.disturbed for measurement in measured):
+        by_id = _compared(context, [*found.values(), *(result.spec for result in compared)])
+        if any(measurement.disturbed for measurement in by_id.values()):
             context.console.say(
                 "warning: other work slowed this machine all the while; times can be a tenth off, and the networks "
                 "smaller than need be. Search again when it is quiet"
@@ -182,3 +252,13 @@ def prove_together(
         for name in over:
             found[name] = trim_to_limit(context, targets[name], found[name], by_id[found[name].id])
     raise NasError("measurements on this machine do not repeat; close what else runs on it and --resume")
+
+
+def _compared(context: SearchContext, specs: Sequence[ArchSpec]) -> dict[str, Measured]:
+    """Measure networks in the same rounds, by spec id. The record holds them, so that a run that resumes ends alike."""
+    known = context.folder.record.compared
+    if any(spec.id not in known for spec in specs):
+        measured = context.predictor.measure(specs, "measuring the comparison")
+        known = known | dict(zip([spec.id for spec in specs], measured, strict=True))
+        context.folder.update(compared=known)
+    return {spec.id: known[spec.id] for spec in specs}

@@ -58,12 +58,11 @@ def _network(
     table, predictor, estimator = context.table, context.predictor, context.estimator
     cost, estimates = count_cost(spec, table.num_classes), estimator.estimate([spec])
     measured = proof.measured.get(spec.id)
-    network, measured_ms = predictor.network(spec), None
-    if measured is not None:
-        measured_ms = measured.normalised_ms
-    elif network.key in table.rows:
-        measured_ms = table.part_ms(network)
+    part, measured_ms, error = predictor.network(spec), None, None
+    if table.knows(part):
+        measured_ms, error = table.part_ms(part), table.measurement(part).error
     has_rows = not table.missing(predictor.parts([spec]))
+    predicted = table.predict_held_out(spec) if has_rows else None
     figure = None if context.trains else result  # what was published speaks for other images
     return NetworkResult(
         name=name,
@@ -71,9 +70,11 @@ def _network(
         target=target,
         spec=spec,
         measured_ms=None if measured_ms is None else round(measured_ms, 4),
+        measured_error=None if error is None else round(error, 4),
         raw_ms=None if measured is None else round(measured.median_ms, 4),
         quartiles_ms=None if measured is None else _rounded_pair(measured.quartiles_ms),
-        predicted_ms=round(float(table.predict_ms([spec])[0]), 4) if has_rows else None,
+        predicted_ms=None if predicted is None else round(predicted.time, 4),
+        predicted_std=None if predicted is None else round(predicted.std, 4),
         macs=cost.macs,
         fvcore_macs=None if result else fvcore_macs_of(spec, table.num_classes),
         params=cost.params,
@@ -82,7 +83,7 @@ def _network(
         extrapolated=bool(estimates.extrapolated[0]),
         published_top1=figure.top1 if figure else None,
         source=figure.source if figure else f"{estimator.name}: {estimator.training_recipe}",
-        breakdown=tuple((part, round(ms, 5)) for part, ms in table.breakdown(spec)) if has_rows else (),
+        breakdown=tuple((name, round(ms, 5)) for name, ms in table.breakdown(spec)) if has_rows else (),
     )
 
 
@@ -110,7 +111,9 @@ def _results_of(context: SearchContext, result: TargetResult, network: NetworkRe
         "budget_ms": result.target.budget_ms,
         "latency": {
             "measured_ms": network.measured_ms,
+            "measured_error": network.measured_error,
             "predicted_ms": network.predicted_ms,
+            "predicted_std": network.predicted_std,
             "raw_ms": network.raw_ms,
             "unit": "normalised milliseconds: as fast as the device was when its table was made",
             "device": table.device.cpu,
@@ -141,6 +144,7 @@ def _table_info(table: LatencyTable) -> TableInfo:
         precision=table.runtime.precision,
         num_classes=table.num_classes,
         rows=len(table.rows),
+        networks=len(table.correction.evidence),
         reference=table.reference.spec.name,
         reference_ms=round(table.reference_ms, 4),
         fidelity=table.fidelity,
@@ -173,6 +177,7 @@ def _table_row(table: LatencyTable, key: str, part: StemPart | BlockPart | HeadP
         "key": key,
         "macs": sum(layer.macs for layer in part.layers()),
         "ms": round(table.part_ms(part), 6),
+        "timed_ms": round(table.timed_ms(part), 6),
     }
     if isinstance(part, StemPart):
         return row | {"op": "stem", "kernel": 3, "out": part.stem.out, "stride": 2, "activation": part.stem.activation}

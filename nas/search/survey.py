@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from nas.arch.published import published_spec
 from nas.arch.space import SearchSpace
+from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.latency.fidelity import covered_variants, fidelity_text
 from nas.latency.table import space_parts
@@ -15,9 +17,11 @@ from nas.runs.record import TargetResult
 from nas.runs.target import MARGIN, Target
 from nas.search.comparison import COMPARED
 from nas.search.context import SearchContext
+from nas.search.near_optimum import fill_and_learn
 from nas.search.request import FrontRequest, rounded_up
 from nas.search.variants import feasible_range_ms, measure_anchors, pick_variants
 
+ROUGH = 0.02  # relative standard error of an anchor network; a time that is shown is known better
 LEAST_OF_FRONT = 1.05  # times the fastest network: the smallest budget of a front
 
 
@@ -43,15 +47,33 @@ def survey(context: SearchContext, spaces: Mapping[str, SearchSpace]) -> None:
     """Report the feasible range of each target, and record its target. Raises NasError for a budget below it."""
     table, say = context.table, context.console.say
     say(f"device: {table.device.cpu}, {table.runtime}")
-    if table.fidelity:
-        say(f"table: checked {table.fidelity.date} against {fidelity_text(table.fidelity)}")
+    for fidelity in table.fidelity:
+        say(f"table: checked {fidelity.date} against {fidelity_text(fidelity)}")
     before = {result.target.name: result for result in context.folder.record.targets}
     results = [_surveyed(context, target, spaces[target.skeleton]) for target in _targets(context, spaces)]
-    for spec in map(published_spec, COMPARED):
-        if context.predictor.knows(spec):
-            say(f"published {spec.name}: {float(context.predictor.measured_ms([spec], spec.name)[0]):.2f} ms")
+    _say_published(context)
     # A run that resumes keeps what it has decided.
     context.folder.update(targets=tuple(before.get(result.target.name, result) for result in results))
+
+
+def _say_published(context: SearchContext) -> None:
+    """Report the latency of the published networks that results are compared with, with its standard error."""
+    table, predictor = context.table, context.predictor
+    specs = [spec for spec in map(published_spec, COMPARED) if predictor.knows(spec)]
+    if not table.other_device:
+        rough = [spec for spec in specs if _error_of(context, spec) > ROUGH]
+        if rough:
+            predictor.measure(rough, "published networks")
+    for spec, ms in zip(specs, predictor.measured_ms(specs, "published networks"), strict=True):
+        relative = _error_of(context, spec)  # 0 for the reference network, infinite for a prediction
+        error = f" ± {ms * relative:.2f}" if 0 < relative < math.inf else ""
+        context.console.say(f"published {spec.name}: {ms:.2f}{error} ms")
+
+
+def _error_of(context: SearchContext, spec: ArchSpec) -> float:
+    """Return the relative standard error of a measured network; infinite for one that was not measured."""
+    network = context.predictor.network(spec)
+    return context.table.measurement(network).error if context.table.knows(network) else math.inf
 
 
 def choose_variants_of(context: SearchContext, result: TargetResult, space: SearchSpace) -> SearchSpace:
@@ -63,7 +85,7 @@ def choose_variants_of(context: SearchContext, result: TargetResult, space: Sear
         variants = tuple(chosen)
         context.folder.update_target(target.name, variants=variants)
     at = space.at(variants)
-    context.predictor.fill_space(at, f"latency table of {result.target.name}")
+    fill_and_learn(context.predictor, at, context.ranking_estimator, f"latency table of {result.target.name}")
     return at
 
 

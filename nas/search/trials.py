@@ -20,7 +20,8 @@ from nas.search.sharing import shared_trials
 
 SEED_LIMIT = 1.06  # times the limit: networks from which trimming starts
 SEEDS = 2
-LATER_SHARE = 3  # later attempts only shift the limit by a few percent: they get one part in so many of the trials
+ROUNDING = 1e-9
+LATER_SHARE = 3  # later attempts see latencies that moved by a few percent: they get one part in so many of the trials
 
 
 class Stages(NamedTuple):
@@ -38,9 +39,15 @@ def stages_of(strategy: str, attempt: int) -> Stages:
 
 
 def explore(
-    context: SearchContext, result: TargetResult, latency: AdditiveModel, limit_ms: float, attempt: int = 0
+    context: SearchContext,
+    result: TargetResult,
+    latency: AdditiveModel,
+    limit_ms: float,
+    attempt: int = 0,
+    *,
+    trims: bool = True,
 ) -> Problem:
-    """Log networks predicted within the limit, others a little above it, and those trimmed down to it.
+    """Log networks predicted within the limit; with `trims` also some a little above it, trimmed down to it.
 
     A run that resumes does only what is not logged yet. Returns the problem within the limit.
     """
@@ -49,7 +56,7 @@ def explore(
     trials = max(1, (request.trials or request.load_strategy().trials) // (LATER_SHARE if attempt else 1))
     stages = stages_of(request.strategy, attempt)
     parts = [(stages.proposed, problem, trials)]
-    if result.binds and request.objective == "top1":
+    if trims and result.binds and request.objective == "top1":
         parts.append((stages.seeds, problem.with_limit(SEED_LIMIT * limit_ms), max(1, trials // 4)))
     with context.console.progress(f"searching {target.name}, attempt {attempt + 1}") as progress:
         for index, (stage, limited, number) in enumerate(parts):
@@ -131,14 +138,24 @@ def allowed_ms(context: SearchContext, specs: Sequence[ArchSpec]) -> np.ndarray:
 
 
 def candidates(context: SearchContext, target: Target, limit_ms: float, attempt: int) -> list[LoggedTrial]:
-    """Return the networks predicted within the limit that were logged by then, the most accurate first, each once.
+    """Return the logged networks within the limit, the most accurate first, each once.
 
-    Trials of later attempts do not count, so that a resumed run makes the same decisions.
+    A finalist has its measured latency, another network the latency that is predicted for it by now. Where none is
+    within the limit, the fastest is returned. Trials of later attempts do not count, so that a resumed run makes the
+    same decisions.
     """
     stages = {stage for earlier in range(attempt + 1) for stage in stages_of(context.request.strategy, earlier)}
-    fitting = {
+    kept = {
         logged.trial.spec.id: logged
         for logged in context.folder.trials(target.name)
-        if logged.stage in stages and logged.trial.latency_ms <= limit_ms and context.keeps_limits(logged.trial.spec)
+        if logged.stage in stages and context.keeps_limits(logged.trial.spec)
     }
-    return sorted(fitting.values(), key=lambda logged: (-logged.trial.top1, logged.trial.latency_ms))
+    specs = [logged.trial.spec for logged in kept.values()]
+    measured = context.folder.result_of(target.name).measured
+    now_ms = dict(zip(kept, map(float, context.predictor.predict_ms(specs)), strict=True))
+    now_ms |= {spec_id: measurement.normalised_ms for spec_id, measurement in measured.items()}
+    # A compiled sum and a sum over a network's parts differ in the last bits.
+    fitting = [logged for spec_id, logged in kept.items() if now_ms[spec_id] <= limit_ms * (1 + ROUNDING)]
+    if not fitting:  # what was to be the fastest was measured a little above the limit
+        fitting = [kept[min(kept, key=lambda spec_id: now_ms[spec_id])]]
+    return sorted(fitting, key=lambda logged: (-logged.trial.top1, now_ms[logged.trial.spec.id]))

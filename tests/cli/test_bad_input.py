@@ -222,7 +222,7 @@ TABLES: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "empty": (lambda table: "", "not JSON"),
     "truncated": (lambda table: json.dumps(table)[:-9], "not JSON"),
     "a list": (lambda table: "[]", "must be a JSON object"),
-    "newer": (lambda table: json.dumps(table | {"version": 4}), "a newer program wrote it"),
+    "newer": (lambda table: json.dumps(table | {"version": 5}), "a newer program wrote it"),
     "unknown key": (lambda table: json.dumps(table | {"colour": 1}), "unknown key 'colour'; known: "),
     "edited": (lambda table: json.dumps(table | {"reference": table["reference"] | {"ms": 5.0}}), "hash"),
     "NaN": (
@@ -320,7 +320,6 @@ def test_a_budget_that_cannot_be_kept(refused: Refused) -> None:
         (["--networks", "-5"], "argument --networks: '-5' is not a whole number of at least 1"),
         (["--all", "--check"], "argument --check: not allowed with argument --all"),
         (["--check"], "there is no table of this device yet; `python -m nas.measure` makes one"),
-        (["--recalibrate"], "--recalibrate goes with --check, which finds the factor"),
         (["--bundle", "b.zip", "--profile", "mobilenet_v3_small"], "--bundle measures nothing here"),
     ],
 )
@@ -344,13 +343,6 @@ def test_the_smallest_budget_is_named_by_the_flag_that_sets_it(refused: Refused)
     line = refused(search, *arguments, measured=True)
     assert "the smallest feasible budget is --small-budget-ms 0." in line
     assert "--only" not in line
-
-
-def test_recalibrating_another_devices_table(refused: Refused, table: dict[str, Any]) -> None:
-    table["device"]["cpu"] = "Another CPU"
-    Path("table.json").write_text(json.dumps(table), encoding="utf-8")
-    flags = ("--table", "table.json", "--allow-other-device", "--check", "--recalibrate")
-    assert refused(measure, "--runtime", "synthetic", *flags) == "--recalibrate is for a table of this device"
 
 
 # nas.netadapt -----------------------------------------------------------------------------------------

@@ -142,7 +142,8 @@ def test_a_run_by_the_prior(call: Call) -> None:
     assert table[0]["cut"] == ""
     assert table[1]["cut"] == "wider and faster: block 2: expanded 72 to 80"
     for before, after in itertools.pairwise(table):
-        assert after["before_ms"] == before["predicted_ms"]
+        learned = 1e-3 if before["measured_ms"] else 1e-12  # by the table, from the measurement of that step
+        assert float(after["before_ms"]) == pytest.approx(float(before["predicted_ms"]), rel=learned)
         assert float(after["predicted_ms"]) < float(before["predicted_ms"])
         assert float(after["accuracy_before"]) == pytest.approx(float(before["accuracy"]))
         assert f"  {after['cut']}" in out

@@ -11,6 +11,7 @@ from nas.accuracy import ESTIMATORS
 from nas.arch.loading import space_names
 from nas.arch.published import published_names, published_results
 from nas.latency.runtimes import RUNTIMES
+from nas.latency.table_file import JSON_VERSION
 from nas.search.strategies import STRATEGIES
 
 
@@ -57,7 +58,7 @@ def test_all_networks_with_their_figures(capsys: pytest.CaptureFixture[str]) -> 
 def test_tables_are_found_and_broken_ones_named(tmp_path: Path) -> None:
     assert [name for name, _ in tables(tmp_path)] == ["none yet"]
     (tmp_path / "broken.json").write_text("{")
-    (tmp_path / "foreign.json").write_text(json.dumps({"version": 3}))
+    (tmp_path / "foreign.json").write_text(json.dumps({"version": JSON_VERSION}))
     (tmp_path / "notes.txt").write_text("no table")
     rows = dict(tables(tmp_path))
     assert rows.keys() == {"broken.json", "foreign.json"}

@@ -254,8 +254,8 @@ def test_the_card_names_the_classes_of_a_table_that_has_others(trained, monkeypa
         table.num_classes, table.reference_ms = classes, 2.0
         parts = list(parts_of(spec, classes))
         contexts = [part for part in map(context_of, parts) if part is not None]
-        table.rows = {part.key: Row(0.5, (0.4, 0.6), 9, 0.01) for part in parts}
-        table.rows |= {part.key: Row(0.1, (0.1, 0.1), 9, 0.01) for part in contexts}
+        table.rows = {part.key: Row(0.5, 0.5, (0.4, 0.6), 9, 0.01) for part in parts}
+        table.rows |= {part.key: Row(0.1, 0.1, (0.1, 0.1), 9, 0.01) for part in contexts}
         table.save(tmp_path / f"{classes}.json")
     (own, own_ms), (other, other_ms) = export._predicted_ms(trained)
     assert own_ms == other_ms == table.predict_ms([spec])[0] > 0

@@ -34,7 +34,7 @@ from nas.arch.onnx_graph import part_model
 from nas.arch.parts import BlockPart, NetworkPart, Part, parts_of
 from nas.arch.published import published_spec
 from nas.arch.space import SearchSpace
-from nas.arch.spec import BlockSpec
+from nas.arch.spec import ArchSpec, BlockSpec
 from nas.errors import NasError
 from nas.latency.bundle import runner, writing
 from nas.latency.bundle.archive import ARCHIVE, Bundle, Graph
@@ -157,7 +157,7 @@ def test_what_a_search_asks_for_is_in_it(batches: list[PlannedBatch], space: Sea
     wanted = [*space_parts(space), *parts_of(COMPARED), NetworkPart(published_spec("mobilenet_v3_large"))]
     wanted += [NetworkPart(end(variant)) for variant in space.variants for end in (space.smallest, space.largest)]
     keys = [part.key for batch in batches for part in batch.parts]
-    assert set(keys) == {part.key for part in table.missing(wanted)}
+    assert set(keys) == {part.key for part in (*table.missing(wanted), table.reference)}  # known by definition
     assert len(keys) == len(set(keys))
     published = load_spec("mobilenet_v2")
     assert NetworkPart(published) in plan_batches([space], [published], [])[0].parts
@@ -262,7 +262,14 @@ def test_the_table_is_one_of_this_package(
     assert str(table.runtime) == f"onnxruntime {onnxruntime.__version__}, 1 thread, float32"
     assert time.time() - 60 < time.mktime(time.strptime(table.created, "%Y-%m-%dT%H:%M:%S+00:00")) - time.timezone
     keys = {part.key for batch in batches for part in batch.parts}
-    assert set(table.rows) == keys
+    co_run = {NetworkPart(spec).key for batch in batches for spec in batch.co_run}
+    whole = {key for key in keys if key.startswith("network ")} - {table.reference.key}
+    assert set(table.rows) == {key for key in keys if not key.startswith("network ")}
+    assert set(table.networks) == whole | co_run
+    assert {row.session for row in table.rows.values()} == {2, 3}  # the first timed whole networks
+    for network in table.networks.values():
+        expected = network_ms(ArchSpec.from_dict(network.spec)) / network_ms(published_spec("mobilenet_v3_large"))
+        assert network.ratio == pytest.approx(expected, abs=1e-6)
     specs = [space.sample(random.Random(seed)) for seed in range(10)]
     reference_ms = network_ms(published_spec("mobilenet_v3_large"))
     assert table.reference_ms == pytest.approx(reference_ms, abs=1e-6)
@@ -272,7 +279,8 @@ def test_the_table_is_one_of_this_package(
     assert table.save().read_text(encoding="utf-8") == text
     assert os.listdir() == ["bundle", path.name] or os.listdir() == [path.name, "bundle"]
     out = capsys.readouterr().out
-    assert f"{path}: {len(keys)} rows, reference mobilenet_v3_large {reference_ms:.2f} ms" in out
+    counts = f"{len(table.rows)} rows, {len(table.networks)} networks"
+    assert f"{path}: {counts}, reference mobilenet_v3_large {reference_ms:.2f} ms" in out
     with pytest.raises(NasError, match="exists already; remove it, or name another file with --out"):
         runner.run(folder, [])
 
@@ -337,11 +345,13 @@ def test_a_run_that_was_killed_goes_on(
         machine.compiled.clear()
         capsys.readouterr()
         table = LatencyTable.load(runner.run(few_folder, ["--out", "mine.json"]))
-        assert len(machine.compiled) == REFERENCE_COPIES + len(whole.rows) - rows + 1  # what was missing, its co_run
+        anchors = 0 if left else 1  # the reference network, which has no row
+        assert len(machine.compiled) == REFERENCE_COPIES + anchors + len(whole.rows) - rows + 1  # and its co_run
         assert table.rows.keys() == whole.rows.keys()
         assert [table.rows[key].ratio for key in table.rows] == pytest.approx([whole.rows[k].ratio for k in table.rows])
+        assert table.networks.keys() == whole.networks.keys() == {NetworkPart(COMPARED).key}
         assert (table.created == head["created"]) or cut == len(kept)
-        assert ("resuming mine.json.log: " in capsys.readouterr().out) == (rows > 0)
+        assert ("resuming mine.json.log: " in capsys.readouterr().out) == bool(left)
         assert not log.exists()
         Path("mine.json").unlink()
 
@@ -358,7 +368,7 @@ def interrupted(few_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_log_of_another_run_is_refused(machine: Machine, few_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = interrupted(few_folder, monkeypatch)
+    log, key = interrupted(few_folder, monkeypatch), NetworkPart(COMPARED).key
     text = log.read_text(encoding="utf-8")
     with pytest.raises(NasError, match=r"mine\.json\.log is of another runtime; remove it to begin anew, or name"):
         runner.run(few_folder, ["--out", "mine.json", "--threads", "2"])
@@ -371,7 +381,12 @@ def test_a_log_of_another_run_is_refused(machine: Machine, few_folder: Path, mon
         "x\n",
         text + "1\n",
         text + '{"rows": {}}\n',
-        text.replace('"ratio": ', '"ratio": -'),
+        text + '{"reference_ms": 4.0, "networks": {}, "rows": {"a": {"ratio": -1, "quartiles": [1, 1]}}}\n',
+        text + '{"reference_ms": 4.0, "networks": {"unknown": [0.5, 0.01]}, "rows": {}}\n',
+        *(
+            text + f'{{"reference_ms": 4.0, "networks": {{"{key}": [{ratio}, {error}]}}, "rows": {{}}}}\n'
+            for ratio, error in (("-0.5", "0.01"), ("0", "0.01"), ("NaN", "0.01"), ("0.5", "-1"), ("0.5", "NaN"))
+        ),
     ):
         log.write_text(damaged, encoding="utf-8")
         with pytest.raises(NasError, match="remove it to begin anew"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import synthetic
-from support.synthetic import Machine, network_ms
+from support.synthetic import Machine, apart_from_landmarks, network_ms
 
 import nas
 from nas import measure
@@ -20,9 +20,11 @@ from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.console import Silent
 from nas.errors import NasError
+from nas.latency.landmarks import tilt_of, without_tilt
 from nas.latency.measuring import new_table
 from nas.latency.predictor import LatencyPredictor, OnMissing, open_table
 from nas.latency.table import LatencyTable, space_parts
+from nas.latency.timing import Timing
 from nas.search import __main__ as search
 
 
@@ -118,6 +120,37 @@ def test_whole_networks_are_measured_once(space: SearchSpace, machine: Machine) 
     assert found.table.rows == rows
 
 
+def test_measuring_again_combines_and_lets_the_table_learn(space: SearchSpace, machine: Machine) -> None:
+    """The time is that of all measurements together, and the raw one is what the clock shows now.
+
+    The network was known, so it tells a tilt, which the landmarks deny.
+    """
+    found, (spec, other, *_) = predictor(), networks(space)
+    found.predict_ms([spec, other])
+    ms = network_ms(spec)
+    (first,) = found.measure([spec], "now")
+    assert (first.normalised_ms, first.median_ms) == (pytest.approx(ms, rel=1e-5), pytest.approx(ms, rel=1e-5))
+    known = dict(found.table.networks)
+    told = {key: Timing(one.ratio, (one.ratio, one.ratio), 8, 0.0, 1.0) for key, one in known.items()}
+    key = found.network(spec).key
+    told[key] = dataclasses.replace(told[key], ratio=1.1 * known[key].ratio)
+    tilt = tilt_of(known, told)
+    factor = without_tilt(told[key], tilt).ratio / known[key].ratio
+    assert 1.05 < factor < 1.1
+    machine.whole = apart_from_landmarks(lambda spec: 1.1)
+    (second,) = found.measure([spec], "now")
+    assert second.normalised_ms == pytest.approx(factor**0.5 * ms, rel=1e-5)
+    assert second.median_ms == pytest.approx(1.1 * ms, rel=1e-5)
+    assert second.quartiles_ms == pytest.approx((second.normalised_ms, second.normalised_ms), rel=1e-5)
+    assert second.error == pytest.approx(first.error / 2**0.5, rel=0.01)
+    assert found.table.part_ms(found.network(spec)) == second.normalised_ms
+    assert ms < found.predict_ms([spec])[0] < 1.1 * ms
+    assert found.predict_ms([other])[0] > 1.01 * network_ms(other)
+    saved = LatencyTable.load(found.table.path)
+    assert saved.networks == found.table.networks
+    assert saved.predict_ms([spec, other]).tolist() == found.table.predict_ms([spec, other]).tolist()
+
+
 @pytest.mark.parametrize("on_missing", ["fill", "refuse"])
 def test_another_devices_missing_rows_are_named(space: SearchSpace, machine: Machine, on_missing: OnMissing) -> None:
     specs = networks(space)
@@ -156,13 +189,14 @@ def test_the_advice_for_a_published_network_without_rows_adds_them(space: Search
 
 
 def test_the_advice_about_missing_rows_adds_them(space: SearchSpace) -> None:
-    """In Python a table is asked for a network, a space or a part."""
+    """In Python a table is asked for a network, a space, a part, or a network that was measured."""
     spec = load_spec("ofa_note10_lat-16ms")
-    part = NetworkPart(load_spec("mobilenet_v2"))
+    part = next(iter(parts_of(load_spec("mobilenet_v2"))))
     questions: dict[str, Callable[[LatencyTable], Any]] = {
         "ofa_note10_lat-16ms": lambda table: table.breakdown(spec),
         "few": lambda table: table.compile(space),
         "a part": lambda table: table.part_ms(part),
+        "a measured network": lambda table: table.part_ms(NetworkPart(spec)),
     }
     for name, ask in questions.items():
         table = open_table(None, "synthetic")

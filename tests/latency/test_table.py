@@ -1,29 +1,33 @@
 """Tables measured on a machine that is known to the last digit, and files that are damaged on purpose."""
 
 import dataclasses
+import hashlib
 import json
+import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support import synthetic
-from support.synthetic import Machine, added_ms, network_ms, part_ms, pool_ms
+from support.synthetic import Machine, added_ms, apart_from_landmarks, network_ms, part_ms, pool_ms
 
 from nas.arch.loading import load_space
 from nas.arch.parts import BlockPart, NetworkPart, context_of, parts_of
 from nas.arch.published import published_spec
 from nas.arch.space import SearchSpace
-from nas.arch.spec import BlockSpec
+from nas.arch.spec import ArchSpec, BlockSpec
 from nas.errors import NasError
 from nas.latency.device import Device
 from nas.latency.fidelity import fidelity_of
 from nas.latency.measuring import co_run_networks, measure_missing, new_table
-from nas.latency.networks import measure_latency
+from nas.latency.networks import measure_latency, time_networks
 from nas.latency.runtimes import Runtime
 from nas.latency.table import LatencyTable, RuntimeId, space_parts, table_file
+from nas.latency.table_file import SESSION_ERROR, Fidelity
+from nas.latency.timing import Timing
 
 REFERENCE_MS = network_ms(published_spec("mobilenet_v3_large"))
 # Rows keep seven digits after the point; some forty of them are in a network.
@@ -60,7 +64,18 @@ def measured(space: SearchSpace) -> Iterator[LatencyTable]:
 @pytest.fixture
 def table(machine: Machine, measured: LatencyTable) -> LatencyTable:
     """Every row of the space, not yet saved."""
-    return dataclasses.replace(measured, rows=dict(measured.rows))
+    return dataclasses.replace(measured, rows=dict(measured.rows), networks=dict(measured.networks))
+
+
+def measured_whole(table: LatencyTable, specs: Sequence[ArchSpec]) -> dict[NetworkPart, Timing]:
+    return time_networks(specs, table=table)
+
+
+def checked() -> tuple[Fidelity, ...]:
+    """Return the figures of two populations."""
+    predicted, measured = np.array([1.0, 2.0]), np.array([1.01, 1.99])
+    both = ("random", "near-optimal")
+    return tuple(fidelity_of(predicted, measured, population=name, noise_mape=0.01) for name in both)
 
 
 # Prediction -------------------------------------------------------------------------------------------
@@ -143,8 +158,8 @@ def test_a_missing_row_is_named_with_what_fills_it(table: LatencyTable, space: S
         table.compile(load_space("mobilenet_v3_large"))
 
 
-def test_a_row_measured_later_changes_earlier_predictions(machine: Machine, space: SearchSpace) -> None:
-    """Predictions are remembered until a row or the reference time changes."""
+def test_another_reference_time_changes_earlier_predictions(machine: Machine, space: SearchSpace) -> None:
+    """Predictions are remembered until the reference time changes, which the first rows only guess at."""
     table, spec = new_table(runtime()), space.sample(random.Random(0))
     machine.speed = lambda now: 0.5
     measure_missing(table, parts_of(spec))
@@ -178,20 +193,6 @@ def test_noise_does_not_bias_a_network(machine: Machine, space: SearchSpace) -> 
     assert all(row.quartiles[0] < row.ratio < row.quartiles[1] for row in table.rows.values())
 
 
-def test_a_few_rows_more_take_the_factor_of_the_others(machine: Machine, space: SearchSpace) -> None:
-    """They are too few for a factor of their own; without one, trimmed networks would look slower than others."""
-    table, at = new_table(runtime()), space.at(space.variants[:1])
-    co_run = co_run_networks(at)
-    machine.whole = lambda spec: 0.9 if spec in co_run else 1.0
-    measure_missing(table, space_parts(at), co_run=co_run)
-    network = at.smallest(at.variants[0])
-    assert table.predict_ms([network])[0] == pytest.approx(0.9 * network_ms(network), rel=1e-3)
-    finer = network.with_block(1, expanded=328)  # which is no option of the space
-    assert measure_missing(table, parts_of(finer), co_run=[finer]) > 0
-    assert table.predict_ms([finer])[0] == pytest.approx(0.9 * network_ms(finer), rel=1e-3)
-    assert [noted.rows for noted in table.calibrations] == [len(table.rows)]
-
-
 def test_progress_of_measuring_goes_up_to_the_end(machine: Machine, space: SearchSpace) -> None:
     shares: list[float] = []
     measure_missing(new_table(runtime()), space_parts(space), on_progress=lambda share, text: shares.append(share))
@@ -203,18 +204,19 @@ def test_progress_of_measuring_goes_up_to_the_end(machine: Machine, space: Searc
 
 
 def test_a_table_comes_back_as_it_was_saved(table: LatencyTable, space: SearchSpace, tmp_path: Path) -> None:
-    table.fidelity = fidelity_of(np.array([1.0, 2.0]), np.array([1.01, 1.99]), noise_mape=0.01)
+    table.fidelity = checked()
+    table.remember(measured_whole(table, [space.sample(random.Random(seed)) for seed in range(3)]))
     path = table.save(tmp_path / "folder" / "table.json")
     loaded = LatencyTable.load(path)
     assert loaded.path == path
-    for field in ("device", "runtime", "reference_ms", "num_classes", "rows", "created", "fidelity", "calibrations"):
+    for field in ("device", "runtime", "reference_ms", "num_classes", "rows", "networks", "created", "fidelity"):
         assert getattr(loaded, field) == getattr(table, field), field
     specs = [space.sample(random.Random(seed)) for seed in range(20)]
     assert loaded.predict_ms(specs).tolist() == table.predict_ms(specs).tolist()
     text = path.read_text(encoding="utf-8")
     loaded.save()
     assert path.read_text(encoding="utf-8") == text
-    assert len(text.splitlines()) > len(table.rows), "one line a row, for diff"
+    assert len(text.splitlines()) > len(table.rows) + len(table.networks), "one line a row and a network, for diff"
 
 
 def test_a_name_says_device_runtime_and_threads() -> None:
@@ -242,8 +244,19 @@ def first_row(data: dict[str, Any]) -> dict[str, Any]:
     return next(iter(data["rows"].values()))
 
 
+def first_network(data: dict[str, Any]) -> dict[str, Any]:
+    return next(iter(data["networks"].values()))
+
+
 BROKEN: dict[str, tuple[Change, str]] = {
-    "newer": (lambda d: d.update(version=4), "version is 4; this program reads version 3"),
+    "newer": (
+        lambda d: d.update(version=5),
+        "version is 5; this program reads versions 3 and 4: a newer program wrote it",
+    ),
+    "older": (
+        lambda d: d.update(version=2),
+        "version is 2; this program reads versions 3 and 4; remove it and measure it again with `",
+    ),
     "version true": (lambda d: d.update(version=True), "version is True"),
     "no version": (lambda d: d.pop("version"), "version is None"),
     "unknown key": (lambda d: d.update(colour="red"), "unknown key 'colour'; known: .*rows"),
@@ -252,6 +265,20 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "row gone": (lambda d: d["rows"].pop(next(iter(d["rows"]))), "do not fit its hash"),
     "row renamed": (lambda d: d["rows"].update(new=d["rows"].pop(next(iter(d["rows"])))), "do not fit its hash"),
     "reference edited": (lambda d: d["reference"].update(ms=d["reference"]["ms"] * 2), "do not fit its hash"),
+    "network edited": (lambda d: first_network(d).update(ratio=0.5), "do not fit its hash"),
+    "network's error edited": (lambda d: first_network(d).update(error=0.5), "do not fit its hash"),
+    "network's spec edited": (lambda d: first_network(d)["spec"].update(resolution=192), "do not fit its hash"),
+    "network gone": (lambda d: d["networks"].clear(), "do not fit its hash"),
+    "network negative": (
+        lambda d: first_network(d).update(ratio=-0.5),
+        r"'network .*' has the time -0\.5; a ratio must",
+    ),
+    "network without error": (lambda d: first_network(d).update(error=0), "has the time 0; a ratio must"),
+    "network of no times": (lambda d: first_network(d).pop("times"), "damaged"),
+    "network a number": (lambda d: d["networks"].update(new=1), "damaged"),
+    "network of no blocks": (lambda d: first_network(d)["spec"].pop("blocks"), "blocks"),
+    "networks a list": (lambda d: d.update(networks=[]), "damaged"),
+    "no networks": (lambda d: d.pop("networks"), "'networks' is missing"),
     "no hash": (lambda d: d.pop("hash"), "'hash' is missing"),
     "NaN": (lambda d: first_row(d).update(ratio=float("nan")), r"row '.*' has the time nan; .*positive"),
     "infinite": (lambda d: first_row(d).update(ratio=float("inf")), "has the time inf"),
@@ -274,9 +301,13 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "reference gone": (lambda d: d["reference"].pop("ms"), "damaged"),
     "another reference": (lambda d: d["reference"].update(spec_id="0" * 12), "reference"),
     "fidelity a number": (lambda d: d.update(fidelity=3), "damaged"),
-    "fidelity incomplete": (lambda d: d.update(fidelity={"mape": 0.1}), "damaged"),
-    "fidelity of text": (lambda d: d["fidelity"].update(mape="good"), "its fidelity has mape 'good'; check it again"),
-    "calibration of more": (lambda d: d.update(calibrations=[{"colour": 1}]), "damaged"),
+    "fidelity incomplete": (lambda d: d.update(fidelity=[{"mape": 0.1}]), "damaged"),
+    "fidelity of old": (lambda d: d.update(fidelity=d["fidelity"][0]), "damaged"),
+    "fidelity of text": (
+        lambda d: d["fidelity"][1].update(mape="good"),
+        "its fidelity has mape 'good'; check it again",
+    ),
+    "calibrations": (lambda d: d.update(calibrations=[]), "unknown key 'calibrations'"),
     "classes": (lambda d: d.update(num_classes="many"), "damaged"),
     "endless classes": (lambda d: d.update(num_classes=float("inf")), "damaged"),
 }
@@ -285,7 +316,8 @@ BROKEN: dict[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_tables_are_refused(table: LatencyTable, tmp_path: Path, name: str) -> None:
     change, message = BROKEN[name]
-    table.fidelity = fidelity_of(np.array([1.0, 2.0]), np.array([1.01, 1.99]), noise_mape=0.01)
+    table.fidelity = checked()
+    table.remember(measured_whole(table, [published_spec("mobilenet_v2")]))
     path = table.save(tmp_path / "table.json")
     data = json.loads(path.read_text(encoding="utf-8"))
     change(data)
@@ -380,13 +412,251 @@ def test_this_device_is_the_same_twice_and_survives_json() -> None:
 # Whole networks ---------------------------------------------------------------------------------------
 
 
-def test_whole_networks_are_rows_of_their_own(table: LatencyTable, machine: Machine) -> None:
-    """The row of a whole network holds its measured time, which the sum over its parts misses."""
+def test_whole_networks_are_kept_beside_the_rows(table: LatencyTable, machine: Machine) -> None:
+    """A whole network has its measured time, which the sum over its parts misses."""
     machine.whole = lambda spec: 1.5 if spec.name == "mobilenet_v2" else 1.0
-    spec = published_spec("mobilenet_v2")
+    spec, rows = published_spec("mobilenet_v2"), dict(table.rows)
+    assert not table.knows(NetworkPart(spec))
+    with pytest.raises(NasError, match=r"lacks 1 of the rows of a measured network, such as 'network .*measured_ms"):
+        table.part_ms(NetworkPart(spec))
     measure_missing(table, [NetworkPart(spec)])
     assert table.part_ms(NetworkPart(spec)) == pytest.approx(1.5 * network_ms(spec), abs=EXACT)
     assert part_ms(NetworkPart(spec)) == network_ms(spec)
+    assert table.knows(NetworkPart(spec))
+    assert table.rows == rows
+    assert table.networks[NetworkPart(spec).key].spec == spec.to_dict()
+    table.forget([NetworkPart(spec).key])
+    assert not table.knows(NetworkPart(spec))
+
+
+def test_a_network_measured_twice_has_one_time(table: LatencyTable, machine: Machine, space: SearchSpace) -> None:
+    """Each measurement counts by its error; two sessions differ however long each lasts."""
+    spec = space.sample(random.Random(0))
+    network = NetworkPart(spec)
+    timing = measured_whole(table, [spec])[network]
+    truth = network_ms(spec) / REFERENCE_MS
+    table.remember({network: dataclasses.replace(timing, ratio=1.02 * truth, error=0.01)})
+    first = table.measurement(network)
+    assert (first.ratio, first.error, first.times) == (pytest.approx(1.02 * truth, rel=1e-5), 0.01, 1)
+    table.remember({network: dataclasses.replace(timing, ratio=0.98 * truth, error=0.01)})
+    both = table.measurement(network)
+    assert both.ratio == pytest.approx(math.sqrt(1.02 * 0.98) * truth, rel=1e-5)
+    assert (both.error, both.times) == (pytest.approx(0.01 / math.sqrt(2), abs=1e-5), 2)
+    table.remember({network: dataclasses.replace(timing, ratio=1.5 * truth, error=0.5)})
+    assert table.measurement(network).ratio == pytest.approx(both.ratio, rel=1e-3)
+    assert table.part_ms(network) == table.measurement(network).ratio * table.reference_ms
+    (evidence,) = table.correction.evidence
+    assert (evidence.ratio, evidence.error) == (table.measurement(network).ratio, table.measurement(network).error)
+    table.remember({network: dataclasses.replace(timing, ratio=0.9 * truth, error=0.001)})
+    (evidence,) = table.correction.evidence
+    assert evidence.ratio == table.measurement(network).ratio == pytest.approx(0.94 * truth, rel=0.02)
+    exact = dataclasses.replace(timing, ratio=truth, error=0.0)
+    other = NetworkPart(space.sample(random.Random(1)))
+    for sessions in (1, 2):
+        table.remember({other: exact})
+        assert table.measurement(other).error == pytest.approx(SESSION_ERROR / math.sqrt(sessions), abs=1e-5)
+
+
+def test_the_reference_takes_its_own_time_by_definition(table: LatencyTable, machine: Machine) -> None:
+    machine.whole = lambda spec: 1.1
+    reference = table.reference
+    assert table.knows(reference)
+    assert table.part_ms(reference) == table.reference_ms
+    machine.ran.clear()
+    assert measure_missing(table, [reference]) == 0
+    assert not machine.ran
+    timing = measured_whole(table, [reference.spec])[reference]
+    table.remember({reference: dataclasses.replace(timing, ratio=0.9)})
+    assert table.networks == {}
+    assert table.part_ms(reference) == table.reference_ms
+    ten = dataclasses.replace(table, num_classes=10, networks={})
+    assert not ten.knows(NetworkPart(reference.spec, 10))  # a network of other classes is another one
+
+
+# Learning ---------------------------------------------------------------------------------------------
+
+
+def test_learning_corrects_parts_and_keeps_what_was_timed(
+    table: LatencyTable, machine: Machine, space: SearchSpace
+) -> None:
+    """Whole networks take a tenth more than their parts. The reference is the unit of both."""
+    machine.whole = lambda spec: 1.0 if spec.name == "mobilenet_v3_large" else 1.1
+    specs = [space.sample(random.Random(seed)) for seed in range(50)]
+    parts, rows = list(dict.fromkeys(part for spec in specs for part in parts_of(spec))), dict(table.rows)
+    timed = [table.timed_ms(part) for part in parts]
+    assert timed == pytest.approx([table.part_ms(part) for part in parts])
+    before = table.predict(specs[-1])
+    table.remember(measured_whole(table, specs[:30]))
+    assert [table.timed_ms(part) for part in parts] == timed
+    assert table.rows == rows
+    assert table.predict_ms(specs[30:]) == pytest.approx([1.1 * network_ms(spec) for spec in specs[30:]], rel=0.01)
+    after = table.predict(specs[-1])
+    assert after.time == pytest.approx(table.predict_ms(specs[-1:])[0])
+    assert sum(table.part_ms(part) for part in parts_of(specs[-1])) == pytest.approx(after.time)
+    assert after.time / before.time == pytest.approx(1.1, abs=0.01)
+    assert after.std / after.time < 0.3 * before.std / before.time
+    assert table.compile(space)(space.encode(specs)) == pytest.approx(table.predict_ms(specs), rel=1e-9)
+
+
+def test_held_out_is_as_if_it_had_not_been_measured(table: LatencyTable, machine: Machine, space: SearchSpace) -> None:
+    machine.whole = lambda spec: random.Random(spec.id).uniform(1.0, 1.1)
+    *specs, last = [space.sample(random.Random(seed)) for seed in range(12)]
+    table.remember(measured_whole(table, specs))
+    before = table.predict(last)
+    assert table.predict_held_out(last) == before
+    table.remember(measured_whole(table, [last]))
+    assert table.predict_held_out(last).time == pytest.approx(before.time, rel=1e-6)
+    assert table.predict(last).time != pytest.approx(before.time, rel=1e-4)
+    assert table.predict(last).std < table.predict_held_out(last).std
+
+
+def test_rows_alone_change_no_earlier_predictions(machine: Machine, space: SearchSpace) -> None:
+    """A network whose rows come later is learned from once it is measured again."""
+    table, at = new_table(runtime()), space.at(space.variants[:1])
+    machine.whole = apart_from_landmarks(lambda spec: 1.1)
+    measure_missing(table, space_parts(at), co_run=co_run_networks(at))
+    early, later = at.sample(random.Random(0)), published_spec("mobilenet_v2")
+    measure_missing(table, [NetworkPart(later)])
+    predicted = table.predict_ms([early])[0]
+    assert predicted == pytest.approx(1.1 * network_ms(early), rel=0.02)
+    measure_missing(table, parts_of(later))
+    assert table.predict_ms([early])[0] == predicted
+    learned_from = len(table.correction.evidence)
+    table.remember(measured_whole(table, [at.sample(random.Random(1))]))
+    assert len(table.correction.evidence) == learned_from + 1
+    timed = sum(table.timed_ms(part) for part in parts_of(later))
+    assert table.predict_ms([later])[0] < 1.095 * timed
+    table.remember(measured_whole(table, [later]))
+    assert len(table.correction.evidence) == learned_from + 2
+    assert table.predict_ms([later])[0] == pytest.approx(1.1 * timed, rel=0.003)
+    assert table.predict_ms([early])[0] != predicted
+
+
+def test_a_table_that_was_read_has_learned_the_same(machine: Machine, space: SearchSpace, tmp_path: Path) -> None:
+    """Rows alone teach nothing, those of the reference network neither: its time is known without measuring it."""
+    table, at = new_table(runtime()), space.at(space.variants[:1])
+    machine.whole = apart_from_landmarks(lambda spec: 1.1)
+    measure_missing(table, space_parts(at), co_run=co_run_networks(at))
+    spec = at.sample(random.Random(0))
+    predicted = table.predict_ms([spec]).tolist()
+    measure_missing(table, parts_of(table.reference.spec))
+    assert table.predict_ms([spec]).tolist() == predicted
+    read = LatencyTable.load(table.save(tmp_path / "table.json"))
+    assert len(read.correction.evidence) == len(table.correction.evidence)
+    assert read.predict_ms([spec]).tolist() == pytest.approx(predicted, rel=1e-6)
+    table.remember(measured_whole(table, [at.sample(random.Random(1))]))
+    assert table.reference.key in [one.key for one in table.correction.evidence]
+
+
+def test_few_rows_more_are_corrected_as_their_like(machine: Machine, space: SearchSpace) -> None:
+    """Trimming asks for a few rows. Uncorrected, trimmed networks would look faster than others."""
+    table, at = new_table(runtime()), space.at(space.variants[:1])
+    machine.whole = lambda spec: 1.0 if spec.name == "mobilenet_v3_large" else 1.1
+    measure_missing(table, space_parts(at), co_run=[at.sample(random.Random(seed)) for seed in range(20)])
+    finer = at.smallest(at.variants[0]).with_block(1, expanded=328)  # which is no option of the space
+    assert measure_missing(table, parts_of(finer)) > 0
+    assert table.predict_ms([finer])[0] == pytest.approx(1.1 * network_ms(finer), rel=0.02)
+    assert {row.session for row in table.rows.values()} == {1, 2}
+
+
+def test_contradicting_networks_are_listed(table: LatencyTable, machine: Machine, space: SearchSpace) -> None:
+    specs = [space.sample(random.Random(seed)) for seed in range(10)]
+    machine.whole = lambda spec: 1.6 if spec.id == specs[3].id else 1.0
+    table.remember(measured_whole(table, specs))
+    assert table.contradicting == [specs[3]]
+    assert table.predict_ms(specs) == pytest.approx([network_ms(spec) for spec in specs], rel=0.005)
+    assert table.part_ms(NetworkPart(specs[3])) == pytest.approx(1.6 * network_ms(specs[3]), rel=1e-5)
+    machine.whole = lambda spec: 1.0
+    table.forget([NetworkPart(specs[3]).key])
+    assert table.contradicting == []
+    table.remember(measured_whole(table, specs[3:4]))
+    assert table.contradicting == []
+
+
+def test_a_contradicting_reference_is_not_listed(table: LatencyTable, machine: Machine, space: SearchSpace) -> None:
+    """It cannot be measured again: its time is one by definition."""
+    measure_missing(table, parts_of(table.reference.spec))
+    machine.whole = lambda spec: 1.0 if spec.name == "mobilenet_v3_large" else 0.5
+    table.remember(measured_whole(table, [space.sample(random.Random(seed)) for seed in range(20)]))
+    assert table.correction.contradicting == (table.reference.key,)
+    assert table.contradicting == []
+
+
+# Older files ------------------------------------------------------------------------------------------
+
+
+def older(table: LatencyTable, **changes: Any) -> dict[str, Any]:
+    """Return a table in the form of version 3: rows without sessions, whole networks among them, one fidelity."""
+    rows = {}
+    for key, row in table.rows.items():
+        rows[key] = {"ratio": row.ratio, "quartiles": list(row.quartiles), "count": row.count, "error": row.error}
+    rows["network 0123456789ab n1000"] = {"ratio": 0.5, "quartiles": [0.4, 0.6], "count": 9, "error": 0.01}
+    text = f"{table.reference_ms:.6f} {json.dumps(rows, sort_keys=True)}"
+    fidelity = dataclasses.asdict(checked()[0])
+    del fidelity["population"]
+    return {
+        "version": 3,
+        "created": table.created,
+        "device": table.device.to_dict(),
+        "runtime": dataclasses.asdict(table.runtime),
+        "reference": {
+            "network": "mobilenet_v3_large",
+            "spec_id": table.reference.spec.id,
+            "ms": round(table.reference_ms, 6),
+        },
+        "num_classes": table.num_classes,
+        "fidelity": fidelity,
+        "calibrations": [{"factor": 0.9, "rows": len(rows), "date": "2026-01-01"}],
+        "hash": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "rows": rows,
+    } | changes
+
+
+def test_a_table_of_the_version_before_is_read(table: LatencyTable, space: SearchSpace, tmp_path: Path) -> None:
+    """Its rows are as they are. Its networks have no specs, and its fidelity was that of another prediction."""
+    path = tmp_path / "older.json"
+    path.write_text(json.dumps(older(table)), encoding="utf-8")
+    loaded = LatencyTable.load(path)
+    assert {key: dataclasses.replace(row, session=1) for key, row in loaded.rows.items()} == table.rows
+    assert {row.session for row in loaded.rows.values()} == {0}
+    assert loaded.networks == {}
+    assert loaded.fidelity == ()
+    assert loaded.created == table.created
+    specs = [space.sample(random.Random(seed)) for seed in range(5)]
+    assert loaded.predict_ms(specs) == pytest.approx(table.predict_ms(specs))
+    loaded.save()
+    again = LatencyTable.load(path)
+    assert json.loads(path.read_text(encoding="utf-8"))["version"] == 4
+    assert (again.rows, again.networks) == (loaded.rows, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: first_row(d).update(ratio=0.5), "its rows do not fit its hash: it was edited or cut"),
+        (lambda d: d["rows"].popitem(), "do not fit its hash"),
+        (lambda d: d["reference"].update(ms=1.0), "do not fit its hash"),
+        (lambda d: d["reference"].update(ms=10**400), "damaged"),
+        (lambda d: d["reference"].pop("ms"), "damaged"),
+        (lambda d: d.update(rows=[]), "hash"),
+        (lambda d: d.pop("device"), "'device' is missing"),
+        (lambda d: d.update(hash=1), "do not fit its hash"),
+    ],
+    ids=["edited", "row gone", "reference edited", "endless", "no time", "rows a list", "no device", "another hash"],
+)
+def test_a_broken_table_of_the_version_before_is_refused(
+    table: LatencyTable, tmp_path: Path, change: Change, message: str
+) -> None:
+    data, path = older(table), tmp_path / "older.json"
+    change(data)
+    path.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(NasError, match=message) as error:
+        LatencyTable.load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+# Timing -----------------------------------------------------------------------------------------------
 
 
 def test_measured_latency_is_normalised_and_raw(table: LatencyTable, machine: Machine) -> None:

@@ -162,7 +162,15 @@ def test_page_tells_how_good_the_table_is(finished_run, edit_run):
         "within 5 % and 100 % within 10 %, Spearman's rank correlation 0.997."
     )
     assert line in page_text(finished_run)
-    assert "Spearman" not in page_text(edit_run(lambda data: data["table"].update(fidelity=None)))
+
+    def check_twice(data):
+        (checked,) = data["table"]["fidelity"]
+        data["table"]["fidelity"].append(checked | {"population": "near-optimal", "networks": 50, "mape": 0.031})
+
+    text = page_text(edit_run(check_twice))
+    assert line in text
+    assert "against 50 near-optimal networks, measured whole on 2026-01-01: mean error 3.1 %" in text
+    assert "Spearman" not in page_text(edit_run(lambda data: data["table"].update(fidelity=[])))
 
 
 def test_every_text_of_the_run_is_escaped(edit_run):
@@ -177,9 +185,10 @@ def test_every_text_of_the_run_is_escaped(edit_run):
             data[key] = {evil: evil}
         for key in ("table", "estimator", "machine"):
             data[key].update({name: evil for name, value in data[key].items() if isinstance(value, str)})
-        data["table"]["fidelity"]["date"] = evil
+        data["table"]["fidelity"][0].update(date=evil, population=evil)
         for result in data["targets"]:
             result.update(space=evil, binds=False, measured={evil: next(iter(result["measured"].values()))})
+            result["attempts"][0]["spec_id"] = evil
             result["optimum"]["best"]["spec_id"] = result["optimum"]["loop"]["strategy"] = evil
         for network in data["networks"]:
             network["source"] = evil
@@ -249,6 +258,7 @@ def test_page_tells_how_the_run_was_made(finished_run):
     rows = dict(headings)
     assert len(rows) == len(headings)
     found, (measured,) = run.found("large"), run.result("large").measured.values()
+    (attempt,) = run.result("large").attempts
     optimum = run.result("large").optimum
     assert optimum is not None
     behind = ", ".join(
@@ -264,7 +274,10 @@ def test_page_tells_how_the_run_was_made(finished_run):
             "budget 4 ms, space mobilenet_v3_large, feasible from 0.31 to 17.90 ms, "
             "width@pixels 1@192, 1@224, 1.25@224, 30 networks looked at"
         ),
-        "corrections for Large": "measured over predicted latency, one an attempt: 0.9900",
+        "attempts for Large": (
+            f"{attempt.spec_id} predicted {attempt.predicted_ms:.3f} ± {0.01 * attempt.predicted_ms:.3f} ms, measured "
+            f"{attempt.measured_ms:.3f} ± {0.003 * attempt.measured_ms:.3f} ms"
+        ),
         "finalists for Large": (
             f"{found.spec.id} {measured.normalised_ms:.3f} ms ({measured.quartiles_ms[0]:.3f}–"
             f"{measured.quartiles_ms[1]:.3f}, raw {measured.median_ms:.3f}, standard error 0.3 %)"
@@ -284,27 +297,28 @@ def test_page_tells_how_the_run_was_made(finished_run):
         "latency table": (
             "file latency_tables/example-onnxruntime-t1.json, device Example CPU 3.0, other device no, runtime "
             "onnxruntime 1.31.1, threads 1, precision float32, num classes 1000, rows 4812, reference "
-            "mobilenet_v3_large, reference ms 3.71"
+            "mobilenet_v3_large, reference ms 3.71, networks 150"
         ),
         "fidelity of the table": (
-            "networks 100, date 2026-01-01, mape 0.0187, bias -0.004, within 5 percent 0.94, within 10 percent 1, "
-            "spearman 0.9971, kendall 0.96, noise mape 0.006"
+            "population random, networks 100, date 2026-01-01, mape 0.0187, bias -0.004, within 5 percent 0.94, "
+            "within 10 percent 1, spearman 0.9971, kendall 0.96, noise mape 0.006"
         ),
         "machine": "cpu Example CPU 3.0, cores 2, os Linux",
         "versions": "nas 0.1.0, torch 2.15.0, onnxruntime 1.31.1",
         "arguments": "budget ms 4, widths 0.75, 1, resume no",
-        "version of the record": "2",
+        "version of the record": "3",
     }
     assert {key for key in rows if "Small" in key} == {
-        f"{what} for Small" for what in ("search", "corrections", "finalists", "optimum")
+        f"{what} for Small" for what in ("search", "attempts", "finalists", "optimum")
     }
     # The notes stand at the top of the page, the networks in a table of their own. A new field is to be shown too.
     assert set(RunRecord.__struct_fields__) == {
         *("version", "command", "arguments", "versions", "created", "finished", "seconds", "machine", "table"),
         *("estimator", "notes", "targets", "networks"),
+        "compared",  # which the networks hold, too
     }
     assert set(TargetResult.__struct_fields__) == {
-        *("target", "space", "feasible_ms", "binds", "variants", "corrections", "measured", "optimum"),
+        *("target", "space", "feasible_ms", "binds", "variants", "attempts", "measured", "optimum"),
     }
 
 

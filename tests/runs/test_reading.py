@@ -28,8 +28,12 @@ def test_a_run_is_read_whole(finished_run):
     assert run.result("large").variants == (Variant(1.0, 192), Variant(1.0, 224), Variant(1.25, 224))
     assert run.found("large").published_top1 is None
     assert record.networks[2].published_top1 == 75.2
-    assert run.table.fidelity is not None
-    assert (run.table.fidelity.mape, run.table.fidelity.networks) == (0.0187, 100)
+    (fidelity,) = run.table.fidelity
+    assert (fidelity.population, fidelity.mape, fidelity.networks) == ("random", 0.0187, 100)
+    (attempt,) = run.result("large").attempts
+    assert (attempt.spec_id, attempt.measured_error) == (run.found("large").spec.id, 0.003)
+    assert attempt.measured_ms < attempt.predicted_ms
+    assert run.found("large").measured_error == 0.004
     assert [network.name for network in record.networks[:4]] == [
         "found large",
         "found small",
@@ -54,6 +58,7 @@ def test_the_frames_of_a_run(finished_run):
     assert list(run.table_rows) == list(TABLE_COLUMNS)
     assert run.table_rows.op.tolist()[:3] == ["stem", "head", "sepconv"]
     assert set(run.table_rows.kernel.dropna()) == {3, 5, 7}
+    assert (run.table_rows.timed_ms < run.table_rows.ms).all()
     assert pd.isna(run.table_rows.kernel[1])
     assert set(run.table_rows.op[run.table_rows.kernel.isna()]) == {"head"}
     networks = run.networks
@@ -111,8 +116,8 @@ CHANGES: list[tuple[Change, str]] = [
     (lambda data: data.pop("networks"), "run.json: networks holds none of kind 'found' for"),
     (lambda data: data.pop("command"), "run.json: command is missing"),
     (lambda data: data.update(networks=None), "run.json: networks is null; it must be a list"),
-    (lambda data: data.update(version=3), "run.json: its version is 3; a newer program wrote it, so upgrade this one"),
-    (lambda data: data.update(version=1), "run.json: its version is 1; an older program wrote it, so start a new run"),
+    (lambda data: data.update(version=4), "run.json: its version is 4; a newer program wrote it, so upgrade this one"),
+    (lambda data: data.update(version=2), "run.json: its version is 2; an older program wrote it, so start a new run"),
     (lambda data: data.update(version="1"), "run.json: version is a text; it must be a whole number"),
     (lambda data: data.pop("version"), "run.json: version is missing"),
     (lambda data: data.update(finished=None, networks=[]), "not finished; the same command with --resume"),
@@ -151,7 +156,14 @@ CHANGES: list[tuple[Change, str]] = [
         lambda data: data["targets"][0].update(variants=["1@224"]),
         "run.json: targets[0].variants[0] is a text; it must be a list",
     ),
-    (lambda data: data["table"]["fidelity"].pop("mape"), "run.json: table.fidelity.mape is missing"),
+    (lambda data: data["table"]["fidelity"][0].pop("mape"), "run.json: table.fidelity[0].mape is missing"),
+    (lambda data: data["table"].update(fidelity=None), "run.json: table.fidelity is null; it must be a list"),
+    (
+        lambda data: data["targets"][0]["attempts"][0].pop("predicted_std"),
+        "run.json: targets[0].attempts[0].predicted_std is missing",
+    ),
+    (lambda data: data["targets"][0].update(corrections=[0.99]), "run.json: targets[0].corrections is unknown"),
+    (network(0, measured_error="1"), "networks[0].measured_error is a text; it must be a number or null"),
     (network(0, kind="lost"), "run.json: networks[0].kind is 'lost'; it must be one of found, published"),
     (
         lambda data: data["networks"][0]["spec"].update(resolution=8),
@@ -194,9 +206,9 @@ def test_what_is_wrong_in_run_json_is_named(edit_run, change, message):
     [
         ("run.json", None, "not a run folder, for it has no run.json"),
         ("run.json", "{", "run.json: not JSON"),
-        ("run.json", '{"version": 2, "command": "\\ud800"}', "run.json: not JSON"),
-        ("run.json", '{"version": 2, "arguments": ' + 100_000 * "[" + 100_000 * "]" + "}", "run.json: not JSON"),
-        ("run.json", '{"version": 2, "seconds": {"a": 1e999}}', "run.json: seconds[...] is too large or too small"),
+        ("run.json", '{"version": 3, "command": "\\ud800"}', "run.json: not JSON"),
+        ("run.json", '{"version": 3, "arguments": ' + 100_000 * "[" + 100_000 * "]" + "}", "run.json: not JSON"),
+        ("run.json", '{"version": 3, "seconds": {"a": 1e999}}', "run.json: seconds[...] is too large or too small"),
         ("run.json", "[]", "run.json: the record is a list; it must be an object"),
         ("small.json", None, "small.json: no such file"),
         ("small.json", '{"version": 1}', "small.json: spec: 'name' is missing"),

@@ -26,11 +26,12 @@ from nas.errors import NasError
 from nas.latency import measuring
 from nas.latency.fidelity import covered_variants
 from nas.latency.measuring import new_table
+from nas.latency.networks import Measured
 from nas.latency.predictor import LatencyPredictor, open_table
 from nas.latency.table import LatencyTable, space_parts
 from nas.report.writing import write_report
 from nas.runs.folder import RunFolder, new_record
-from nas.runs.record import Trial
+from nas.runs.record import TargetResult, Trial
 from nas.runs.target import MARGIN, Target
 from nas.search import trials
 from nas.search.comparison import published_networks
@@ -64,8 +65,9 @@ def test_a_run_is_whole_and_agrees_with_itself(machine: Machine, strategy: str) 
         assert network.spec == spec
         assert network.measured_ms == results["latency"]["measured_ms"]
         assert network.measured_ms == pytest.approx(whole_ms(machine, spec), rel=1e-3)
-        assert network.predicted_ms == pytest.approx(network_ms(spec), rel=1e-3)
-        assert sum(ms for _, ms in network.breakdown) == pytest.approx(network.predicted_ms, abs=1e-3)
+        assert network.predicted_ms == pytest.approx(network_ms(spec), rel=0.03)
+        assert abs(network.measured_ms - network.predicted_ms) < 3 * network.predicted_std
+        assert sum(ms for _, ms in network.breakdown) == pytest.approx(network.measured_ms, rel=0.01)
         assert network.estimated_top1 == pytest.approx(ImageNetPrior().estimate([spec]).top1[0], abs=1e-3)
         assert (network.published_top1, results["accuracy"]["source"]) == (None, "estimated")
         assert network.measured_ms <= budget_ms == results["budget_ms"]
@@ -247,8 +249,10 @@ def test_budgets_that_are_no_budgets(machine: Machine, budget: float) -> None:
     assert not machine.ran
 
 
-def test_a_budget_that_only_the_fastest_network_keeps(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its predicted latency exceeds the budget, and rounding puts it a last bit over the limit that is set for it."""
+def test_a_budget_that_only_the_fastest_network_is_timed_to_keep(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding puts its predicted latency a last bit over the limit that is set for it."""
     monkeypatch.setattr(trials, "SEEDS", 0)  # or trimming makes another, as fast and better, of a network above it
     plain = {published_spec("mobilenet_v3_large").id, *co_runs()}
     machine.whole = lambda spec: 1.0 if spec.id in plain else 0.97
@@ -256,7 +260,7 @@ def test_a_budget_that_only_the_fastest_network_keeps(machine: Machine, monkeypa
     monkeypatch.setattr(LatencyTable, "predict_ms", lambda table, specs: np.nextafter(predict_ms(table, specs), np.inf))
     smallest = load_space("few.py").smallest((0.75, 96))
     search(request(only="large", budget_ms=network_ms(smallest)), Path("run"))
-    assert found(Path("run"))["large"].id == smallest.id
+    assert whole_ms(machine, found(Path("run"))["large"]) <= network_ms(smallest)
 
 
 # Tables -----------------------------------------------------------------------------------------------
@@ -344,16 +348,22 @@ def test_a_table_of_another_device_is_searched_without_measuring(
     assert data.table.other_device is True
     assert data.machine.cpu != data.table.device == "Another CPU"
     network = data.networks[0]
-    assert (network.measured_ms, network.raw_ms, network.quartiles_ms) == (None, None, None)
-    assert network.predicted_ms == pytest.approx(predicted, abs=1e-4)
+    assert (network.raw_ms, network.quartiles_ms) == (None, None)
+    there = found(Path("there"))["large"]
+    measured = {
+        part.key: n.ratio * others.reference_ms for part in [NetworkPart(spec)] if (n := others.networks.get(part.key))
+    }
+    assert network.measured_ms == (pytest.approx(*measured.values(), abs=1e-4) if measured else None), (
+        "there, if at all"
+    )
+    assert network.predicted_ms == pytest.approx(others.predict_held_out(spec).time, abs=1e-4)
     published = {n.name: n.measured_ms for n in data.networks if not n.found}
     assert published["mobilenet_v3_large"] == pytest.approx(network_ms(published_spec("mobilenet_v3_large")), rel=1e-3)
     results = load_results(out / "large.json")
     assert results["notes"] == [note]
-    assert results["latency"]["measured_ms"] is None
+    assert results["latency"]["measured_ms"] == network.measured_ms
     assert results["latency"]["other_device"] is True
     # As accurate as what was found there: the fine view's rows, which trimming needs, came with the table.
-    there = found(Path("there"))["large"]
     assert ImageNetPrior().estimate([spec, there]).top1 @ [1, -1] > -0.3
     page = write_report(out).read_text(encoding="utf-8")
     assert "(predicted, not measured: the table is of another device)" in page
@@ -374,13 +384,15 @@ def test_only_what_another_devices_table_has_is_searched(others: LatencyTable) -
     keys = {part.key for part in space_parts(space.at([one]))}
     contexts = {key for key in others.rows if key.startswith("context")}
     others.rows = {key: row for key, row in others.rows.items() if key in keys | contexts}
+    others.networks = {}
     others.save("other.json")
     console = Recorder()
     low, high = others.predict_ms([space.smallest(one), space.largest(one)])
     data = search(elsewhere(budget_ms=float(low + high) / 2), Path("here"), console=console).record
     assert data.targets[0].variants == (one,)
     assert f"other.json has all rows of 1 of the {len(space.variants)} variants of few" in console.lines
-    assert [network.name for network in data.networks] == ["found large"], "no published one can be predicted"
+    names = [network.name for network in data.networks]
+    assert names == ["found large", "mobilenet_v3_large"], "no other published one can be predicted"
     with pytest.raises(NasError, match=r"no network of few is as fast as 0\.1 ms on that device"):
         search(elsewhere(budget_ms=0.1), Path("none"))
     lost = next(key for key in keys if key.startswith("mbconv"))
@@ -502,21 +514,27 @@ def test_what_was_logged_after_an_attempt_is_no_candidate_of_it(machine: Machine
     """A resumed run chooses among the same networks as an uninterrupted one."""
     folder = RunFolder.begin(Path("run"), new_record("nas", {}))
     table, target = new_table(synthetic.made_runtime()), Target("large", 1.0)
+    folder.update(targets=(TargetResult(target=target, space="few", feasible_ms=(0.1, 2.0), binds=True),))
     predictor, console = LatencyPredictor(table, Silent()), Silent()
     context = SearchContext(request(), predictor, ImageNetPrior(), folder, console, console.say)
     space = load_space("few.py")
     stages = [*trials.stages_of("random", 0), *trials.stages_of("random", 1), "finalist"]
     specs = [space.sample(random.Random(seed)) for seed in range(len(stages) + 1)]
     for index, (stage, spec) in enumerate(zip([*stages, stages[0]], specs, strict=True)):
-        latency_ms = 1.0 if index < len(stages) else 9.0
-        folder.log("large", stage, Trial(None, spec, 70.0 + index, 1.0, latency_ms, 70.0 + index))
+        folder.log("large", stage, Trial(None, spec, 70.0 + index, 1.0, 0.1, 70.0 + index))
     folder.log("small", stages[0], Trial(None, specs[0], 99.0, 1.0, 1.0, 99.0))
+    now_ms = {spec.id: network_ms(spec) for spec in specs}  # the table's by now, whatever the log says
     for attempt in (0, 1):
-        wanted = specs[: 3 * (attempt + 1)][::-1]
-        found = trials.candidates(context, target, 1.0, attempt)
+        wanted = [*specs[: 3 * (attempt + 1)], specs[-1]][::-1]
+        found = trials.candidates(context, target, 9.0, attempt)
         assert [logged.trial.spec for logged in found] == wanted
-    assert trials.candidates(context, target, 0.9, 1) == []
-    assert trials.candidates(context, target, 9.0, 0)[0].trial.spec == specs[-1]
+    limit_ms = sorted(now_ms.values())[2] + 1e-3
+    found = trials.candidates(context, target, limit_ms, 1)
+    assert {logged.trial.spec.id for logged in found} == {key for key, ms in now_ms.items() if ms <= limit_ms}
+    slow = max(specs, key=lambda spec: now_ms[spec.id])
+    measured = {slow.id: Measured(0.1, 0.1, (0.1, 0.1), 0.01)}
+    folder.update_target("large", measured=measured)
+    assert slow in [logged.trial.spec for logged in trials.candidates(context, target, limit_ms, 1)], "measured"
 
 
 def _without_table() -> None:
@@ -530,6 +548,7 @@ def test_a_process_that_dies_while_it_logs_loses_nothing(
 ) -> None:
     search(request(only="large"), Path("whole"))
     wanted = outcome(Path("whole"))
+    _without_table()
     original, calls = RunFolder.log, [0]
 
     def dying(self: RunFolder, *values: Any) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 import shlex
 import signal
 import threading
@@ -31,6 +32,7 @@ from nas.report.plots.diagram import diagram_data
 from nas.report.writing import write_report
 from nas.runs.reading import load_run
 from nas.search import sharing
+from nas.search.optimum import LOOP_TRIALS
 from nas.search.request import targets_of
 from nas.search.run import search
 from nas.search.storage import open_storage, open_study
@@ -129,7 +131,7 @@ def test_a_limit_that_leaves_only_fast_networks_is_not_searched_again(machine: M
     spec = found(Path("run"))["large"]
     assert count_cost(spec).params == least
     assert whole_ms(machine, spec) < 0.9 * 0.7 < 0.7 < searched.feasible_ms[1]
-    assert len(searched.corrections) == 1
+    assert len(searched.attempts) == 1
 
 
 # The proven optimum -----------------------------------------------------------------------------------
@@ -144,12 +146,13 @@ def test_the_proven_optimum_stands_beside_what_a_loop_found(machine: Machine, st
     trials = rows(Path("run/trials.csv"))
     stage = [row for row in trials if row["stage"] == loop.strategy]
     if strategy == "random":
-        assert loop.trials == len(stage) == 6
-        assert loop.top1 == pytest.approx(max(float(row["top1"]) for row in stage), abs=1e-3)
+        stage = [row for row in trials if row["stage"].startswith("random")]
+        assert loop.trials == len(stage) >= 6
+        assert loop.top1 in [pytest.approx(float(row["top1"]), abs=1e-3) for row in stage]
     else:
         first = next(row for row in trials if row["stage"] == "exact")
-        assert loop.trials > 100
-        assert best.spec_id in {row["spec_id"] for row in trials if row["stage"] == "exact"}
+        assert loop.trials == LOOP_TRIALS
+        assert best.spec_id in {row["spec_id"] for row in trials if row["stage"].startswith("exact")}
         assert best.top1 >= float(first["top1"]) - 1e-3
     ranked = [best, *optimum.runners_up]
     top1 = [network.top1 for network in ranked]
@@ -279,6 +282,10 @@ def test_what_a_killed_run_was_evaluating_is_done_by_the_resumed_one(machine: Ma
             user_attrs={WORKER: "a process that is gone"},
         )
     )
+    file = Path("run/run.json")  # of a run that was killed in its first attempt
+    data = json.loads(file.read_text(encoding="utf-8"))
+    data["targets"][0] |= {"attempts": [], "measured": {}, "optimum": None}
+    file.write_text(json.dumps(data), encoding="utf-8")
     signal.signal(signal.SIGALRM, _late)
     signal.alarm(120)
     search(wanted, Path("run"), resume=True)

@@ -20,9 +20,11 @@ import pytest
 
 from nas.arch.cost import count_cost
 from nas.arch.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart, parts_of
+from nas.arch.published import published_spec
 from nas.arch.spec import ArchSpec, halved
 from nas.latency import timing
 from nas.latency.device import Device
+from nas.latency.landmarks import landmarks
 from nas.latency.runtimes import RUNTIMES
 from nas.latency.runtimes.base import check_precision
 from nas.latency.timing import REFERENCE_COPIES, Bench, TimedRun
@@ -152,6 +154,15 @@ class SyntheticRuntime:
         self.machine.compiled.append(part.key)
         extra = self.machine.whole(part.spec) if isinstance(part, NetworkPart) else 1.0
         return self.machine.program(part.key, part_ms(part) * extra)
+
+
+def apart_from_landmarks(factor: Callable[[ArchSpec], float]) -> Callable[[ArchSpec], float]:
+    """Return `Machine.whole` that leaves the reference network and the landmarks as they are.
+
+    Landmarks that are off from one session to the next would tell a tilt.
+    """
+    plain = {published_spec("mobilenet_v3_large").id, *(spec.id for spec in landmarks())}
+    return lambda spec: 1.0 if spec.id in plain else factor(spec)
 
 
 def bench(machine: Machine, reference_ms: float = 2.0) -> Bench:

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,13 +60,12 @@ class Graph:
 class Batch:
     """Rows that are timed in one session.
 
-    `stopping_rule` are the fields of a StoppingRule. `co_run` are the keys of the co-run networks, each with the keys
-    of the rows whose sum it is, and 1 or -1 for each of these.
+    `stopping_rule` are the fields of a StoppingRule. `co_run` are the keys of the co-run networks.
     """
 
     keys: list[str]
     stopping_rule: tuple[float, int, int, float]
-    co_run: list[tuple[str, list[tuple[str, int]]]]
+    co_run: list[str]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Bundle:
     precision: str
     num_classes: int
     reference: dict[str, str]  # key, network, spec_id
+    networks: dict[str, dict[str, Any]]  # the specs of all networks but the reference, in the form of JSON, by keys
     graphs: dict[str, Graph]
     batches: list[Batch]
 

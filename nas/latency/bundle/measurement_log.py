@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from nas.errors import NasError
 from nas.files import make_folder
 from nas.latency.device import Device
 from nas.latency.rows import Measurement
-from nas.latency.table_file import Calibration, Row, RuntimeId
+from nas.latency.table_file import Row, RuntimeId, WholeNetwork
 
+NETWORK = "network "  # the keys of whole networks begin with it
 DECIMALS = 6  # of the reference time, as tables keep it
 
 
@@ -40,19 +42,24 @@ class LogHead:
 
 @dataclass
 class MeasurementLog:
-    """The rows that were measured so far, in a file from which a run that was killed at any moment resumes."""
+    """The rows and networks that were measured so far, in a file from which a run that was killed resumes.
+
+    `specs` are those of the networks, in the form of JSON, by keys.
+    """
 
     path: Path
     head: LogHead
+    specs: Mapping[str, Mapping[str, Any]]
     reference_ms: float = float("inf")
     rows: dict[str, Row] = field(default_factory=dict)
-    calibrations: list[Calibration] = field(default_factory=list)
+    networks: dict[str, WholeNetwork] = field(default_factory=dict)
+    sessions: int = 0
 
     @classmethod
-    def open(cls, path: Path, head: LogHead) -> MeasurementLog:
+    def open(cls, path: Path, head: LogHead, specs: Mapping[str, Mapping[str, Any]]) -> MeasurementLog:
         """Begin a log, or resume the one at `path`. Raises NasError if that has another head or is damaged."""
         make_folder(path.parent)
-        log = cls(path, head)
+        log = cls(path, head, specs)
         try:
             text = path.read_bytes() if path.exists() else b""
             whole = text[: text.rfind(b"\n") + 1]  # a line without its end was cut by a kill or a full disk
@@ -76,8 +83,11 @@ class MeasurementLog:
             self.head = head
             for batch in batches:
                 rows = {key: Row.from_dict(key, row) for key, row in batch["rows"].items()}
-                calibrations = [Calibration(**calibration) for calibration in batch["calibrations"]]
-                self._take(rows, batch["reference_ms"], calibrations)
+                networks = {key: (float(ratio), float(error)) for key, (ratio, error) in batch["networks"].items()}
+                for key, (ratio, error) in networks.items():
+                    if not (0 < ratio < math.inf and 0 <= error < math.inf):
+                        raise ValueError(f"{key!r} has the time {ratio} with the error {error}")
+                self._take(rows, networks, batch["reference_ms"])
         except NasError as error:
             raise NasError(f"{error}; remove it to begin anew, or name another table with --out") from None
         except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -86,16 +96,30 @@ class MeasurementLog:
     def add(self, measured: Measurement) -> None:
         """Keep a batch. Raises NasError if the disk takes no more."""
         reference_ms = round(measured.reference_ms, DECIMALS)
-        calibrations = [] if measured.factor == 1.0 else [measured.calibration]
-        rows = {key: row.to_dict() for key, row in measured.rows.items()}
-        noted = [asdict(calibration) for calibration in calibrations]
-        self._append({"reference_ms": reference_ms, "calibrations": noted, "rows": rows})
-        self._take(measured.rows, reference_ms, calibrations)
+        rows = {
+            key: Row.of(timing, self.sessions + 1)
+            for key, timing in measured.timings.items()
+            if not key.startswith(NETWORK)
+        }
+        networks = {key: (timing.ratio, timing.error) for key, timing in measured.timings.items() if key in self.specs}
+        written = {key: row.to_dict() for key, row in rows.items()}
+        self._append({"reference_ms": reference_ms, "networks": networks, "rows": written})
+        self._take(rows, networks, reference_ms)
 
-    def _take(self, rows: dict[str, Row], reference_ms: float, calibrations: list[Calibration]) -> None:
+    def has(self, keys: Iterable[str]) -> bool:
+        """Return whether all of these parts were measured. The reference network is in every session."""
+        return all(key in self.rows or key in self.networks or self._is_measured_reference(key) for key in keys)
+
+    def _is_measured_reference(self, key: str) -> bool:
+        return key.startswith(NETWORK) and key not in self.specs and self.sessions > 0
+
+    def _take(self, rows: dict[str, Row], networks: Mapping[str, tuple[float, float]], reference_ms: float) -> None:
         self.rows |= rows
+        for key, (ratio, error) in networks.items():
+            new, known = WholeNetwork.of(self.specs[key], ratio, error, self.sessions + 1), self.networks.get(key)
+            self.networks[key] = known.merged(new) if known else new
         self.reference_ms = min(self.reference_ms, reference_ms)
-        self.calibrations += calibrations
+        self.sessions += 1
 
     def _append(self, line: dict[str, Any]) -> None:
         try:

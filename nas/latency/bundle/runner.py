@@ -24,7 +24,7 @@ from nas.files import write_text
 from nas.latency.bundle.archive import Batch, Bundle
 from nas.latency.bundle.measurement_log import LogHead, MeasurementLog
 from nas.latency.device import Device
-from nas.latency.rows import CoRunNetwork, measure_rows
+from nas.latency.rows import measure_rows
 from nas.latency.runtimes.onnx_runtime import OnnxRuntime
 from nas.latency.table_file import NOISY, Reference, RuntimeId, date, noisy_rows, table_file, table_text
 from nas.latency.throttling import Throttling
@@ -77,16 +77,16 @@ def measure(bundle: Bundle, runtime: OnnxRuntime, log: MeasurementLog, progress:
     reference = bundle.reference["key"]
     bench = Bench.of(runtime.clock, runtime.threads, lambda: runtime.load(bundle.model(reference)))
     bench = replace(bench, throttling=Throttling(say=progress.say))
-    missing = [batch for batch in bundle.batches if not log.rows.keys() >= set(batch.keys)]
+    missing = [batch for batch in bundle.batches if not log.has(batch.keys)]
     total, done = sum(work(bundle, batch) for batch in missing), 0.0
     for batch in missing:
         programs: dict[str, Program] = {}
-        share_of_all, rows = work(bundle, batch) / total, f"{len(log.rows)} of {bundle.rows} rows"
+        share_of_all, rows = work(bundle, batch) / total, f"{rows_done(bundle, log)} of {bundle.rows} rows"
 
         def report(share: float, note: str, done: float = done, weight: float = share_of_all, rows: str = rows) -> None:
             progress(done + share * weight, rows)
 
-        needed = [*batch.keys, *(key for key, _ in batch.co_run)]
+        needed = [*batch.keys, *batch.co_run]
         with bench.compiling():
             for number, key in enumerate(needed):
                 programs[key] = program(key)
@@ -95,8 +95,7 @@ def measure(bundle: Bundle, runtime: OnnxRuntime, log: MeasurementLog, progress:
             {key: programs[key] for key in batch.keys},
             bench,
             StoppingRule(*batch.stopping_rule),
-            known=log.rows,
-            co_run=[CoRunNetwork(programs[key], rows) for key, rows in batch.co_run],
+            co_run={key: programs[key] for key in batch.co_run},
             rng=random.Random(0),
             on_progress=lambda share, note, report=report: report(  # type: ignore[misc]
                 COMPILING + (1 - COMPILING) * share, note
@@ -104,7 +103,12 @@ def measure(bundle: Bundle, runtime: OnnxRuntime, log: MeasurementLog, progress:
         )
         log.add(measured)
         done += share_of_all
-    progress(1.0, f"{len(log.rows)} of {bundle.rows} rows")
+    progress(1.0, f"{rows_done(bundle, log)} of {bundle.rows} rows")
+
+
+def rows_done(bundle: Bundle, log: MeasurementLog) -> int:
+    """Return how many of the bundle's rows are measured."""
+    return sum(log.has([key]) for batch in bundle.batches for key in batch.keys)
 
 
 def work(bundle: Bundle, batch: Batch) -> float:
@@ -113,7 +117,7 @@ def work(bundle: Bundle, batch: Batch) -> float:
     A layer costs time besides its arithmetic.
     """
     _, min_rounds, *_ = batch.stopping_rule
-    graphs = [bundle.graphs[key] for key in (*batch.keys, *(key for key, _ in batch.co_run))]
+    graphs = [bundle.graphs[key] for key in (*batch.keys, *batch.co_run)]
     return sum(min_rounds * sum(graph.iterations) / 3 * (20e6 + graph.macs) + 20 * graph.size for graph in graphs)
 
 
@@ -137,9 +141,9 @@ def run(folder: Path, argv: Sequence[str] | None = None) -> Path:
         print(f"warning: {name.threads} threads share {cores} cores; times will be long and restless", file=sys.stderr)
     print(f"device: {device.cpu}, {name}")
     head = LogHead(date(), bundle.id, device, name)
-    log = MeasurementLog.open(out.with_name(f"{out.name}.log"), head)
-    if log.rows:
-        print(f"resuming {log.path}: {len(log.rows)} of {bundle.rows} rows are measured")
+    log = MeasurementLog.open(out.with_name(f"{out.name}.log"), head, bundle.networks)
+    if log.sessions:
+        print(f"resuming {log.path}: {rows_done(bundle, log)} of {bundle.rows} rows are measured")
     measure(bundle, runtime, log, ProgressLine(sys.stderr))
     text = table_text(
         created=log.head.created,
@@ -147,15 +151,16 @@ def run(folder: Path, argv: Sequence[str] | None = None) -> Path:
         runtime=name,
         reference=Reference(bundle.reference["network"], bundle.reference["spec_id"], log.reference_ms),
         num_classes=bundle.num_classes,
-        fidelity=None,
-        calibrations=log.calibrations,
+        fidelity=(),
+        networks=log.networks,
         rows=log.rows,
     )
     write_text(out, text)
     log.path.unlink()
     if noisy := noisy_rows(log.rows):
         print(f"{len(noisy)} rows are uncertain by over {NOISY:.0%}, for example {noisy[0]!r}")
-    print(f"{out}: {len(log.rows)} rows, reference {bundle.reference['network']} {log.reference_ms:.2f} ms")
+    reference = f"{bundle.reference['network']} {log.reference_ms:.2f} ms"
+    print(f"{out}: {len(log.rows)} rows, {len(log.networks)} networks, reference {reference}")
     return out
 
 

@@ -30,7 +30,7 @@ from nas.console import Progress
 from nas.files import replacing
 from nas.latency.bundle.archive import ARCHIVE, INDEX, Batch, Graph
 from nas.latency.bundle.runner import PROGRAM
-from nas.latency.measuring import co_run_networks, iterations_of, summands
+from nas.latency.measuring import co_run_networks, iterations_of
 from nas.latency.table import REFERENCE, space_parts
 from nas.latency.timing import ANCHOR_RULE, ROW_RULE, StoppingRule
 
@@ -49,7 +49,6 @@ FILES = (
     "nas/latency/bundle/archive.py",
     "nas/latency/bundle/measurement_log.py",
     "nas/latency/bundle/runner.py",
-    "nas/latency/calibration.py",
     "nas/latency/device.py",
     "nas/latency/drift.py",
     "nas/latency/rows.py",
@@ -178,23 +177,26 @@ def _index(graphs: Sequence[Graph], planned: Sequence[PlannedBatch], threads: in
         Batch(
             [part.key for part in batch.parts],
             dataclasses.astuple(batch.stopping_rule),
-            [(network.key, summands(network)) for network in map(NetworkPart, batch.co_run)],
+            [NetworkPart(spec).key for spec in batch.co_run],
         )
         for batch in planned
     ]
+    whole = [part for batch in planned for part in (*batch.parts, *map(NetworkPart, batch.co_run))]
+    reference = NetworkPart(published_spec(REFERENCE))
+    networks = {part.key: part.spec.to_dict() for part in whole if isinstance(part, NetworkPart) and part != reference}
     content = {
         "precision": precision,
         "num_classes": NUM_CLASSES,
+        "networks": networks,
         "graphs": [dataclasses.asdict(graph) for graph in graphs],
         "batches": [dataclasses.asdict(batch) for batch in batches],
     }
-    spec = published_spec(REFERENCE)
     return json.dumps(
         {
             "id": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],
             "runtime_version": version("onnxruntime"),
             "threads": threads,
-            "reference": {"key": NetworkPart(spec).key, "network": REFERENCE, "spec_id": spec.id},
+            "reference": {"key": reference.key, "network": REFERENCE, "spec_id": reference.spec.id},
             **content,
         }
     )
