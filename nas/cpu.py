@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-ROOT = Path("/")
+from nas.system_files import ROOT, system_text
 
 
 def usable_cores(root: Path = ROOT) -> int:
@@ -51,11 +51,11 @@ def _control_groups(root: Path) -> Iterator[Path]:
     of which the mount shows the end only.
     """
     groups = {}
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in system_text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers or "cpu" in controllers.split(","):
             groups["cgroup" if controllers else "cgroup2"] = path
-    for line in _read(root / "proc/self/mountinfo").splitlines():
+    for line in system_text(root / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
         kind, _, options = (*after.split(" ", 2), "", "")[:3]
         if kind not in groups or (kind == "cgroup" and "cpu" not in options.split(",")):
@@ -75,14 +75,7 @@ def _below(path: str, mounted: str) -> str:
 
 
 def _quota(group: Path) -> float | None:
-    quota, period = (*_read(group / "cpu.max").split(), "", "")[:2]
+    quota, period = (*system_text(group / "cpu.max").split(), "", "")[:2]
     if not quota:
-        quota, period = (_read(group / name).strip() for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+        quota, period = (system_text(group / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
     return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() else None  # "max" and "-1": none
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

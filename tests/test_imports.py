@@ -32,6 +32,7 @@ PACKAGES = {
     "ground": Package(
         (
             *("nas.errors", "nas.files", "nas.names", "nas.utf8", "nas.console", "nas.cpu", "nas.quiet"),
+            "nas.system_files",
             "nas.interrupts",
         ),
         (),

@@ -15,9 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nas.cpu import ROOT, usable_cores
+from nas.cpu import usable_cores
 from nas.errors import NasError
 from nas.latency.arm_cores import core_name
+from nas.system_files import ROOT, system_number, system_text
 
 # The instruction sets that decide which kernels a runtime takes.
 _X86_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16")
@@ -77,14 +78,14 @@ class Device:
         known = next((p for p in processors if "flags" in p or "Features" in p), {})
         flags = set(known.get("flags", known.get("Features", "")).split())
         cpus = root / "sys/devices/system/cpu"
-        max_khz = [int(text) for path in cpus.glob("cpu*/cpufreq/cpuinfo_max_freq") if (text := _read(path))]
+        max_khz = [khz for path in cpus.glob("cpu*/cpufreq/cpuinfo_max_freq") if (khz := system_number(path))]
         return cls(
             cpu=_cpu_name(processors, root),
             flags=tuple(flag for flag in _FLAGS if flag in flags),
             cores=usable_cores(root),
             architecture=platform.machine(),
             os=f"{platform.system()} {platform.release()}",
-            governor=_read(cpus / "cpu0/cpufreq/scaling_governor"),
+            governor=system_text(cpus / "cpu0/cpufreq/scaling_governor") or None,
             max_mhz=max(max_khz) // 1000 if max_khz else None,
         )
 
@@ -111,7 +112,7 @@ def _cpu_name(processors: list[dict[str, str]], root: Path) -> str:
 
 def _processors(root: Path) -> list[dict[str, str]]:
     """Return the paragraphs of /proc/cpuinfo, mostly one a processor; empty where there is no such file."""
-    paragraphs = (_read(root / "proc/cpuinfo") or "").split("\n\n")
+    paragraphs = system_text(root / "proc/cpuinfo").split("\n\n")
     pairs = ([line.partition(":") for line in paragraph.splitlines()] for paragraph in paragraphs if paragraph)
     return [{key.strip(): value.strip() for key, _, value in lines} for lines in pairs]
 
@@ -123,7 +124,7 @@ def _board(processors: list[dict[str, str]], root: Path) -> str | None:
     `Hardware` is the last resort: that of a Raspberry Pi is "BCM2835" on most of its models.
     """
     lines = [value for key in ("Model", "Hardware") for processor in processors if (value := processor.get(key))]
-    named = (_read(root / "proc/device-tree/model") or "").strip("\0\n ") or next(iter(lines), "")
+    named = system_text(root / "proc/device-tree/model").strip("\0\n ") or next(iter(lines), "")
     return re.sub(r" Rev [\d.]+$", "", named) or None
 
 
@@ -135,13 +136,6 @@ def _brand(root: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
 
 
 def allowed_cores() -> list[int]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from nas.cpu import ROOT
+from nas.system_files import ROOT, system_number, system_text
 
 SLOW = 0.7  # of the fastest clock; many cores at once, or wide instructions, run at three quarters of it by design
 LOOKS = 3  # as many say more than a governor that has not noticed the work yet
@@ -64,10 +64,10 @@ class Throttling:
         """Return how often heat has stepped in since the system started: on these cores, and around the first."""
         paths = [self._cpus / f"cpu{core}/thermal_throttle/core_throttle_count" for core in cores]
         paths += [self._cpus / f"cpu{core}/thermal_throttle/package_throttle_count" for core in cores[:1]]
-        return sum(_number(path) for path in paths)
+        return sum(system_number(path) for path in paths)
 
     def _line(self, cores: Sequence[int], events: int, share: float) -> str:
-        governors = sorted({_read(self._cpus / f"cpu{core}/cpufreq/scaling_governor") for core in cores} - {""})
+        governors = sorted({system_text(self._cpus / f"cpu{core}/cpufreq/scaling_governor") for core in cores} - {""})
         causes = f"heat, a power limit or the governor {', '.join(governors)}" if governors else "heat or a power limit"
         noticed = [f"heat stepped in {events} times"] if events > 0 else []
         noticed += [f"its clock was at {share:.0%} of the fastest ({causes})"] if share < SLOW else []
@@ -77,16 +77,4 @@ class Throttling:
         )
 
     def _number(self, core: int, file: str) -> int:
-        return _number(self._cpus / f"cpu{core}/cpufreq/{file}")
-
-
-def _number(path: Path) -> int:
-    text = _read(path)
-    return int(text) if text.isdecimal() else 0
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
+        return system_number(self._cpus / f"cpu{core}/cpufreq/{file}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nas.cpu import ROOT
+from nas.system_files import ROOT, system_number, system_text
 
 # Cores of one kind differ a little in clock where each is run as fast as its own silicon allows. On the processors that
 # were looked at they differ by up to 6 %, and the next kind is 16 % slower at least.
@@ -33,7 +33,7 @@ def _kinds(cores: Sequence[int], root: Path) -> list[set[int]]:
     The scheduler's capacity counts work done in a second, and its clock does not: it is the second choice.
     """
     for file in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
-        speeds = {core: _number(_folder(core, root) / file) for core in cores}
+        speeds = {core: system_number(_folder(core, root) / file) for core in cores}
         if all(speeds.values()):
             break
     else:
@@ -50,7 +50,7 @@ def _kinds(cores: Sequence[int], root: Path) -> list[set[int]]:
 
 def _first_of_siblings(core: int, ranked: Sequence[int], root: Path) -> int:
     """Return the best ranked of a physical core's hardware threads."""
-    siblings = {core, *_listed(_read(_folder(core, root) / "topology/thread_siblings_list"))}
+    siblings = {core, *_listed(system_text(_folder(core, root) / "topology/thread_siblings_list"))}
     return next(other for other in ranked if other in siblings)
 
 
@@ -62,15 +62,3 @@ def _listed(text: str) -> list[int]:
 
 def _folder(core: int, root: Path) -> Path:
     return root / f"sys/devices/system/cpu/cpu{core}"
-
-
-def _number(path: Path) -> int:
-    text = _read(path)
-    return int(text) if text.isdecimal() else 0
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""

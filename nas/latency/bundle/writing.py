@@ -60,6 +60,7 @@ FILES = (
     "nas/latency/timing.py",
     "nas/latency/topology.py",
     "nas/names.py",
+    "nas/system_files.py",
     "nas/utf8.py",
 )
 BATCH_BYTES = 128 << 20  # weights of anchor networks that are in the device's memory at once
