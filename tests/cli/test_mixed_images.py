@@ -12,18 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.tiny_net import TINY_NET
 
 from nas import export, predict, train
-from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.cli.entry import run
 
-SPEC = ArchSpec(
-    name="tiny net",
-    resolution=32,
-    stem=StemSpec(out=8),
-    blocks=(BlockSpec(kernel=3, expanded=16, out=8, stride=2),),
-    head=HeadSpec(conv=16),
-)
 RISING = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1)).T.copy()  # dark above, light below
 ORIENTATION, TURNED_BY_90 = 0x0112, 6
 COMMANDS = {"train": train.main, "export": export.main, "predict": predict.main}
@@ -95,7 +88,7 @@ def save_kinds(folder: Path, pixels: np.ndarray) -> None:
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Go to a folder with a spec and images of all kinds, of which some cannot be read or are none."""
     monkeypatch.chdir(tmp_path)
-    SPEC.save("tiny.json")
+    TINY_NET.save("tiny.json")
     quick = (resources.files("nas.training") / "recipes" / "quick.toml").read_text()
     Path("quicker.toml").write_text(quick.replace("learning_rate = 4e-3", "learning_rate = 0.1"))
     for part in ("train", "val"):

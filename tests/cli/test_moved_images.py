@@ -7,23 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import synthetic
+from support.tiny_net import TINY_NET
 
 from nas import export, train
 from nas.accuracy.short_training import ShortTraining
-from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.errors import NasError
 from nas.netadapt import __main__ as netadapt
 from nas.runs.record import load_record
 from nas.search import __main__ as search
 from nas.training.checkpoint import load_checkpoint
 
-SPEC = ArchSpec(
-    name="tiny net",
-    resolution=32,
-    stem=StemSpec(out=8),
-    blocks=(BlockSpec(kernel=3, expanded=48, out=16, stride=2), BlockSpec(kernel=3, expanded=96, out=24, stride=2)),
-    head=HeadSpec(conv=32),
-)
 OLD, NEW = "imagefolder:old", "imagefolder:new/place"
 
 
@@ -32,7 +25,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Go to an empty folder with a spec and images of two classes, on a machine that is known."""
     synthetic.empty_folder(monkeypatch, tmp_path)
     synthetic.install(monkeypatch)
-    SPEC.save("tiny.json")
+    TINY_NET.save("tiny.json")
     rng = np.random.default_rng(0)
     for part, count in (("train", 6), ("val", 2)):
         for name in ("cat", "dog"):
@@ -114,7 +107,7 @@ def test_a_data_set_of_a_name_is_no_moved_folder() -> None:
 
 
 def test_trimming_goes_on_with_the_same_images(capsys: pytest.CaptureFixture[str]) -> None:
-    budget = ["--budget-ms", str(0.9 * synthetic.network_ms(SPEC, 2)), "--runtime", "synthetic"]
+    budget = ["--budget-ms", str(0.9 * synthetic.network_ms(TINY_NET, 2)), "--runtime", "synthetic"]
     command = ["tiny.json", *budget, "--proposal-steps", "1", "--epochs", "1", "--out", "run"]
     netadapt.main([*command, "--data", OLD])
     steps = Path("run/steps.csv").read_text(encoding="utf-8")

@@ -16,9 +16,9 @@ import onnx
 import pytest
 from PIL import Image
 from support import synthetic
+from support.tiny_net import TINY_NET
 
 from nas import export, measure, predict, train
-from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.cli.entry import run
 from nas.netadapt import __main__ as netadapt
 from nas.report import __main__ as report
@@ -29,13 +29,6 @@ from nas.utf8 import as_utf8
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="file systems elsewhere take no such names")
 
-SPEC = ArchSpec(
-    name="tiny net",
-    resolution=32,
-    stem=StemSpec(out=8),
-    blocks=(BlockSpec(kernel=3, expanded=48, out=16, stride=2), BlockSpec(kernel=3, expanded=96, out=24, stride=2)),
-    head=HeadSpec(conv=32),
-)
 CAFE, DATA, RUN = (os.fsdecode(name) for name in (b"caf\xe9", b"donn\xe9es", b"r\xe9sultat"))
 SHOWN_CAFE, SHOWN_DATA, SHOWN_RUN = r"caf\udce9", r"donn\udce9es", r"r\udce9sultat"
 Call = Callable[..., str]
@@ -46,7 +39,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Go to an empty folder with a spec, on a machine that is known."""
     synthetic.empty_folder(monkeypatch, tmp_path)
     synthetic.install(monkeypatch)
-    SPEC.save("tiny.json")
+    TINY_NET.save("tiny.json")
 
 
 @pytest.fixture
@@ -115,7 +108,7 @@ def test_a_training_is_made_resumed_exported_and_used(call: Call, images: str) -
 
 
 def test_networks_are_trimmed_on_such_images(call: Call, images: str) -> None:
-    budget = ["--budget-ms", str(0.9 * synthetic.network_ms(SPEC, 2)), "--runtime", "synthetic"]
+    budget = ["--budget-ms", str(0.9 * synthetic.network_ms(TINY_NET, 2)), "--runtime", "synthetic"]
     few = ["--data", images, "--proposal-steps", "1", "--epochs", "1", "--out", RUN]
     assert f"network: {SHOWN_RUN}/final.json" in call(netadapt, "tiny.json", *budget, *few)
     assert f"network: {SHOWN_RUN}/final.json" in call(netadapt, "tiny.json", *budget, *few, "--resume")
