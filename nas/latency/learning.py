@@ -4,10 +4,10 @@ A block that is timed by itself finds its weights and activations nearer than it
 much depends on what it is. Every whole network that was measured says something about it. The correction is a Bayesian
 linear regression: the time of a network is the sum over its rows `r`, each times `1 + sum of the coefficients of its
 features`, plus addends: a coefficient each times its blocks, its squeeze-and-excitations, and the megabytes of its
-weights and of its blocks' activations. Features are the session that timed the row, the size
-of its map, kernel, squeeze-and-excitation, activation, stride, channels, products of these, and the row itself. Each
-coefficient has a normal prior around zero, whose deviation `PRIOR` states. So a feature that no network speaks of
-changes nothing, and one that many networks agree on is followed.
+weights and of its blocks' activations. Features are the session that timed the row, the size of its map, kernel,
+squeeze-and-excitation, activation, stride, channels, products of these, and the row itself. Each coefficient has a
+normal prior around zero, whose deviation `PRIOR` states. So a feature that no network speaks of changes nothing, and
+one that many networks agree on is followed.
 
 The correction of a row is a factor and an addend of the row alone: corrected tables stay sums over blocks.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -88,12 +89,11 @@ class Correction:
     `misfit` is the relative deviation that no feature explains.
     """
 
-    def __init__(
-        self, evidence: Sequence[Evidence], contradicting: Sequence[str] = (), misfit: float = MISFITS[0]
-    ) -> None:
+    misfit = MISFITS[0]
+
+    def __init__(self, evidence: Sequence[Evidence], contradicting: Sequence[str] = ()) -> None:
         self.evidence = tuple(evidence)
         self.contradicting = tuple(contradicting)
-        self.misfit = misfit
         self._columns: dict[Feature, int] = {}
         rows = [features_of(one.terms) for one in self.evidence]
         for row in rows:
@@ -104,15 +104,23 @@ class Correction:
         for number, row in enumerate(rows):
             for feature, value in row.items():
                 self._design[number, self._columns[feature]] = value * PRIOR[feature[0]]
-        measured = np.array([one.ratio for one in self.evidence])
-        self._residuals = measured - [sum(term.ratio for term in one.terms) for one in self.evidence]
-        noise = measured * np.hypot(misfit, [one.error for one in self.evidence])
-        self._covariance = self._design @ self._design.T + np.diag(noise**2)
+        self._measured = np.array([one.ratio for one in self.evidence])
+        self._residuals = self._measured - [sum(term.ratio for term in one.terms) for one in self.evidence]
+        self._explained = self._design @ self._design.T
+
+    def with_misfit(self, misfit: float) -> Correction:
+        """Return the correction by the same networks with another misfit."""
+        other = copy(self)
+        other.misfit = misfit
+        for derived in ("_inverse", "_coefficients"):
+            other.__dict__.pop(derived, None)
+        return other
 
     @cached_property
     def _inverse(self) -> np.ndarray:
         """Return the inverse of the covariance of the networks' times, shape (networks, networks)."""
-        inverse: np.ndarray = np.linalg.inv(self._covariance)
+        noise = self._measured * np.hypot(self.misfit, [one.error for one in self.evidence])
+        inverse: np.ndarray = np.linalg.inv(self._explained + np.diag(noise**2))
         return inverse
 
     @cached_property
@@ -172,7 +180,8 @@ def learn(evidence: Sequence[Evidence]) -> Correction:
     """
     kept, contradicting = list(evidence), list[str]()
     while True:
-        correction = max((Correction(kept, contradicting, misfit) for misfit in MISFITS), key=Correction.likelihood)
+        first = Correction(kept, contradicting)
+        correction = max((first.with_misfit(misfit) for misfit in MISFITS), key=Correction.likelihood)
         if len(kept) <= MIN_LEFT:
             return correction
         held_out = np.array([correction.held_out(number).time for number in range(len(kept))])

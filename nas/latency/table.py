@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -76,11 +76,10 @@ class LatencyTable:
     fidelity: tuple[Fidelity, ...] = ()  # one a population; empty: it was not checked
     settled: bool = False  # True once the table was saved: from then on `reference_ms` stays
     _part_ms: dict[Part, float] = field(default_factory=dict, init=False, repr=False)
-    _evidence: dict[str, Evidence] = field(default_factory=dict, init=False, repr=False)
     _correction: Correction | None = field(default=None, init=False, repr=False)
-    _large_sessions: dict[str, int] | None = field(default=None, init=False, repr=False)
+    _large_sessions: _LargeSessions | None = field(default=None, init=False, repr=False)
 
-    @property
+    @cached_property
     def reference(self) -> NetworkPart:
         """Return the reference network."""
         return NetworkPart(published_spec(REFERENCE))
@@ -166,17 +165,9 @@ class LatencyTable:
         they replace by what that session was off.
         """
         if self._large_sessions is None:
-            counts = Counter(row.session for row in self.rows.values())
-            large = {session for session, number in counts.items() if number >= LARGE_SESSION}
-            by_size: dict[str, Counter[int]] = {}
-            for key, known in self.rows.items():
-                if known.session in large:
-                    by_size.setdefault(_size_in(key), Counter())[known.session] += 1
-            self._large_sessions = {size: sessions.most_common(1)[0][0] for size, sessions in by_size.items()}
-            self._large_sessions |= {f"session {session}": session for session in large}
-        if f"session {row.session}" in self._large_sessions:
-            return row.session
-        return self._large_sessions.get(_size_in(part.key), 0)
+            self._large_sessions = _LargeSessions.of(self.rows)
+        large = self._large_sessions
+        return row.session if row.session in large.numbers else large.by_size.get(_size_in(part.key), 0)
 
     def _row(self, part: Part) -> Row:
         row = self.rows.get(part.key)
@@ -249,7 +240,6 @@ class LatencyTable:
                 new = WholeNetwork.of(network.spec.to_dict(), timing.ratio, timing.error, session)
                 known = self.networks.get(network.key)
                 self.networks[network.key] = known.merged(new) if known else new
-                self._evidence.pop(network.key, None)
         if timings:
             self._learn_anew()
 
@@ -270,7 +260,7 @@ class LatencyTable:
         The reference network takes the reference time by definition.
         """
         if network.key == self.reference.key:
-            # As if measured with the last of the others, so that its rows alone teach nothing.
+            # As if measured with the last of the others, so that rows that were timed since teach nothing.
             session = max((other.session for other in self.networks.values()), default=0)
             return WholeNetwork(network.spec.to_dict(), 1.0, 0.0, session)
         if network.key not in self.networks:
@@ -294,25 +284,18 @@ class LatencyTable:
 
         So it does not depend on rows that were timed since what the table has learned.
         """
-        if key not in self._evidence:
-            if key == self.reference.key:
-                network = self.reference
-            else:
-                network = NetworkPart(ArchSpec.from_dict(self.networks[key].spec), self.num_classes)
-            measured = self.measurement(network)
-            if self.missing(parts_of(network.spec, self.num_classes)):
-                return None
-            parts = list(parts_of(network.spec, self.num_classes))
-            if max(self._row(part).session for part in parts) > measured.session:
-                return None
-            terms = self._terms(network.spec)
-            self._evidence[key] = Evidence(key, terms, measured.ratio, measured.error)
-        return self._evidence[key]
+        if key == self.reference.key:
+            network = self.reference
+        else:
+            network = NetworkPart(ArchSpec.from_dict(self.networks[key].spec), self.num_classes)
+        measured, parts = self.measurement(network), list(parts_of(network.spec, self.num_classes))
+        if self.missing(parts) or max(self._row(part).session for part in parts) > measured.session:
+            return None
+        return Evidence(key, list(map(self._term, parts)), measured.ratio, measured.error)
 
     def _learn_anew(self) -> None:
         self._correction = None
         self._large_sessions = None
-        self._evidence.clear()
         self._part_ms.clear()
 
     @property
@@ -332,7 +315,6 @@ class LatencyTable:
         """Drop rows or networks, so that they are measured again."""
         for key in keys:
             (self.rows if key in self.rows else self.networks).pop(key)
-        self._evidence.clear()
         self._learn_anew()
 
     # Device and runtime -------------------------------------------------------------------------------
@@ -449,6 +431,23 @@ class LatencyTable:
                 f"its rows or networks do not fit its hash: it was edited or cut; restore the file, or {AGAIN}"
             )
         return table
+
+
+class _LargeSessions(NamedTuple):
+    """The sessions of many rows: their numbers, and that of the most rows by the side of their maps."""
+
+    numbers: set[int]
+    by_size: dict[str, int]
+
+    @classmethod
+    def of(cls, rows: Mapping[str, Row]) -> _LargeSessions:
+        counts = Counter(row.session for row in rows.values())
+        numbers = {session for session, number in counts.items() if number >= LARGE_SESSION}
+        by_size: dict[str, Counter[int]] = {}
+        for key, row in rows.items():
+            if row.session in numbers:
+                by_size.setdefault(_size_in(key), Counter())[row.session] += 1
+        return cls(numbers, {size: sessions.most_common(1)[0][0] for size, sessions in by_size.items()})
 
 
 def _size_in(key: str) -> str:

@@ -74,6 +74,10 @@ class LoggedTrial(msgspec.Struct, frozen=True):
     number: int  # within its target
     trial: Trial
 
+    def with_latency(self, latency_ms: float) -> LoggedTrial:
+        """Return the same with another predicted latency of the network."""
+        return msgspec.structs.replace(self, trial=msgspec.structs.replace(self.trial, latency_ms=latency_ms))
+
 
 class MachineInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The machine that a run ran on."""
@@ -133,7 +137,7 @@ class ProvenOptimum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What one attempt at a target came to: its best finalist, as predicted before it was measured, and measured."""
+    """An attempt at a target: its best finalist, as predicted without its own measurement, and as measured."""
 
     limit_ms: float  # on predicted latency
     trims: bool  # whether networks above the limit were trimmed down to it, too

@@ -104,7 +104,7 @@ def _settled(context: SearchContext, target_name: str, slowest_ms: float) -> boo
     """Return whether no further attempt can find a better network.
 
     A network that leaves less of the limit unused than predictions are wrong by cannot be beaten. Neither can one
-    where the limits leave nothing slower, nor one that two attempts in a row ended with.
+    where the limits leave nothing slower, nor one that an earlier attempt ended with, too.
     """
     result = context.folder.result_of(target_name)
     attempts, limit_ms = result.attempts, result.target.limit_ms

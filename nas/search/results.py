@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from nas.arch.cost import count_cost
 from nas.arch.parts import BlockPart, HeadPart, StemPart, parts_of
 from nas.arch.published import PublishedResult
@@ -155,7 +157,7 @@ def _write_tables(context: SearchContext) -> None:
     """Write trials.csv, front.csv and table_rows.csv."""
     folder, request, classes = context.folder, context.request, context.table.num_classes
     results = folder.record.targets
-    trials = [logged for result in results for logged in folder.trials(result.target.name)]
+    trials = _by_now(context, [logged for result in results for logged in folder.trials(result.target.name)])
     folder.write_csv("trials.csv", (trial_row(logged, classes) for logged in trials), TRIAL_COLUMNS)
     front: list[LoggedTrial] = []
     for skeleton in request.skeletons:
@@ -170,6 +172,17 @@ def _write_tables(context: SearchContext) -> None:
         parts |= {part.key: part for part in space_parts(space, classes)}
     rows = (_table_row(context.table, key, part) for key, part in sorted(parts.items()))
     folder.write_csv("table_rows.csv", rows, TABLE_COLUMNS)
+
+
+def _by_now(context: SearchContext, trials: Sequence[LoggedTrial]) -> list[LoggedTrial]:
+    """Return trials with the latencies that the table predicts at the end, whatever their attempts knew.
+
+    So trials of all attempts compare with each other. A trial whose rows are missing keeps its latency.
+    """
+    now_ms = context.predictor.predict_ms([logged.trial.spec for logged in trials])
+    return [
+        logged.with_latency(float(ms)) if np.isfinite(ms) else logged for logged, ms in zip(trials, now_ms, strict=True)
+    ]
 
 
 def _table_row(table: LatencyTable, key: str, part: StemPart | BlockPart | HeadPart) -> dict[str, Any]:

@@ -50,7 +50,10 @@ def survey(context: SearchContext, spaces: Mapping[str, SearchSpace]) -> None:
     for fidelity in table.fidelity:
         say(f"table: checked {fidelity.date} against {fidelity_text(fidelity)}")
     before = {result.target.name: result for result in context.folder.record.targets}
-    results = [_surveyed(context, target, spaces[target.skeleton]) for target in _targets(context, spaces)]
+    results = [
+        _surveyed(context, target, spaces[target.skeleton], recorded=target.name in before)
+        for target in _targets(context, spaces)
+    ]
     _say_published(context)
     # A run that resumes keeps what it has decided.
     context.folder.update(targets=tuple(before.get(result.target.name, result) for result in results))
@@ -106,13 +109,17 @@ def _targets(context: SearchContext, spaces: Mapping[str, SearchSpace]) -> tuple
     return tuple(targets.values())
 
 
-def _surveyed(context: SearchContext, target: Target, space: SearchSpace) -> TargetResult:
-    """Return a target with its feasible range. Raises NasError if its budget lies below it."""
+def _surveyed(context: SearchContext, target: Target, space: SearchSpace, *, recorded: bool) -> TargetResult:
+    """Return a target with its feasible range.
+
+    Raises NasError if its budget lies below it. One that a run has `recorded` was found feasible then, whatever the
+    networks of the range were measured at since.
+    """
     both, say = len(context.request.skeletons) > 1, context.console.say
     device = "that device" if context.table.other_device else "this device"
     low, high = feasible_range_ms(measure_anchors(context.predictor, space))
     say(f"{target.name}: {space.name} spans {low:.2f} to {high:.2f} ms on {device}; budget {target.budget_ms:.3g} ms")
-    if target.limit_ms < low:
+    if target.limit_ms < low and not recorded:
         hint = " (or search Large alone with --only large)" if target.skeleton == "small" and both else ""
         raise NasError(
             f"no network of {space.name} is as fast as {target.budget_ms:.3g} ms on {device}; the smallest feasible "

@@ -29,6 +29,7 @@ from nas.latency.measuring import new_table
 from nas.latency.networks import Measured
 from nas.latency.predictor import LatencyPredictor, open_table
 from nas.latency.table import LatencyTable, space_parts
+from nas.latency.timing import Timing
 from nas.report.writing import write_report
 from nas.runs.folder import RunFolder, new_record
 from nas.runs.record import TargetResult, Trial
@@ -65,9 +66,11 @@ def test_a_run_is_whole_and_agrees_with_itself(machine: Machine, strategy: str) 
         assert network.spec == spec
         assert network.measured_ms == results["latency"]["measured_ms"]
         assert network.measured_ms == pytest.approx(whole_ms(machine, spec), rel=1e-3)
+        held_out = table.predict_held_out(spec)
+        assert (network.predicted_ms, network.predicted_std) == pytest.approx((held_out.time, held_out.std), abs=1e-4)
         assert network.predicted_ms == pytest.approx(network_ms(spec), rel=0.03)
         assert abs(network.measured_ms - network.predicted_ms) < 3 * network.predicted_std
-        assert sum(ms for _, ms in network.breakdown) == pytest.approx(network.measured_ms, rel=0.01)
+        assert sum(ms for _, ms in network.breakdown) == pytest.approx(table.predict_ms([spec])[0], abs=1e-3)
         assert network.estimated_top1 == pytest.approx(ImageNetPrior().estimate([spec]).top1[0], abs=1e-3)
         assert (network.published_top1, results["accuracy"]["source"]) == (None, "estimated")
         assert network.measured_ms <= budget_ms == results["budget_ms"]
@@ -75,6 +78,8 @@ def test_a_run_is_whole_and_agrees_with_itself(machine: Machine, strategy: str) 
         own = [row for row in trials if row["target"] == target]
         assert spec.id in {row["spec_id"] for row in own}
         assert [int(row["number"]) for row in own] == list(range(len(own)))
+        by_now = table.predict_ms([logged.trial.spec for logged in run.trials(target)])
+        assert [float(row["latency_ms"]) for row in own] == pytest.approx(by_now, abs=1e-4)
         front = [row for row in rows(out / "front.csv") if row["target"] == target]
         assert {row["spec_id"] for row in front} <= {row["spec_id"] for row in own}
         best = max(own, key=lambda row: float(row["top1"]))
@@ -263,6 +268,20 @@ def test_a_budget_that_only_the_fastest_network_is_timed_to_keep(
     assert whole_ms(machine, found(Path("run"))["large"]) <= network_ms(smallest)
 
 
+def test_a_recorded_target_stays_feasible_whatever_is_measured_since(machine: Machine) -> None:
+    smallest = load_space("few.py").smallest((0.75, 96))
+    wanted = request(only="large", budget_ms=1.1 * network_ms(smallest))
+    search(wanted, Path("run"))
+    (file,) = Path("latency_tables").iterdir()
+    table = LatencyTable.load(file)
+    slow = 1.5 * table.part_ms(NetworkPart(smallest)) / table.reference_ms
+    table.remember({NetworkPart(smallest): Timing(slow, (slow, slow), 9, 0.001, slow)})
+    table.save()
+    with pytest.raises(NasError, match="no network of few is as fast as"):
+        search(wanted, Path("other"))
+    search(wanted, Path("run"), resume=True)
+
+
 # Tables -----------------------------------------------------------------------------------------------
 
 
@@ -350,12 +369,9 @@ def test_a_table_of_another_device_is_searched_without_measuring(
     network = data.networks[0]
     assert (network.raw_ms, network.quartiles_ms) == (None, None)
     there = found(Path("there"))["large"]
-    measured = {
-        part.key: n.ratio * others.reference_ms for part in [NetworkPart(spec)] if (n := others.networks.get(part.key))
-    }
-    assert network.measured_ms == (pytest.approx(*measured.values(), abs=1e-4) if measured else None), (
-        "there, if at all"
-    )
+    whole = NetworkPart(spec)  # the other device may have measured it, and nothing else has
+    there_ms = others.part_ms(whole) if others.knows(whole) else None
+    assert network.measured_ms == (None if there_ms is None else pytest.approx(there_ms, abs=1e-4))
     assert network.predicted_ms == pytest.approx(others.predict_held_out(spec).time, abs=1e-4)
     published = {n.name: n.measured_ms for n in data.networks if not n.found}
     assert published["mobilenet_v3_large"] == pytest.approx(network_ms(published_spec("mobilenet_v3_large")), rel=1e-3)
