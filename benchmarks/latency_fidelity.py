@@ -130,7 +130,7 @@ def populations(
     draws = {"random": lambda space: space.sample(rng), "near-optimal": near_optimal_draw(table, estimator, rng)}
     for population, draw_one in draws.items():
         specs = drawn[population] = held_out(table, views, number, draw_one)
-        timed = one_factor_ms(table, specs)
+        timed, results["factor"] = one_factor_ms(table, specs)
         checks[population] = check(table, specs, population=population, rng=rng)
         show(results, population, "rows times one factor", timed, checks[population])
         show(results, population, "table as made", checks[population].predicted_ms, checks[population])
@@ -146,8 +146,8 @@ def populations(
     return checks
 
 
-def one_factor_ms(table: LatencyTable, specs: Sequence[ArchSpec]) -> np.ndarray:
-    """Return sums of rows as they were timed, times the factor that fits what the table has learned from best."""
+def one_factor_ms(table: LatencyTable, specs: Sequence[ArchSpec]) -> tuple[np.ndarray, float]:
+    """Return sums of rows as they were timed, times the factor that fits what the table has learned from; and that."""
 
     def sums(networks: Sequence[ArchSpec]) -> np.ndarray:
         return np.array([sum(map(table.timed_ms, parts_of(spec, table.num_classes))) for spec in networks])
@@ -156,8 +156,8 @@ def one_factor_ms(table: LatencyTable, specs: Sequence[ArchSpec]) -> np.ndarray:
         ArchSpec.from_dict(table.networks[e.key].spec) for e in table.correction.evidence if e.key in table.networks
     ]
     measured = np.array([table.part_ms(NetworkPart(spec, table.num_classes)) for spec in known])
-    factor: float = np.exp(np.log(measured / sums(known)).mean())
-    return factor * sums(specs)
+    factor = float(np.exp(np.log(measured / sums(known)).mean()))
+    return factor * sums(specs), round(factor, 3)
 
 
 def show(results: dict[str, Any], population: str, by: str, predicted_ms: np.ndarray, one: Check) -> None:
