@@ -92,10 +92,10 @@ def _measure(table: LatencyTable, spaces: list[SearchSpace], arguments: Namespac
         at = space.at(_variants(arguments, space))
         if arguments.budget_ms:
             budget_ms = arguments.budget_ms * (SMALL_SHARE if space.name == "mobilenet_v3_small" else 1)
-            at = at.at(pick_variants(predictor, at, estimator, budget_ms))
+            at = at.at(pick_variants(predictor, at, estimator, budget_ms, title=space.name))
         parts = list(space_parts(at, table.num_classes))
         keys = {part.key for part in (*parts, *filter(None, map(context_of, parts)))}
-        if noisy := [key for key in table.noisy() if key in keys]:
+        if noisy := [key for key in table.noisy() if key in keys & rows_before]:
             console.say(f"{len(noisy)} rows were uncertain by over {NOISY:.0%}; they are measured again")
             table.forget(noisy)
         fill_and_learn(predictor, at, estimator, space.name)

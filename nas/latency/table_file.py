@@ -12,6 +12,7 @@ import reprlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import NasError
@@ -60,8 +61,20 @@ class RuntimeId:
         return f"{self.name} {self.version}, {self.threads} thread{plural}, {self.precision}"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class _Kept:
+    """What a table keeps one line of: its JSON is made once, since a search saves its table many times."""
+
+    @cached_property
+    def line(self) -> str:
+        """Return the object as one line of JSON with sorted keys."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Row(_Kept):
     """A timed part, its context included: ratios to the reference network."""
 
     ratio: float  # as it was timed, less the noise that the other rows of its place tell
@@ -96,8 +109,8 @@ class Row:
         return asdict(self) | {"quartiles": list(self.quartiles)}
 
 
-@dataclass(frozen=True, slots=True)
-class WholeNetwork:
+@dataclass(frozen=True)
+class WholeNetwork(_Kept):
     """A network that was measured whole, in all sessions together: a ratio to the reference network."""
 
     spec: Mapping[str, Any]  # in the form of JSON
@@ -205,8 +218,8 @@ def table_text(
     return text.removesuffix("\n}") + f",\n{_lines('networks', networks)},\n{_lines('rows', rows)}\n}}\n"
 
 
-def _lines(name: str, values: Mapping[str, Any]) -> str:
-    lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(value.to_dict())}" for key, value in sorted(values.items()))
+def _lines(name: str, values: Mapping[str, _Kept]) -> str:
+    lines = ",\n".join(f"    {json.dumps(key)}: {value.line}" for key, value in sorted(values.items()))
     return f'  "{name}": {{\n{lines}\n  }}'
 
 
@@ -217,8 +230,13 @@ def noisy_rows(rows: Mapping[str, Row]) -> list[str]:
 
 def content_hash(reference_ms: float, rows: Mapping[str, Row], networks: Mapping[str, WholeNetwork]) -> str:
     """Return 16 hexadecimal digits that change with any row or network, and with the reference network's time."""
-    both = [{key: row.to_dict() for key, row in rows.items()}, {key: n.to_dict() for key, n in networks.items()}]
-    return hashlib.sha256(f"{reference_ms:.6f} {json.dumps(both, sort_keys=True)}".encode()).hexdigest()[:16]
+    both = ", ".join(_object(values) for values in (rows, networks))
+    return hashlib.sha256(f"{reference_ms:.6f} [{both}]".encode()).hexdigest()[:16]
+
+
+def _object(values: Mapping[str, _Kept]) -> str:
+    """Return the JSON object of rows or networks with sorted keys, in one line."""
+    return "{" + ", ".join(f"{json.dumps(key)}: {value.line}" for key, value in sorted(values.items())) + "}"
 
 
 def older_hash(reference_ms: float, rows: Mapping[str, Any]) -> str:

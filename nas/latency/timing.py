@@ -60,7 +60,8 @@ ROW_RULE = StoppingRule(0.04, 5, 16, seconds=8)
 FEW_ROWS_RULE = StoppingRule(0.04, 5, 8, seconds=1.5)  # trimming asks for a few rows in each of its steps
 ANCHOR_RULE = StoppingRule(0.05, 2, 2)  # anchor networks need only be roughly right
 LEARNING_RULE = StoppingRule(0.015, 4, 8)  # more networks teach more than longer looks at each
-NETWORK_RULE = StoppingRule(0.006, 8, 48, seconds=6)
+FINALIST_RULE = StoppingRule(0.01, 4, 24, seconds=3)  # a search learns from them, and measures what it ends with again
+NETWORK_RULE = StoppingRule(0.006, 5, 48, seconds=6)
 
 
 class Iterations(NamedTuple):

@@ -196,7 +196,7 @@ def _show(record: RunRecord, console: RichConsole) -> None:
     assert record.table is not None
     assert record.estimator is not None
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
     for heading in ("px", "ms", "MACs M", "params M", "top-1 % est.", "published"):
         table.add_column(heading, justify="right", no_wrap=True)
     predicted = record.table.other_device

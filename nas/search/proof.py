@@ -13,6 +13,7 @@ from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.latency.learning import Prediction
 from nas.latency.networks import Measured
+from nas.latency.timing import FINALIST_RULE
 from nas.runs.record import Attempt, TargetResult, Trial
 from nas.runs.target import Target
 from nas.search.comparison import COMPARED, measured_beside
@@ -22,9 +23,11 @@ from nas.search.limits import Limit
 from nas.search.objective import make_problem, reward_of
 from nas.search.optimum import proven_optimum
 from nas.search.problem import Problem
-from nas.search.trials import candidates, explore, stages_of, trim_and_log
+from nas.search.trials import candidates, current_ms, explore, stages_of, trim_and_log
 
-FINALISTS = 3
+# Shares of the limit within which the finalists of an attempt are the best that are predicted. A network predicted just
+# within the limit is measured above it half of the time.
+DEPTHS = (1.0, 0.994, 0.988)
 SLACK = 0.02  # unused share of the limit that justifies another attempt
 UNTRIMMED, TRIMMED = 2, 3  # attempts at most
 AGREEMENT = 0.015  # relative difference of predicted and measured latency up to which a prediction holds
@@ -73,7 +76,7 @@ def _find_measured(context: SearchContext, result: TargetResult, space: SearchSp
         limit_ms = max(target.limit_ms, fastest_ms(latency, limits))
         trims = _trims(context.folder.result_of(target.name), slowest)
         problem = explore(context, result, latency, limit_ms, attempt, trims=trims)
-        finalists = [logged.trial.spec for logged in candidates(context, target, limit_ms, attempt)[:FINALISTS]]
+        finalists = _finalists(context, target, limit_ms, attempt)
         predicted = context.table.predict_held_out(finalists[0])
         measured = measure_finalists(context, target, finalists)
         _record_attempt(context, target, limit_ms, trims, finalists[0], predicted, measured[0])
@@ -90,6 +93,18 @@ def _find_measured(context: SearchContext, result: TargetResult, space: SearchSp
     known = context.folder.result_of(target.name).measured
     best = next(trial.spec for trial in _trials(context, target) if trial.spec.id == attempts[-1].spec_id)
     return trim_to_limit(context, target, best, known[best.id])
+
+
+def _finalists(context: SearchContext, target: Target, limit_ms: float, attempt: int) -> list[ArchSpec]:
+    """Return the most accurate network within the limit, and the most accurate others somewhat further below it."""
+    specs = [logged.trial.spec for logged in candidates(context, target, limit_ms, attempt)]
+    times_ms = current_ms(context, target, specs)
+    finalists = specs[:1]
+    for depth in DEPTHS[1:]:
+        others = [spec for spec in specs if spec not in finalists]
+        below = [spec for spec in others if times_ms[spec.id] <= depth * limit_ms]
+        finalists += (below or others)[:1]
+    return finalists
 
 
 def _trims(result: TargetResult, slowest_ms: float) -> bool:
@@ -168,7 +183,7 @@ def _find_rewarded(context: SearchContext, result: TargetResult, space: SearchSp
     logged = context.folder.trials(target.name, stages_of(request.strategy, 0).proposed)
     trials = {one.trial.spec.id: one.trial for one in logged}
     kept = [trial for trial in trials.values() if context.keeps_limits(trial.spec)]
-    finalists = sorted(kept, key=lambda trial: -trial.score)[:FINALISTS]
+    finalists = sorted(kept, key=lambda trial: -trial.score)[: len(DEPTHS)]
     if context.table.other_device:
         return finalists[0].spec
     measured = measure_finalists(context, target, [trial.spec for trial in finalists])
@@ -200,7 +215,7 @@ def measure_finalists(context: SearchContext, target: Target, specs: Sequence[Ar
     known = context.folder.result_of(target.name).measured
     new = [spec for spec in specs if spec.id not in known]
     if new:
-        measured = context.predictor.measure(new, f"measuring finalists of {target.name}")
+        measured = context.predictor.measure(new, f"measuring finalists of {target.name}", FINALIST_RULE)
         known = known | {spec.id: measurement for spec, measurement in zip(new, measured, strict=True)}
         context.folder.update_target(target.name, measured=known)
     return [known[spec.id] for spec in specs]

@@ -84,7 +84,8 @@ def choose_variants_of(context: SearchContext, result: TargetResult, space: Sear
     variants = result.variants
     if not variants:
         limits, target = context.limits(space), result.target
-        chosen = pick_variants(context.predictor, space, context.ranking_estimator, target.budget_ms, limits)
+        title = f"latency table of {target.name}"
+        chosen = pick_variants(context.predictor, space, context.ranking_estimator, target.budget_ms, limits, title)
         variants = tuple(chosen)
         context.folder.update_target(target.name, variants=variants)
     at = space.at(variants)

@@ -150,12 +150,19 @@ def candidates(context: SearchContext, target: Target, limit_ms: float, attempt:
         for logged in context.folder.trials(target.name)
         if logged.stage in stages and context.keeps_limits(logged.trial.spec)
     }
-    specs = [logged.trial.spec for logged in kept.values()]
-    measured = context.folder.result_of(target.name).measured
-    now_ms = dict(zip(kept, map(float, context.predictor.predict_ms(specs)), strict=True))
-    now_ms |= {spec_id: measurement.normalised_ms for spec_id, measurement in measured.items()}
+    now_ms = current_ms(context, target, [logged.trial.spec for logged in kept.values()])
     # A compiled sum and a sum over a network's parts differ in the last bits.
     fitting = [logged for spec_id, logged in kept.items() if now_ms[spec_id] <= limit_ms * (1 + ROUNDING)]
     if not fitting:  # what was to be the fastest was measured a little above the limit
         fitting = [kept[min(kept, key=lambda spec_id: now_ms[spec_id])]]
     return sorted(fitting, key=lambda logged: (-logged.trial.top1, now_ms[logged.trial.spec.id]))
+
+
+def current_ms(context: SearchContext, target: Target, specs: Sequence[ArchSpec]) -> dict[str, float]:
+    """Return the latency (ms) of networks by spec id: as measured for the target, else as predicted by now."""
+    measured = context.folder.result_of(target.name).measured
+    predicted = zip(specs, map(float, context.predictor.predict_ms(specs)), strict=True)
+    return {
+        spec.id: measured[spec.id].normalised_ms if spec.id in measured else predicted_ms
+        for spec, predicted_ms in predicted
+    }

@@ -1,14 +1,17 @@
-"""Choose the few variants that can hold the optimum of a budget, before their rows are measured.
+"""Choose the few variants that can hold the optimum of a budget, and measure the rows of these alone.
 
 To measure the rows of all 42 variants of a space would take minutes. Whole anchor networks, the smallest and the
 largest of some variants, say what a multiply-accumulate and a block cost there. On this coarse latency model the exact
-solver finds the best estimate within the budget for each variant. It decides only where to measure: no result rests on
-the coarse model.
+solver finds the best estimate within the budget for each variant. The rows of the best one are measured. Another
+variant's latencies are then those of the nearest measured variant, stretched so that its anchors fit: variants that
+differ in width and resolution differ little in what their blocks cost beside each other. Choosing and measuring go on
+while a variant that is not measured may hold a better network. No result rests on the coarse models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,16 +22,19 @@ from nas.arch.cost import block_layers, count_cost
 from nas.arch.skeleton import Variant
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
+from nas.latency.fidelity import covered_variants
 from nas.latency.predictor import LatencyPredictor
+from nas.latency.table import LatencyTable
 from nas.search.extremes import fastest_ms
 from nas.search.limits import Limit
 from nas.search.problem import Problem
 from nas.search.solver import solve
 
-# The rows of a variant take 10 to 20 s, and those of two spaces are measured before a first search can begin.
-MAX_VARIANTS = 4
-# Points of top-1 within which a variant may still win once it is measured: the coarse model is that coarse.
-TOP1_MARGIN = 0.4
+MAX_NEW = 3  # variants that are measured for one budget: the rows of each take 10 to 20 s
+MAX_VARIANTS = 4  # variants that are searched
+TOP1_MARGIN = 0.4  # points; a measured variant that is worse by more is not searched
+# A variant that is not measured may be faster than its model by so much: stretched latencies are off by about that.
+OPTIMISM = 1.06
 
 
 class Anchors(NamedTuple):
@@ -51,23 +57,38 @@ def pick_variants(
     estimator: Estimator,
     limit_ms: float,
     limits: tuple[Limit, ...] = (),
+    title: str = "latency table",
 ) -> list[Variant]:
-    """Return the few variants of a space that can hold the optimum within a latency and other limits."""
-    coarse = coarse_latency_model(space, measure_anchors(predictor, space))
-    limit_ms = max(limit_ms, fastest_ms(coarse, limits))
-    problem = Problem(space, coarse, estimator.estimate, limit_ms, estimator.additive_model(space), limits)
-    return [candidate.variant for candidate in choose_variants(problem)]
+    """Return the few variants of a space that can hold the optimum within a latency and other limits, the best first.
+
+    The rows of those returned are measured; where the table can be filled, those of up to `MAX_NEW` variants are
+    measured for it, and of more only until a network within the limits is known. Raises NasError if there is none.
+    """
+    anchors, additive = measure_anchors(predictor, space), estimator.additive_model(space)
+    new = 0
+    while True:
+        measured = set(covered_variants(predictor.table, space))
+        latency = latency_model(predictor.table, space, anchors, measured)
+        within_ms = max(limit_ms, fastest_ms(latency, limits))
+        problem = Problem(space, latency, estimator.estimate, within_ms, additive, limits)
+        known = [candidate for candidate in best_of_variants(problem) if candidate.variant in measured]
+        best = max((candidate.top1 for candidate in known), default=-math.inf)
+        hoped = best_of_variants(problem.with_limit(OPTIMISM * within_ms))
+        promising = [c for c in hoped if c.variant not in measured and c.top1 > best]
+        if not promising or not predictor.fills or (known and new >= MAX_NEW):
+            return [c.variant for c in known if c.top1 >= best - TOP1_MARGIN][:MAX_VARIANTS]
+        new += 1
+        predictor.fill_space(space.at([promising[0].variant]), title)
 
 
-def choose_variants(problem: Problem) -> list[Candidate]:
-    """Return at most `MAX_VARIANTS` variants that can hold the optimum, the best first."""
+def best_of_variants(problem: Problem) -> list[Candidate]:
+    """Return the variants that have a network within the limits, each with its best estimate, the best first."""
     candidates = []
     for variant in problem.feasible_variants:
         optimum = solve(problem.needed_additive, problem.limits, variant, gap=1e-3)
         if optimum is not None:
             candidates.append(Candidate(problem.space.variants[variant], problem.evaluate(optimum.encoding).top1))
-    candidates.sort(key=lambda candidate: -candidate.top1)
-    return [c for c in candidates if c.top1 >= candidates[0].top1 - TOP1_MARGIN][:MAX_VARIANTS]
+    return sorted(candidates, key=lambda candidate: -candidate.top1)
 
 
 def anchor_variants(space: SearchSpace) -> list[Variant]:
@@ -134,6 +155,47 @@ def coarse_latency_model(space: SearchSpace, anchors: Mapping[Variant, Anchors])
         for slot in space.slots
     ]
     return AdditiveModel(space, np.array(constants), options)
+
+
+def latency_model(
+    table: LatencyTable, space: SearchSpace, anchors: Mapping[Variant, Anchors], measured: Collection[Variant]
+) -> AdditiveModel:
+    """Return the latency (ms) of a space: the table's where rows were measured, else that of a near variant, stretched.
+
+    Near is the variant whose largest network takes about as long. Without any measured variant it is the coarse model.
+    """
+    if not measured:
+        return coarse_latency_model(space, anchors)
+    at = space.at([variant for variant in space.variants if variant in measured])
+    known = table.compile(at)
+    ends = [
+        np.array([known(at.encode([end(variant)]))[0] for end in (at.smallest, at.largest)]) for variant in at.variants
+    ]
+    constants, rows = [], []
+    for variant in space.variants:
+        own = interpolated(anchors, variant)
+        if variant in measured:
+            near = at.variants.index(variant)
+            offset, slope = 0.0, 1.0
+        else:
+            distances = [abs(math.log(interpolated(anchors, v).largest_ms / own.largest_ms)) for v in at.variants]
+            near = int(np.argmin(distances))
+            # The anchors of the nearest variant are known twice, and what they are off by is common to both.
+            wanted = np.array(own) * ends[near] / np.array(interpolated(anchors, at.variants[near]))
+            offset, slope = _stretch(ends[near], wanted)
+        constants.append(offset + slope * known.constants[near])
+        rows.append((near, slope))
+    options = [np.array([slope * values[near] for near, slope in rows]) for values in known.options]
+    return AdditiveModel(space, np.array(constants), options)
+
+
+def _stretch(ends: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
+    """Return offset and slope that take the latencies of two networks to those wanted; both arguments of shape (2,)."""
+    (low, high), (wanted_low, wanted_high) = ends, wanted
+    if high <= low or wanted_high <= wanted_low:  # there is but one network, or its times are all noise
+        return 0.0, float(wanted_low / low)
+    slope = (wanted_high - wanted_low) / (high - low)
+    return float(wanted_low - slope * low), float(slope)
 
 
 def _rates(macs: np.ndarray, blocks: np.ndarray, anchors: Anchors) -> tuple[float, float, float]:
