@@ -4,6 +4,8 @@ The score of a network is `coefficients @ features`. Every feature belongs to on
 so that the score is a sum over blocks. A *segment* is a run of blocks that share output channels and stride. It is
 named by its output stride, with a and b for the two segments that MobileNets have at strides 16 and 32. A block's
 *position* counts from 0 within its segment. Sizes are relative to those of MobileNetV3-Large.
+
+No fitted network has a stem of stride 1. Output strides behind one are counted as if it had stride 2.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class SegmentPlace(NamedTuple):
 def segment_places(spec: ArchSpec) -> list[SegmentPlace]:
     """Return the place of each block."""
     segments: list[tuple[int, int]] = []  # output stride, blocks
-    stride = 2
+    stride = 2  # of the stem
     for index, placed in enumerate(spec.walk()):
         stride *= placed.block.stride
         if index == 0 or placed.block.stride == 2 or placed.in_channels != placed.block.out:
@@ -141,6 +143,8 @@ def skeleton_features(spec: ArchSpec) -> Features:
         ("stem", width_curve(spec.stem.out / 16)),
         ("head", math.log(head / REFERENCE_HEAD)),
     ]
+    if spec.stem.stride == 1:
+        features.append(("stem stride 1", 1.0))  # no fitted network has it
     for segment, out in firsts.items():
         for name in ("s16a", "s16b") if segment == MERGED else (segment,):
             features.append((f"width {name}", width_curve(out / REFERENCE_OUT[name])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from nas.arch.spec import ArchSpec, PlacedBlock, halved
+from nas.arch.spec import ArchSpec, PlacedBlock, StemSpec
 
 NUM_CLASSES = 1000  # ImageNet's
 FLOAT_BYTES = 4
@@ -82,7 +82,7 @@ def count_cost(spec: ArchSpec, num_classes: int = NUM_CLASSES) -> Cost:
 
 def network_layers(spec: ArchSpec, num_classes: int = NUM_CLASSES) -> Iterator[Layer]:
     """Yield every convolution and linear layer, in the order in which they run."""
-    yield Layer(3, spec.stem.out, 3, spec.resolution, halved(spec.resolution, 2))
+    yield stem_layer(spec.stem, spec.resolution)
     for placed in spec.walk():
         yield from block_layers(placed)
     channels, size = spec.head_input
@@ -93,6 +93,11 @@ def network_layers(spec: ArchSpec, num_classes: int = NUM_CLASSES) -> Iterator[L
         yield Layer(channels, spec.head.hidden, 1, 1, 1, norm=False, linear=True)
         channels = spec.head.hidden
     yield Layer(channels, num_classes, 1, 1, 1, norm=False, linear=True)
+
+
+def stem_layer(stem: StemSpec, resolution: int) -> Layer:
+    """Return the convolution of a stem on images of side `resolution` (pixels)."""
+    return Layer(3, stem.out, 3, resolution, stem.out_size(resolution))
 
 
 def block_layers(placed: PlacedBlock) -> Iterator[Layer]:

@@ -110,7 +110,7 @@ class _Graph:
 
     @add.register
     def _(self, part: StemPart, x: str) -> str:
-        return self._activated(self._convolution(x, stride=2), part.stem.activation)
+        return self._activated(self._convolution(x, part.stem.stride), part.stem.activation)
 
     @add.register
     def _(self, part: BlockPart, x: str) -> str:

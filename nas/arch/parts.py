@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nas.arch.cost import NUM_CLASSES, Layer, block_layers, network_layers
-from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, PlacedBlock, StemSpec, halved
+from nas.arch.cost import NUM_CLASSES, Layer, block_layers, network_layers, stem_layer
+from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, PlacedBlock, StemSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,11 @@ class StemPart:
 
     @property
     def key(self) -> str:
-        return f"stem {self.resolution} o{self.stem.out} {self.stem.activation}"
+        stride = "" if self.stem.stride == 2 else f" s{self.stem.stride}"  # so older tables' rows keep their keys
+        return f"stem {self.resolution} o{self.stem.out}{stride} {self.stem.activation}"
 
     def layers(self) -> list[Layer]:
-        return [Layer(3, self.stem.out, 3, self.resolution, halved(self.resolution, 2))]
+        return [stem_layer(self.stem, self.resolution)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,7 @@ class Skeleton:
     def options(self, variant: Variant, slot: Slot) -> list[PlacedBlock]:
         """Return the block of every option of a slot, in the order of its four decisions, the last running fastest."""
         stage = self.stages[slot.stage]
-        size = halved(halved(variant.resolution, 2), self.first.stride)
+        size = halved(self.stem.out_size(variant.resolution), self.first.stride)
         for before in self.stages[: slot.stage]:
             size = halved(size, before.stride)
         if slot.position:

@@ -96,14 +96,20 @@ class BlockSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StemSpec:
-    """Stem: 3x3 of stride 2, BN, AF."""
+    """Stem: 3x3, BN, AF. A `stride` of 1 is for small images; all published networks have 2."""
 
     out: int
     activation: str = "hswish"
+    stride: int = 2
 
     def __post_init__(self) -> None:
         _integer(self.out, "out", 1, MAX_CHANNELS)
         _one_of(self.activation, "activation", ACTIVATIONS)
+        _integer(self.stride, "stride", 1, 2)
+
+    def out_size(self, resolution: int) -> int:
+        """Return the side of the stem's output on images of side `resolution` (pixels)."""
+        return halved(resolution, self.stride)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +177,7 @@ class ArchSpec:
 
     def walk(self) -> Iterator[PlacedBlock]:
         """Yield each block with the shape of its input, from the stem's output on."""
-        channels, size = self.stem.out, halved(self.resolution, 2)
+        channels, size = self.stem.out, self.stem.out_size(self.resolution)
         for block in self.blocks:
             placed = PlacedBlock(block, channels, size)
             yield placed
@@ -213,11 +219,18 @@ class ArchSpec:
     # JSON, version 1 ----------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the spec as JSON values."""
+        """Return the spec as JSON values.
+
+        A stem of stride 2 has no key for it, so that specs from before there was another read and write alike, and
+        keep their ids.
+        """
+        stem = _fields_of(self.stem)
+        if self.stem.stride == 2:
+            del stem["stride"]
         return {
             "version": JSON_VERSION,
             **_fields_of(self),
-            "stem": _fields_of(self.stem),
+            "stem": stem,
             "blocks": [_fields_of(block) for block in self.blocks],
             "head": _fields_of(self.head),
         }

@@ -118,7 +118,7 @@ class _DetectionBackbone(SSDLiteFeatureExtractorMobileNet):
 
 def _strides(spec: ArchSpec) -> list[int]:
     """Return the strides of the outputs of the stem and of each block."""
-    strides = [2]
+    strides = [spec.stem.stride]
     for block in spec.blocks:
         strides.append(strides[-1] * block.stride)
     return strides
@@ -145,7 +145,9 @@ def _low_tap(spec: ArchSpec) -> int:
 
 
 def _is_torchvision_network(spec: ArchSpec) -> bool:
-    """Return whether the blocks are those of torchvision's MobileNetV3-Large or -Small."""
+    """Return whether the strides and blocks are those of torchvision's MobileNetV3-Large or -Small."""
+    if spec.stem.stride != 2:
+        return False
     rows = [
         (p.in_channels, b.kernel, b.expanded, b.out, b.se > 0, b.activation == "hswish", b.stride)
         for p in spec.walk()

@@ -65,9 +65,11 @@ def build_features(spec: ArchSpec, norm: Norm, max_stride: int | None = None) ->
     """
     stem, head = spec.stem, spec.head
     layers: list[nn.Module] = [
-        Conv2dNormActivation(3, stem.out, stride=2, norm_layer=norm, activation_layer=ACTIVATIONS[stem.activation])
+        Conv2dNormActivation(
+            3, stem.out, stride=stem.stride, norm_layer=norm, activation_layer=ACTIVATIONS[stem.activation]
+        )
     ]
-    stride = 2
+    stride = stem.stride
     for placed in spec.walk():
         stride *= placed.block.stride
         layers.append(_block(placed, norm, max(1, stride // max_stride) if max_stride else 1))

@@ -193,7 +193,10 @@ def _table_row(table: LatencyTable, key: str, part: StemPart | BlockPart | HeadP
         "timed_ms": round(table.timed_ms(part), 6),
     }
     if isinstance(part, StemPart):
-        return row | {"op": "stem", "kernel": 3, "out": part.stem.out, "stride": 2, "activation": part.stem.activation}
+        stem = part.stem
+        return row | {
+            "op": "stem", "kernel": 3, "out": stem.out, "stride": stem.stride, "activation": stem.activation,
+        }  # fmt: skip
     row |= {"in_channels": part.in_channels, "in_size": part.in_size}
     if isinstance(part, HeadPart):
         return row | {"op": "head", "out": part.num_classes, "activation": part.head.activation}

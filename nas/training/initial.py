@@ -27,14 +27,19 @@ class CopiedLayers(NamedTuple):
 def load_weights(source: str, model: MobileNet) -> Weights:
     """Return the weights of a checkpoint, or torchvision's of the network that has most in common with `model`.
 
-    A checkpoint is named as `find_checkpoint` takes it. Raises NasError if it is none, or if torchvision's file is
-    damaged, or neither here nor can be downloaded.
+    A checkpoint is named as `find_checkpoint` takes it. Raises NasError if it is none, if torchvision's file is
+    damaged, or neither here nor can be downloaded, and if the stem has another stride than theirs.
     """
     if source != TORCHVISION:
         contents = load_checkpoint(find_checkpoint(source))
         if not isinstance(contents.get("average"), dict):
             raise NasError(f"{source}: not a checkpoint of nas.train")
         return contents["average"]
+    if model.spec.stem.stride != 2:
+        raise NasError(
+            f"{model.spec.name}: its stem has stride {model.spec.stem.stride}, and that of all of torchvision's "
+            "MobileNets has 2; leave out --init"
+        )
     with torch.device("meta"):
         networks = {name: models.get_model(name).state_dict() for name in TORCHVISION_NETWORKS}
     name = max(networks, key=lambda name: len(_matching(model, networks[name])))

@@ -92,6 +92,7 @@ def test_odd_sizes_and_empty_heads_give_torchs_outputs() -> None:
     assert_equal_to_torch(spec)
     assert_equal_to_torch(spec.replace(head=HeadSpec(conv=0, hidden=30, activation="relu")))
     assert_equal_to_torch(spec.replace(head=HeadSpec(conv=30, activation="relu6"), norm_eps=0.5))
+    assert_equal_to_torch(spec.replace(stem=StemSpec(out=8, activation="relu6", stride=1)))
 
 
 def test_a_batch_can_be_left_open() -> None:

@@ -60,6 +60,7 @@ BLOCK = BlockPart(BlockSpec(kernel=5, expanded=72, out=40, stride=2, se=24), 24,
 def test_names_that_a_person_can_read() -> None:
     """Users' tables hold these names: another name makes every table useless."""
     assert StemPart(StemSpec(out=16), 224).key == "stem 224 o16 hswish"
+    assert StemPart(StemSpec(out=16, stride=1), 32).key == "stem 32 o16 s1 hswish"
     assert BLOCK.key == "mbconv 24x56 k5 e72 o40 s2 se24-hard_sigmoid relu"
     v1 = BlockSpec(op="sepconv", kernel=3, expanded=32, out=64, activation="relu6", activate_output=True)
     assert BlockPart(v1, 32, 112).key == "sepconv 32x112 k3 e32 o64 s1 relu6 activate-output"

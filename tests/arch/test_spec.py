@@ -1,6 +1,7 @@
 """Specs: their JSON, their id, and every way in which a spec's file can be wrong."""
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +31,9 @@ CHANNELS = st.integers(1, 2_000)
 @st.composite
 def specs(draw: st.DrawFn) -> ArchSpec:
     """Draw any network that a spec can express, far beyond the search spaces."""
-    stem = StemSpec(out=draw(CHANNELS), activation=draw(st.sampled_from(ACTIVATIONS)))
+    stem = StemSpec(
+        out=draw(CHANNELS), activation=draw(st.sampled_from(ACTIVATIONS)), stride=draw(st.sampled_from([2, 1]))
+    )
     blocks, channels = [], stem.out
     for _ in range(draw(st.integers(1, 6))):
         op = draw(st.sampled_from(["mbconv", "sepconv"]))
@@ -123,14 +126,15 @@ def test_id_changes_with_every_part_that_exists(spec: ArchSpec) -> None:
     last = len(spec.blocks) - 1
     others.append(spec.with_block(last, out=spec.blocks[last].out + 8))
     stem_activation = next(a for a in ACTIVATIONS if a != spec.stem.activation)
-    others.append(spec.replace(stem=StemSpec(out=spec.stem.out, activation=stem_activation)))
+    others.append(spec.replace(stem=dataclasses.replace(spec.stem, activation=stem_activation)))
+    others.append(spec.replace(stem=dataclasses.replace(spec.stem, stride=3 - spec.stem.stride)))
     head, activation = spec.head, next(a for a in ACTIVATIONS if a != spec.head.activation)
     others.append(spec.replace(head=HeadSpec(conv=head.conv + 8, hidden=head.hidden, activation=head.activation)))
     others.append(spec.replace(head=HeadSpec(conv=head.conv, hidden=head.hidden + 8, activation=head.activation)))
     if head.conv or head.hidden:
         others.append(spec.replace(head=HeadSpec(conv=head.conv, hidden=head.hidden, activation=activation)))
     if spec.blocks[0].op == "mbconv":
-        others.append(spec.replace(stem=StemSpec(out=spec.stem.out + 8, activation=spec.stem.activation)))
+        others.append(spec.replace(stem=dataclasses.replace(spec.stem, out=spec.stem.out + 8)))
     ids = [other.id for other in others]
     assert spec.id not in ids
     assert len(set(ids)) == len({other.replace(name="x") for other in others})
@@ -163,9 +167,20 @@ def test_ids_are_twelve_hexadecimal_digits_that_stay() -> None:
     )
 
 
+def test_a_stem_of_stride_2_is_written_without_it_and_one_of_stride_1_with_it() -> None:
+    """Files from before stems had a stride are read, written and named alike."""
+    spec = published_spec("mobilenet_v3_small")
+    data = spec.to_dict()
+    assert data["stem"] == {"out": 16, "activation": "hswish"}
+    assert ArchSpec.from_dict({**data, "stem": {**data["stem"], "stride": 2}}) == spec
+    narrow = spec.replace(stem=dataclasses.replace(spec.stem, stride=1))
+    assert narrow.to_dict()["stem"] == {"out": 16, "activation": "hswish", "stride": 1}
+    assert narrow.head_input == (96, 14)
+
+
 @given(specs())
 def test_walk_follows_shapes(spec: ArchSpec) -> None:
-    size, channels = (spec.resolution + 1) // 2, spec.stem.out
+    size, channels = (spec.resolution + 1) // 2 if spec.stem.stride == 2 else spec.resolution, spec.stem.out
     for placed, block in zip(spec.walk(), spec.blocks, strict=True):
         assert placed == (block, channels, size)
         size, channels = (size + 1) // 2 if block.stride == 2 else size, block.out
@@ -257,6 +272,7 @@ WRONG = [
     (set_at("x" * 5_000)(1), "spec: unknown key 'xxx"),
     (set_at("blocks", 1, "ratio")(6), "block 1: unknown key 'ratio'"),
     (set_at("stem", "kernel")(3), "stem: unknown key 'kernel'"),
+    *((set_at("stem", "stride")(value), "stem: stride is") for value in (0, 3, "2", None, True)),
     (set_at("head", "classes")(10), "head: unknown key 'classes'"),
     (set_at("version")(2), "a newer program wrote it"),
     *((set_at("version")(value), "version is") for value in (0, "1", None, True, [], {})),

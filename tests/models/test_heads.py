@@ -125,3 +125,16 @@ def test_a_trained_network_hands_on_its_weights():
 def test_networks_without_a_fitting_tap_are_refused(model, strides, message):
     with pytest.raises(NasError, match=message):
         model(spec_of(strides), 3)
+
+
+def test_a_stem_of_stride_1_counts_as_such():
+    """The strides of the blocks alone reach 32; with torchvision's blocks it is still not torchvision's network."""
+    stem = StemSpec(out=16, stride=1)
+    with pytest.raises(NasError, match=r"its strides are 1, 2, 4; LR-ASPP taps a block of stride 8"):
+        segmentation_model(spec_of((2, 2)).replace(stem=stem), 3)
+    with pytest.raises(NasError, match=r"its strides are 1, 2, 4, 8, 16; SSDLite taps"):
+        detection_model(LARGE.replace(stem=stem), 3)
+    model = segmentation_model(LARGE.replace(stem=stem), 3)
+    with torch.no_grad():
+        low, high = model.eval().backbone(torch.zeros(1, 3, 64, 64)).values()
+    assert (low.shape[1:], high.shape[1:]) == ((112, 8, 8), (960, 4, 4))  # the last block of stride 8, not the first

@@ -16,7 +16,7 @@ from torchvision.models.mobilenetv3 import MobileNetV3, _mobilenet_v3_conf
 
 from nas.arch.cost import count_cost, network_layers
 from nas.arch.families import FAMILIES
-from nas.arch.loading import load_space, load_spec
+from nas.arch.loading import load_space, load_spec, space_names
 from nas.arch.published import published_names
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
@@ -119,7 +119,7 @@ def test_batch_norm_has_the_published_constants():
         assert {(norm.eps, norm.momentum) for norm in norms} == {(eps, 0.01)}
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_large", "mobilenet_v3_small", "once_for_all"])
+@pytest.mark.parametrize("name", space_names())
 @pytest.mark.parametrize("fine", [False, True])
 def test_networks_of_the_spaces_are_built_and_agree_with_their_cost(name, fine):
     space = load_space(name)

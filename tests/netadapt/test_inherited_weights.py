@@ -136,6 +136,14 @@ def test_without_a_cut_the_network_stays_the_same(name: str) -> None:
         assert torch.equal(one, other)
 
 
+def test_a_stem_of_stride_1_is_inherited_like_any_other() -> None:
+    spec = CHAIN.replace(stem=StemSpec(out=16, stride=1))
+    model = parent(spec)
+    child = inherit_weights(spec.with_block(1, expanded=40, se=11), model)
+    assert child.spec.stem.stride == child.features[0][0].stride[0] == 1
+    assert torch.equal(model.features[0][0].weight, child.features[0][0].weight)
+
+
 # Channels that are kept --------------------------------------------------------------------------------
 
 

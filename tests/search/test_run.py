@@ -90,6 +90,18 @@ def test_a_run_is_whole_and_agrees_with_itself(machine: Machine, strategy: str) 
     assert {row["op"] for row in rows(out / "table_rows.csv")} == {"stem", "sepconv", "mbconv", "head"}
 
 
+def test_a_space_with_a_stem_of_stride_1_is_searched_alike(machine: Machine) -> None:
+    text = Path("few.py").read_text(encoding="utf-8")
+    narrow = text.replace("StemSpec(out=16)", "StemSpec(out=16, stride=1)").replace("(96, 128)", "(48, 64)")
+    Path("narrow.py").write_text(narrow, encoding="utf-8")
+    search(request(only="large", strategy="exact", large_space="narrow.py"), Path("run"))
+    assert found(Path("run"))["large"].stem.stride == 1
+    stems = [row for row in rows(Path("run/table_rows.csv")) if row["op"] == "stem"]
+    assert stems
+    assert {(row["key"].split()[3], row["stride"]) for row in stems} == {("s1", "1")}
+    assert all(network.extrapolated for network in record(Path("run")).networks if network.found)
+
+
 def test_published_networks_stand_beside_what_was_found(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.search.run.published_networks", published_networks)
     search(request(only="large"), Path("run"))

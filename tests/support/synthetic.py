@@ -21,7 +21,7 @@ import pytest
 from nas.arch.cost import count_cost
 from nas.arch.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart, parts_of
 from nas.arch.published import published_spec
-from nas.arch.spec import ArchSpec, halved
+from nas.arch.spec import ArchSpec
 from nas.latency import timing
 from nas.latency.device import Device
 from nas.latency.landmarks import landmarks
@@ -97,7 +97,7 @@ def part_ms(part: Part) -> float:
     if isinstance(part, NetworkPart):
         return network_ms(part.spec, part.num_classes)
     if isinstance(part, StemPart):
-        return added_ms(part) + pool_ms(part.stem.out, halved(part.resolution, 2))
+        return added_ms(part) + pool_ms(part.stem.out, part.stem.out_size(part.resolution))
     context = part if isinstance(part, ContextPart) else ContextPart(part.in_channels, part.in_size)
     if isinstance(part, ContextPart):
         return _layers_ms(part.layers()) + pool_ms(part.channels, part.size)

@@ -3,6 +3,7 @@ import torch
 from torchvision.models import MobileNet_V3_Small_Weights
 
 from nas.arch.loading import load_spec
+from nas.arch.spec import StemSpec
 from nas.errors import NasError
 from nas.models.mobilenet import build_model
 from nas.training.checkpoint import save_checkpoint
@@ -57,6 +58,13 @@ def test_torchvision_s_weights_are_those_of_the_most_alike_network(name, tmp_pat
         load_weights("torchvision", build_model(spec, 10))
     assert wanted[0].startswith(name)
     assert wanted[0] in str(error.value)
+
+
+def test_torchvision_has_no_weights_for_a_stem_of_stride_1():
+    spec = load_spec("mobilenet_v3_small")
+    model = build_model(spec.replace(stem=StemSpec(out=16, stride=1)), 10)
+    with pytest.raises(NasError, match=r"its stem has stride 1, and that of all of torchvision's MobileNets has 2"):
+        load_weights("torchvision", model)
 
 
 @pytest.mark.parametrize(

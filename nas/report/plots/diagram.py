@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 
-from nas.arch.spec import ArchSpec, halved
+from nas.arch.spec import ArchSpec
 from nas.report.plots.figure import ReportFigure
 from nas.report.plots.style import BLUE, GREEN, GREY, INK, PALE, WIDTH_INCHES, kernel_color, new_figure
 from nas.report.texts import display_name
@@ -73,9 +73,9 @@ def diagram_data(run: Run, target: str) -> DiagramData:
     rows = [ms for name, ms in network.breakdown if name.startswith("block")]
     known = len(rows) == len(spec.blocks)
     ends = dict(network.breakdown)
-    size = halved(spec.resolution, 2)
+    stem, size = spec.stem, spec.stem.out_size(spec.resolution)
     boxes = [
-        Box("stem", 3, spec.stem.out, spec.stem.out, size, 2, 0, spec.stem.activation, False, ends.get("stem")),
+        Box("stem", 3, stem.out, stem.out, size, stem.stride, 0, stem.activation, False, ends.get("stem")),
         *(
             Box(
                 str(number),

@@ -1,3 +1,5 @@
+import dataclasses
+
 import msgspec
 import pytest
 from support.drawn_texts import check_texts
@@ -21,6 +23,15 @@ def test_diagram_has_a_box_for_every_layer_of_the_skeleton(run):
     assert blocks[-1].size == spec.resolution // 32
     assert sum(box.ms for box in data.boxes if box.ms is not None) == pytest.approx(network.predicted_ms)
     assert f"{network.estimated_top1:.1f} ± 0.7 % top-1 estimated" in data.subtitle
+
+
+def test_a_stem_of_stride_1_keeps_the_size(run):
+    found = run.record.networks[0]
+    spec = found.spec.replace(stem=dataclasses.replace(found.spec.stem, stride=1))
+    networks = (msgspec.structs.replace(found, spec=spec), *run.record.networks[1:])
+    stem, *others = diagram_data(changed(run, networks=networks), "large").boxes
+    assert (stem.stride, stem.size) == (1, spec.resolution)
+    assert sum(box.stride == 2 for box in others) == 4
 
 
 def test_diagram_without_a_breakdown_has_no_times(run):
