@@ -31,7 +31,6 @@ from nas.training.data import EMBEDDED, EMBEDDED_RESOLUTION, FOLDER, load_data
 from nas.training.images import Data, LeftOut, small_data_warning
 from nas.training.loop import DivergedError, Machine, Training
 from nas.training.recipes import load_recipe
-from nas.training.tensor_images import TensorImages
 from nas.training.trained_on import content_of, counts_of
 
 EPOCHS, RECIPE = 4, "quick"
@@ -205,6 +204,11 @@ def images_content(source: str, data_dir: str | Path | None) -> str:
     return _content(load_data(source, data_dir)) if source.startswith(FOLDER) else source
 
 
+def images_side(source: str, data_dir: str | Path | None) -> int | None:
+    """Return the shorter side of the largest of some training images (pixels), or None if none can be read."""
+    return load_data(source, data_dir).train.side
+
+
 def _content(data: Data) -> str:
     return content_of(data.source, data.classes, counts_of(data)) or data.source
 
@@ -218,10 +222,8 @@ def _pruning_study(epochs: int) -> optuna.Study:
 
 
 def _training_resolution(data: Data) -> int:
-    """Return the resolution (pixels) of images in memory, up to a limit and at least what five halvings need."""
-    if not isinstance(data.train, TensorImages):
-        return MAX_RESOLUTION
-    return min(MAX_RESOLUTION, max(EMBEDDED_RESOLUTION, data.train.images.shape[-1]))
+    """Return the resolution (pixels) of the images, up to a limit and at least what five halvings need."""
+    return min(MAX_RESOLUTION, max(EMBEDDED_RESOLUTION, data.train.side or MAX_RESOLUTION))
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from nas.cli.flags import (
     add_variant_flags,
     add_workers_flag,
 )
+from nas.console import Console
 from nas.errors import NasError
 from nas.search.strategies import STRATEGIES
 
@@ -40,8 +41,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("one of --budget-ms and --front must be given")
     from nas.search.run import search
 
-    request = _request(arguments)
     console = RichConsole()
+    request = _request(arguments, console)
     folder = search(request, _folder(arguments), resume=arguments.resume, console=console)
 
     from nas.report.writing import write_report
@@ -81,9 +82,9 @@ def _parser() -> Parser:
     for name in ("large", "small"):
         parser.add_argument(
             f"--{name}-space",
-            default=f"mobilenet_v3_{name}",
             metavar="NAME",
-            help=f"search space by name, or a path to a .py file (default: mobilenet_v3_{name})",
+            help=f"search space by name, or a path to a .py file (default: mobilenet_v3_{name}; with --data of images "
+            "up to 96 px: mobilenet_v3_small_images, as Small alone)",
         )
     add_variant_flags(parser)
     add_table_flags(parser)
@@ -134,12 +135,17 @@ def _parser() -> Parser:
     return parser
 
 
-def _request(arguments: argparse.Namespace) -> SearchRequest:
+def _request(arguments: argparse.Namespace, console: Console) -> SearchRequest:
     from nas.accuracy import TRAINING
     from nas.runs.target import SKELETONS, Target
     from nas.search.request import SURROGATE, FrontRequest, SearchRequest, targets_of
 
-    only = arguments.only
+    estimator = _given(arguments.estimator, TRAINING if arguments.data else SearchRequest.estimator)
+    only, large_space, small_space = arguments.only, arguments.large_space, arguments.small_space
+    if arguments.data and estimator == TRAINING and large_space is None and small_space is None:
+        large_space = small_space = _space_for_images(arguments, console)
+        if small_space and arguments.small_budget_ms is None:
+            only = only or "small"
     if arguments.front is not None:
         if arguments.small_budget_ms is not None:
             raise NasError("--small-budget-ms goes with one budget; leave it out, or search with --only small")
@@ -148,8 +154,8 @@ def _request(arguments: argparse.Namespace) -> SearchRequest:
         targets = targets_of(arguments.budget_ms, arguments.small_budget_ms, only)
     return SearchRequest(
         targets=targets,
-        large_space=arguments.large_space,
-        small_space=arguments.small_space,
+        large_space=_given(large_space, SearchRequest.large_space),
+        small_space=_given(small_space, SearchRequest.small_space),
         widths=tuple(arguments.widths),
         resolutions=tuple(arguments.resolutions),
         table=arguments.table,
@@ -157,7 +163,7 @@ def _request(arguments: argparse.Namespace) -> SearchRequest:
         threads=arguments.threads,
         precision=arguments.precision,
         allow_other_device=arguments.allow_other_device,
-        estimator=_given(arguments.estimator, TRAINING if arguments.data else SearchRequest.estimator),
+        estimator=estimator,
         data=arguments.data,
         data_dir=arguments.data_dir,
         loaders=arguments.loaders,
@@ -173,6 +179,20 @@ def _request(arguments: argparse.Namespace) -> SearchRequest:
         max_memory_mb=arguments.max_memory_mb,
         seed=arguments.seed,
     )
+
+
+def _space_for_images(arguments: argparse.Namespace, console: Console) -> str | None:
+    """Return the space for small images, and say so; None for other images, which need none of their own."""
+    from nas.search.request import SMALL_IMAGES_SPACE, small_images_side
+
+    side = small_images_side(arguments.data, arguments.data_dir, arguments.resolutions)
+    if side is None:
+        return None
+    console.say(
+        f"small images, {side} px: searching {SMALL_IMAGES_SPACE}, as Small alone unless --only or --small-budget-ms "
+        "say otherwise; --large-space and --small-space name other spaces"
+    )
+    return SMALL_IMAGES_SPACE
 
 
 def _folder(arguments: argparse.Namespace) -> Path:

@@ -30,6 +30,8 @@ SURROGATE = "surrogate"  # the strategy that goes with an estimator that trains 
 SAMPLE = "fashion-mnist-sample"
 ESTIMATES = "estimates.jsonl"  # in the folder of a run: the networks that were trained for estimates
 PLAIN_RESOLUTION = 224  # of networks whose estimator does not see the resolution
+SMALL_IMAGES_SPACE = "mobilenet_v3_small_images"
+SMALL_IMAGES_SIDE = 96  # pixels: the largest images that this space is for
 # Arguments that can change when a run resumes: they say who works on it and where they meet. A URL can hold a password.
 CHANGEABLE = ("loaders", "workers", "storage", "study")
 
@@ -92,10 +94,27 @@ class SearchRequest:
         space, _ = self._spaces[skeleton]
         resolutions = self.resolutions
         if self.data and not resolutions:
-            resolutions = (PLAIN_RESOLUTION if PLAIN_RESOLUTION in space.resolutions else max(space.resolutions),)
+            resolutions = (self._resolution_of(space),)
         if not self.widths and not resolutions:
             return space
         return space.at([Variant(w, r) for w in self.widths or space.widths for r in resolutions or space.resolutions])
+
+    def _resolution_of(self, space: SearchSpace) -> int:
+        """Return the resolution at which networks of a space are searched whose estimator does not see it.
+
+        It is 224 if the space has it, else the smallest that does not shrink the images.
+        """
+        if PLAIN_RESOLUTION in space.resolutions:
+            return PLAIN_RESOLUTION
+        side, largest = self._images_side, max(space.resolutions)
+        return min((known for known in space.resolutions if known >= (side or largest)), default=largest)
+
+    @cached_property
+    def _images_side(self) -> int | None:
+        from nas.accuracy.short_training import images_side  # it loads torch, as the estimator does
+
+        assert self.data is not None
+        return images_side(self.data, self.data_dir)
 
     @cached_property
     def _spaces(self) -> dict[str, tuple[SearchSpace, str]]:
@@ -248,6 +267,18 @@ def targets_of(
                 budget_ms = budget_ms * SMALL_SHARE if small_budget_ms is None else small_budget_ms
             targets.append(Target(skeleton, budget_ms, several, "--small-budget-ms" if own else "--budget-ms"))
     return tuple(targets)
+
+
+def small_images_side(data: str, data_dir: str | None, resolutions: Sequence[int] = ()) -> int | None:
+    """Return the side (pixels) of images if `SMALL_IMAGES_SPACE` is for them, else None.
+
+    It is the largest resolution that is asked for, or that of the images themselves. Raises NasError for images that
+    cannot be loaded.
+    """
+    from nas.accuracy.short_training import images_side  # it loads torch, as the estimator does
+
+    side = max(resolutions) if resolutions else images_side(data, data_dir)
+    return side if side is not None and side <= SMALL_IMAGES_SIDE else None
 
 
 def _targets_as_given(targets: tuple[Target, ...] | FrontRequest) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from nas.training.recipes import Recipe
 DISK_CROP = 0.875  # as torchvision's and most others' validation
 TO_TENSOR: list[Transform] = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
 FEW_IMAGES = 1_000  # up to so many, images are read sooner than loaders have started
+SEEN_IMAGES = 16  # that tell how large all are
 TRIES = 100  # images in a row that cannot be read before a place in a batch stays empty
 
 
@@ -42,6 +43,12 @@ class DiskImages:
 
     def __len__(self) -> int:
         return len(self.images)  # type: ignore[arg-type]
+
+    @property
+    def side(self) -> int | None:
+        seen = min(len(self), SEEN_IMAGES)
+        sides = [_side(self.images, index * len(self) // seen) for index in range(seen)]
+        return max((side for side in sides if side is not None), default=None)
 
     def training_batches(
         self, recipe: Recipe, resolution: int, generator: torch.Generator, share: BatchShare = WHOLE_BATCH
@@ -149,6 +156,15 @@ class _Reader(Dataset[_Batch]):
                 failures[_file_of(self._images, at)] = str(error).partition("\n")[0] or type(error).__name__
             else:
                 return request.transform(image), label
+        return None
+
+
+def _side(images: Any, index: int) -> int | None:
+    """Return the shorter side of an image (pixels), or None if it cannot be read."""
+    try:
+        image, _ = images[index]
+        return min(image.size)
+    except Exception:  # Pillow raises many types for bytes that are no image
         return None
 
 

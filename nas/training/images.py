@@ -43,6 +43,10 @@ class Images(Protocol):
     def unreadable(self) -> dict[str, str]:
         """Return the images that could not be read so far, with the reason; all batches leave them out."""
 
+    @property
+    def side(self) -> int | None:
+        """Return the shorter side of the largest of some images (pixels), or None if none of them can be read."""
+
     def training_batches(
         self, recipe: Recipe, resolution: int, generator: torch.Generator, share: BatchShare = WHOLE_BATCH
     ) -> Iterator[LabelledBatch]:

@@ -32,6 +32,10 @@ class TensorImages:
     def unreadable(self) -> dict[str, str]:
         return {}
 
+    @property
+    def side(self) -> int:
+        return min(self.images.shape[-2:])
+
     def training_batches(
         self, recipe: Recipe, resolution: int, generator: torch.Generator, share: BatchShare = WHOLE_BATCH
     ) -> Iterator[LabelledBatch]:

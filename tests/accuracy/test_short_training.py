@@ -54,7 +54,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append(spec.id)
         return build(spec, *arguments)
 
-    def load(source: str, data_dir: object, loaders: object) -> Data:
+    def load(source: str, data_dir: object, loaders: object = None) -> Data:
         load_data(source, data_dir)  # its errors
         return little
 

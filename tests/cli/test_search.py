@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from support import synthetic
+from support.pictures import save_images
 from support.synthetic import Machine
 
 from nas.arch.loading import load_spec
 from nas.latency.table import LatencyTable
 from nas.runs.folder import RunFolder
 from nas.runs.record import load_record
+from nas.runs.target import Target
 from nas.search import __main__ as search
 from nas.search.request import SearchRequest, targets_of
 
@@ -154,3 +156,71 @@ def test_every_argument_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_budget_that_does_not_bind_is_reported(searched: Callable[..., str]) -> None:
     out = searched("--budget-ms", "99", "--only", "large")
     assert re.search(r"large: \d.* of 99 ms; the budget does not bind", out)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str]]:
+    """Runs the command up to its search; the request and what was printed."""
+
+    def call(*arguments: str) -> tuple[Any, str]:
+        seen = []
+
+        def stop(request: SearchRequest, *others: object, **more: object) -> RunFolder:
+            seen.append(request)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("nas.search.run.search", stop)
+        with pytest.raises(KeyboardInterrupt):
+            search.main(list(arguments))
+        return seen[0], capsys.readouterr().out
+
+    return call
+
+
+IMAGES = "mobilenet_v3_small_images"
+
+
+def test_small_images_have_a_space_of_their_own(asked: Callable[..., tuple[Any, str]]) -> None:
+    request, printed = asked("--budget-ms", "1", "--data", "fashion-mnist-sample")
+    assert printed.startswith(f"small images, 28 px: searching {IMAGES}, as Small alone")
+    assert printed.count("\n") == 1
+    assert request.targets == (Target("small", 1.0),)
+    assert request.space("small").name == IMAGES
+    assert {variant.resolution for variant in request.space("small").variants} == {32}
+    request.check()
+    request, _ = asked("--front", "--data", "fashion-mnist-sample")
+    assert request.skeletons == ("small",)
+    for given, skeletons in ((["--only", "large"], ("large",)), (["--small-budget-ms", "0.5"], ("large", "small"))):
+        request, _ = asked("--budget-ms", "1", "--data", "fashion-mnist-sample", *given)
+        assert request.skeletons == skeletons
+        assert {request.space(skeleton).name for skeleton in skeletons} == {IMAGES}
+
+
+def test_spaces_that_are_named_are_taken_for_small_images_too(asked: Callable[..., tuple[Any, str]]) -> None:
+    request, printed = asked("--budget-ms", "1", "--data", "fashion-mnist-sample", "--small-space", IMAGES)
+    assert printed == ""
+    assert (request.large_space, request.small_space) == ("mobilenet_v3_large", IMAGES)
+    variants = {skeleton: request.space(skeleton).variants[0] for skeleton in ("large", "small")}
+    assert variants == {"large": (0.35, 224), "small": (0.35, 32)}
+
+
+@pytest.mark.parametrize(
+    ("side", "resolutions", "resolution"),
+    [
+        (40, [], 48),
+        (96, [], 96),
+        (97, [], None),
+        (40, ["--resolutions", "64"], 64),
+        (40, ["--resolutions", "160"], None),
+        (200, ["--resolutions", "64"], 64),
+    ],
+)
+def test_small_is_what_the_images_are_or_what_is_asked_for(
+    asked: Callable[..., tuple[Any, str]], side: int, resolutions: list[str], resolution: int | None
+) -> None:
+    for part in ("train", "val"):
+        save_images(Path("images") / part / "cat", 2, 0, size=(side, side + 10))
+    request, printed = asked("--budget-ms", "1", "--data", "imagefolder:images", *resolutions)
+    assert (request.small_space, bool(printed)) == (IMAGES if resolution else "mobilenet_v3_small", bool(resolution))
+    if resolution:
+        assert {variant.resolution for variant in request.space("small").variants} == {resolution}

@@ -29,8 +29,8 @@ def bytes_of(images: torch.Tensor) -> torch.Tensor:
     return ((images * std + mean) * 255).round().to(torch.uint8)
 
 
-def save_images(folder: Path, count: int, colour: int) -> None:
-    """Write images of 40 x 50 pixels into a new folder; the first one is grey, the others are RGB."""
+def save_images(folder: Path, count: int, colour: int, size: tuple[int, int] = (40, 50)) -> None:
+    """Write images of `size` pixels into a new folder; the first one is grey, the others are RGB."""
     folder.mkdir(parents=True)
     for i in range(count):
-        Image.new("RGB" if i else "L", (40, 50), (colour, i, 0) if i else colour).save(folder / f"{i}.png")
+        Image.new("RGB" if i else "L", size, (colour, i, 0) if i else colour).save(folder / f"{i}.png")

@@ -43,6 +43,21 @@ def test_loaders_repeat_themselves_and_name_unreadable_files(tmp_path, monkeypat
     assert "cannot identify image file" in data.unreadable[str(broken)]
 
 
+def test_the_side_of_images_is_that_of_the_largest_that_can_be_read(tmp_path):
+    for part in ("train", "val"):
+        save_images(tmp_path / part / "cat", 30, 20, size=(25, 20))
+        save_images(tmp_path / part / "dog", 30, 40, size=(40, 50))
+    data = load_data(f"imagefolder:{tmp_path}")
+    assert data.train.side == 40
+    for path in (tmp_path / "train" / "dog").iterdir():
+        path.write_bytes(b"no image")
+    assert data.train.side == 20
+    for path in (tmp_path / "train" / "cat").iterdir():
+        path.write_bytes(b"no image")
+    assert data.train.side is None
+    assert not data.unreadable  # that is for batches
+
+
 def test_images_that_cannot_be_read_are_left_out_and_counted(tmp_path):
     for part in ("train", "val"):
         save_images(tmp_path / part / "cat", 3, 200)

@@ -15,6 +15,12 @@ def test_batches_are_all_images_in_order():
     assert torch.equal(got, images.images.expand(-1, 3, -1, -1))
 
 
+def test_the_side_of_images_is_the_shorter_one():
+    assert numbered_images(size=28).side == 28
+    wide = TensorImages(torch.zeros(2, 3, 20, 48, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    assert wide.side == 20
+
+
 def test_batches_are_resized():
     (images, _), *_ = numbered_images(size=28).batches(10, 48)
     assert images.shape == (10, 3, 48, 48)
