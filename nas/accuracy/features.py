@@ -5,7 +5,8 @@ so that the score is a sum over blocks. A *segment* is a run of blocks that shar
 named by its output stride, with a and b for the two segments that MobileNets have at strides 16 and 32. A block's
 *position* counts from 0 within its segment. Sizes are relative to those of MobileNetV3-Large.
 
-No fitted network has a stem of stride 1. Output strides behind one are counted as if it had stride 2.
+No fitted network has a stem of stride 1. What is behind one is described as what it is behind a stem of stride 2, on
+images of twice the side.
 """
 
 from __future__ import annotations
@@ -86,6 +87,11 @@ def resolution_curve(resolution: int) -> float:
     return (1 - (resolution / 224) ** -RESOLUTION_POWER) / RESOLUTION_POWER
 
 
+def described_resolution(spec: ArchSpec) -> int:
+    """Return the resolution (pixels) at which a stem of stride 2 gives the maps of this network."""
+    return 2 // spec.stem.stride * spec.resolution
+
+
 def expansion_curve(ratio: float) -> float:
     """Return the value of `ratio` times the reference's input channels: 0 at 0, saturating."""
     return ratio / (ratio + EXPANSION_HALF)
@@ -139,7 +145,7 @@ def skeleton_features(spec: ArchSpec) -> Features:
     head = spec.head.hidden or spec.head.conv or spec.blocks[-1].out
     features = [
         ("level", 1.0),  # the intercept
-        ("resolution", resolution_curve(spec.resolution)),
+        ("resolution", resolution_curve(described_resolution(spec))),
         ("stem", width_curve(spec.stem.out / 16)),
         ("head", math.log(head / REFERENCE_HEAD)),
     ]

@@ -25,6 +25,7 @@ from nas.accuracy.features import (
     Features,
     SegmentPlace,
     block_features,
+    described_resolution,
     network_features,
     resolution_curve,
     segment_names,
@@ -96,7 +97,8 @@ class ImageNetPrior:
         features = np.zeros((len(specs), len(fit.index)))
         unknown = np.zeros(len(specs))
         for row, spec in enumerate(specs):
-            for name, value in [*network_features(spec), *recipe_level_features(self.recipe_level, spec.resolution)]:
+            recipe = recipe_level_features(self.recipe_level, described_resolution(spec))
+            for name, value in [*network_features(spec), *recipe]:
                 column = fit.index.get(name)
                 if column is None:
                     unknown[row] += 1
@@ -146,7 +148,7 @@ class ImageNetPrior:
             [
                 *skeleton_features(spec),
                 *block_features(first, place),
-                *recipe_level_features(self.recipe_level, variant.resolution),
+                *recipe_level_features(self.recipe_level, described_resolution(spec)),
             ]
         )
 

@@ -132,6 +132,15 @@ def test_networks_unlike_the_fitted_ones_are_flagged_and_less_certain():
     assert not estimates.diverged.any()
 
 
+def test_a_stem_of_stride_1_is_estimated_as_twice_the_resolution():
+    spec = load_space("mobilenet_v3_small_images").largest((1.0, 96))
+    usual = spec.replace(resolution=192, stem=StemSpec(out=16))
+    for level in ("mobilenet-v3", "once-for-all-25"):
+        estimates = ImageNetPrior(level).estimate([spec, usual])
+        assert estimates.top1[0] == pytest.approx(estimates.top1[1], abs=1e-9)
+        assert estimates.std[0] > estimates.std[1]
+
+
 def test_the_link_increases():
     scores = np.linspace(-4.2, -2.8, 9)
     assert (np.diff(PRIOR.link(scores)) > 0).all()

@@ -194,9 +194,10 @@ def foreigners(spec: ArchSpec) -> list[ArchSpec]:
     return [
         spec.replace(norm_eps=1e-5),
         spec.replace(resolution=1_000),
-        spec.replace(blocks=spec.blocks[:-3]),
+        spec.replace(blocks=spec.blocks[:1]),
         spec.replace(blocks=(*spec.blocks, *[last.replace(stride=1)] * 4)),
-        spec.replace(stem=StemSpec(out=spec.stem.out, activation="relu")),
+        spec.replace(stem=dataclasses.replace(spec.stem, activation="relu")),
+        spec.replace(stem=dataclasses.replace(spec.stem, stride=3 - spec.stem.stride)),
         spec.replace(head=dataclasses.replace(spec.head, hidden=0)),
         spec.replace(head=dataclasses.replace(spec.head, conv=spec.head.conv + 8)),
         spec.with_block(0, activation="relu6"),

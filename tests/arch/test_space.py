@@ -50,6 +50,19 @@ def test_skeletons_are_the_published_ones(name: str) -> None:
         assert list(dict.fromkeys(space.stage_out(s, width) for s in range(len(space.stages)))) == list(outs)
 
 
+def test_the_skeleton_for_small_images_keeps_their_maps() -> None:
+    """At 32 px published V3-Small ends in one pixel, after 2.2 M multiply-accumulates."""
+    space = load_space("mobilenet_v3_small_images")
+    assert space.stem.stride == 1
+    assert space.resolutions == (32, 48, 64, 96)
+    assert space.widths == WIDTHS
+    for end in (space.smallest, space.largest):
+        assert [end((1.0, resolution)).head_input[1] for resolution in space.resolutions] == [4, 6, 8, 12]
+    largest = [count_cost(space.largest((width, 32)), 10).macs for width in (0.5, 1.0)]
+    assert 7e6 < largest[1] < 20e6
+    assert largest[0] < largest[1] / 2.5
+
+
 def test_variants_can_only_be_the_spaces_own() -> None:
     space = load_space("mobilenet_v3_large")
     with pytest.raises(NasError, match=r"has no width 0\.6; it has 0\.35, 0\.5, 0\.75, 1, 1\.25, 1\.4"):
