@@ -25,6 +25,7 @@ from nas.names import resolve
 SMALL = published_spec("mobilenet_v3_small")
 PARTS: dict[str, Part] = {
     "stem": StemPart(StemSpec(out=8), 32),
+    "stem of stride 1": StemPart(StemSpec(out=8, stride=1), 32),
     "block": BlockPart(BlockSpec(kernel=3, expanded=16, out=8, se=8), 8, 8),
     "strided": BlockPart(BlockSpec(kernel=5, expanded=16, out=16, stride=2, activation="hswish"), 8, 9),
     "sigmoid": BlockPart(BlockSpec(kernel=7, expanded=24, out=8, se=8, gate="sigmoid"), 8, 8),
