@@ -209,10 +209,11 @@ def proposal_ms(problem: Problem, name: str, filling: list[Trial], number: int =
     for trial in filling:
         history.add(trial)
     propose = resolve("strategy", name, STRATEGIES).proposer(problem)
-    history.add(problem.evaluate(next_encoding(history, propose, 0)))  # a strategy digests the trials before once
+    # A strategy digests the trials before once.
+    history.add(problem.evaluate(next_encoding(history, propose, 0, len(history))))
     begun = time.process_time()
     for _ in range(number):
-        history.add(problem.evaluate(next_encoding(history, propose, 0)))
+        history.add(problem.evaluate(next_encoding(history, propose, 0, len(history))))
     return 1000 * (time.process_time() - begun) / number
 
 

@@ -50,7 +50,18 @@ class Estimator(Protocol):
 
 @runtime_checkable
 class SharedEstimator(Estimator, Protocol):
-    """An estimator that trains networks, so that processes share its estimates."""
+    """An estimator that trains networks, so that processes share its estimates.
+
+    A search begins up to `together` networks before it knows the result of the first of them.
+    """
+
+    together: int
+
+    def begin(self, specs: Sequence[ArchSpec]) -> None:
+        """Let networks be trained, in this order, while others are waited for. `estimate` returns their results."""
+
+    def close(self) -> None:
+        """End all processes that train networks."""
 
     def add_estimates(self, specs: Sequence[ArchSpec], estimates: Estimates) -> None:
         """Add the estimates of other processes, so that these networks are not trained again."""

@@ -114,11 +114,9 @@ def add_estimator_flag(parser: ArgumentParser) -> None:
     )
 
 
-def add_workers_flag(parser: ArgumentParser) -> None:
-    """Add the number of processes."""
-    parser.add_argument(
-        "--workers", metavar="N", type=positive_int, default=1, help="processes that evaluate networks (default: 1)"
-    )
+def add_workers_flag(parser: ArgumentParser, purpose: str) -> None:
+    """Add the number of processes; `purpose` says in the help what they do, and how many there are by default."""
+    parser.add_argument("--workers", metavar="N", type=positive_int, help=f"processes that {purpose}")
 
 
 def add_run_flags(parser: ArgumentParser, folder: str) -> None:

@@ -86,7 +86,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--measure-every", type=positive_int, default=5, metavar="K", help="steps between measurements (default: 5)"
     )
-    add_workers_flag(parser)
+    add_workers_flag(parser, "train proposals, each on one core (default: one a core; on a GPU one)")
     add_run_flags(parser, "reports/<network>-<budget>ms")
     return parser
 

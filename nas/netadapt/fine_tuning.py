@@ -10,12 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import active_children, get_context
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +22,6 @@ from torch.utils.data import Subset
 
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
-from nas.interrupts import children_without_ctrl_c
 from nas.models.mobilenet import MobileNet, build_model
 from nas.models.small_maps import use_small_map_convolutions
 from nas.netadapt.inherited_weights import classes_of, inherit_weights
@@ -39,6 +33,7 @@ from nas.training.images import Data, Images, LabelledBatch, LeftOut
 from nas.training.loop import DivergedError
 from nas.training.optimization import make_optimizer
 from nas.training.recipes import Recipe
+from nas.training.side_by_side import Ended, SideBySide, WorkerDiedError, torch_threads
 from nas.training.tensor_images import TensorImages
 
 HELD_OUT_EVERY = 5  # every fifth training image is held out for evaluation
@@ -79,9 +74,9 @@ class FineTunedProposals:
         proposals.keep(specs[2])                 # its weights are those that the next ones inherit
 
     `steps_done` and the tuning's seed decide the batches, so that a resumed run repeats what an uninterrupted one does.
-    With several workers each is a process that takes one proposal at a time. What a dead one left is done again. They
-    end with `close`, or with the block of a `with` statement. `say` gets a line for each image that cannot be read, and
-    a warning where a worker died.
+    As many proposals are trained side by side as there are `workers`: processes, by default those of `SideBySide`. What
+    a dead one left is done again. They end with `close`, or with the block of a `with` statement. `say` gets a line for
+    each image that cannot be read, and a warning where a worker died.
     """
 
     def __init__(
@@ -89,7 +84,7 @@ class FineTunedProposals:
         model: MobileNet,
         tuning: FineTuning,
         *,
-        workers: int = 1,
+        workers: int | None = None,
         steps_done: int = 0,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -97,14 +92,14 @@ class FineTunedProposals:
         self._left_out = LeftOut(say)
         self._tuned: dict[str, Tuned] = {}
         self._workers, self._say = workers, say
-        self._processes: set[BaseProcess] = set()
-        self._pool = self._new_pool() if workers > 1 else None
 
-    def _new_pool(self) -> ProcessPoolExecutor:
-        threads = max(1, torch.get_num_threads() // self._workers)
-        return ProcessPoolExecutor(
-            self._workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
-        )
+    @functools.cached_property
+    def _pool(self) -> SideBySide:
+        return SideBySide(self._data, self._workers)
+
+    @property
+    def _data(self) -> Data:
+        return split_data(self.tuning.source, self.tuning.data_dir, self.tuning.loaders)
 
     def __enter__(self) -> FineTunedProposals:
         return self
@@ -114,45 +109,38 @@ class FineTunedProposals:
 
     def close(self) -> None:
         """End the workers, whatever they do."""
-        if self._pool:
-            for process in self._processes:
-                process.terminate()
-            self._pool.shutdown(cancel_futures=True)
-            self._processes = set()
+        self._pool.close()
 
     def estimate(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         """Return the mean probability of the right class (percent) of each network: array of shape (n,)."""
-        parent, weights = self.model.spec, self.model.state_dict()
-        work = functools.partial(_tuned, parent, weights, classes_of(self.model), self.tuning, self.steps_done)
-        results = self._pooled(work, specs) if self._pool else map(work, specs)
+        results = self._results_of(specs)
         self._tuned = {spec.id: result for spec, result in zip(specs, results, strict=True)}
         for tuned in self._tuned.values():
             self._left_out(tuned.unreadable)
         return np.array([self._tuned[spec.id].evaluation.mean_probability for spec in specs])
 
-    def _pooled(self, work: Callable[[ArchSpec], Tuned], specs: Sequence[ArchSpec]) -> list[Tuned]:
-        """Return the results of `work` in the workers, in the order of `specs`.
+    def _results_of(self, specs: Sequence[ArchSpec]) -> list[Tuned]:
+        """Return the proposals after their training, in the order of `specs`.
 
-        A worker that dies breaks the pool: what is not finished then is done again in a new one. Raises NasError where
-        workers die again and again.
+        What was not finished when a worker died is done again. Raises NasError where workers die again and again.
         """
-        finished: dict[int, Tuned] = {}
+        model, finished = self.model, dict[int, Tuned]()
+        given = model.spec, model.state_dict(), classes_of(model), self.tuning, self.steps_done
         for deaths in range(1 + MOST_DEATHS):
             if deaths:
                 self._say("warning: a worker died; the proposals that were not finished are done again")
-                self.close()
-                self._pool = self._new_pool()
-            futures: dict[int, Future[Tuned]] = {}
-            others = set(active_children())
-            with suppress(BrokenProcessPool), children_without_ctrl_c():
-                for index in sorted(set(range(len(specs))) - finished.keys()):
-                    futures[index] = self._pool.submit(work, specs[index])  # type: ignore[union-attr]
-            self._processes |= set(active_children()) - others
-            for index, future in futures.items():
-                with suppress(BrokenProcessPool):
-                    finished[index] = future.result()
-            if len(finished) == len(specs):
-                return [finished[index] for index in range(len(specs))]
+            left = [index for index in range(len(specs)) if index not in finished]
+            jobs = {self._pool.begin(_tuned, *given, specs[index]): index for index in left}
+            try:
+                while jobs:
+                    number, value = self._pool.next_value()
+                    if isinstance(value, Ended):
+                        del jobs[number]
+                    else:
+                        finished[jobs[number]] = value
+            except WorkerDiedError:
+                continue
+            return [finished[index] for index in range(len(specs))]
         raise NasError(
             f"workers died {1 + MOST_DEATHS} times in one step, perhaps for want of memory; continue the run with "
             "--resume and fewer --workers"
@@ -169,24 +157,30 @@ class FineTunedProposals:
 
     def evaluate(self) -> Evaluation:
         """Return the evaluation of the current network as it is."""
-        data = split_data(self.tuning.source, self.tuning.data_dir, self.tuning.loaders)
-        evaluation = evaluate_on_held_out(self.model, data, self.tuning.recipe.batch_size)
-        self._left_out(data.unreadable)
+        with torch_threads(1):  # as proposals are evaluated
+            evaluation = evaluate_on_held_out(self.model, self._data, self.tuning.recipe.batch_size)
+        self._left_out(self._data.unreadable)
         return evaluation
 
 
 def _tuned(
-    parent: ArchSpec, weights: dict[str, Tensor], classes: int, tuning: FineTuning, step: int, spec: ArchSpec
-) -> Tuned:
-    """Return a proposal after its training. A worker runs this in its own process."""
-    data = split_data(tuning.source, tuning.data_dir, tuning.loaders)
+    data: Data,
+    stopped: Callable[[], bool],
+    parent: ArchSpec,
+    weights: dict[str, Tensor],
+    classes: int,
+    tuning: FineTuning,
+    step: int,
+    spec: ArchSpec,
+) -> Iterator[Tuned]:
+    """Train a proposal and yield it. It is a job of `SideBySide`."""
     model = build_model(parent, classes, tuning.recipe.dropout)
     model.load_state_dict(weights)
     seed, data_seed = map(int, np.random.SeedSequence([tuning.seed, step]).generate_state(2))
     child = inherit_weights(spec, model, seed=seed)
     fine_tune(child, data, tuning, torch.Generator().manual_seed(data_seed), seed)
     evaluation = evaluate_on_held_out(child, data, tuning.recipe.batch_size)
-    return Tuned({name: tensor.cpu() for name, tensor in child.state_dict().items()}, evaluation, data.unreadable)
+    yield Tuned({name: tensor.cpu() for name, tensor in child.state_dict().items()}, evaluation, data.unreadable)
 
 
 def fine_tune(model: MobileNet, data: Data, tuning: FineTuning, generator: torch.Generator, seed: int) -> None:

@@ -34,7 +34,7 @@ class NetAdaptRequest:
     runtime: str = "onnxruntime"
     estimator: str = "imagenet-prior"
     measure_every: int = 5  # steps
-    workers: int = 1  # processes that train proposals
+    workers: int | None = None  # processes that train proposals; by default one a core, on a GPU one
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -116,7 +116,9 @@ def _parser() -> Parser:
         metavar="N",
         help="networks that the strategy proposes for each target (default: the strategy's)",
     )
-    add_workers_flag(parser)
+    add_workers_flag(
+        parser, "evaluate networks (default: one; with --data as many as there are cores train for it, side by side)"
+    )
     parser.add_argument(
         "--storage", metavar="URL", help="data base (postgresql://…) that workers of several machines share"
     )

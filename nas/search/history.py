@@ -12,8 +12,8 @@ from nas.search.problem import Problem
 class History:
     """The finished trials of a search, each network once.
 
-    `seen` holds the encodings that must not be proposed again: those of finished trials, and those that other
-    processes are evaluating.
+    `seen` holds the encodings that must not be proposed again: those of finished trials, and those that are being
+    evaluated.
     """
 
     def __init__(self, problem: Problem) -> None:

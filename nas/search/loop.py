@@ -22,25 +22,38 @@ def run_trials(
     """Evaluate networks until there are `trials`, and yield each when it is known, without the `finished` ones.
 
     It ends early when the space has no other network that fits. The randomness of a proposal comes from the seed and
-    the number of finished trials, so that a search that resumes continues like an uninterrupted one.
+    the number of trials before it. It rests on the results of these trials, but for the last `problem.together` - 1,
+    which may be on their way. So a search that resumes continues like an uninterrupted one.
     """
+    known = list(finished)
+    proposed = [trial.encoding for trial in known if trial.encoding is not None]
     history = History(problem)
-    for trial in finished:
-        history.add(trial)
+    history.seen.update(proposed)
     propose = strategy.proposer(problem)
-    while len(history) < trials:
-        encoding = next_encoding(history, propose, seed)
-        if encoding in history.seen:
+    while True:
+        while len(proposed) < trials and len(proposed) - len(history) < problem.together:
+            encoding = next_encoding(history, propose, seed, len(proposed))
+            if encoding in history.seen:
+                trials = len(proposed)  # there is no other network
+                break
+            problem.announce(encoding)
+            history.seen.add(encoding)
+            proposed.append(encoding)
+        at = len(history)
+        if at == len(proposed):
             return
-        history.add(problem.evaluate(encoding))
-        yield history.trials[-1]
+        if at < len(known):
+            history.add(known[at])
+        else:
+            history.add(problem.evaluate(proposed[at]))
+            yield history.trials[-1]
 
 
-def next_encoding(history: History, propose: Propose, seed: int | str, number: int | None = None) -> Encoding:
+def next_encoding(history: History, propose: Propose, seed: int | str, number: int) -> Encoding:
     """Return a network that fits, and that is new if there is one.
 
-    `number` replaces the length of the history in the random seed, where several workers propose.
+    The randomness comes from `seed` and `number`, that of the trials before.
     """
-    rng = random.Random(f"{seed}/{len(history) if number is None else number}")
+    rng = random.Random(f"{seed}/{number}")
     sampler = history.problem.sampler
     return sampler.unseen(sampler.repair(propose(history, rng), rng), history.seen, rng)

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from nas.accuracy.estimator import Estimator
+from nas.accuracy.estimator import Estimator, SharedEstimator
 from nas.arch.additive import AdditiveModel
 from nas.runs.target import Target
 from nas.search.extremes import fastest_ms
@@ -30,6 +30,8 @@ def make_problem(
     additive = estimator.additive_model(space)
     proxy = estimator.proxy.additive_model(space) if additive is None and estimator.proxy else None
     problem = Problem(space, latency, estimator.estimate, limit_ms, additive, others, proxy)
+    if isinstance(estimator, SharedEstimator):
+        problem = replace(problem, together=estimator.together, begin=estimator.begin)
     reward = reward_of(request, target)
     if reward is None:
         return problem

@@ -21,6 +21,7 @@ from nas.search.sampling import EncodingSampler
 from nas.search.solver import Solution
 
 Estimate = Callable[[Sequence[ArchSpec]], Estimates]
+Begin = Callable[[Sequence[ArchSpec]], None]
 Reward = Callable[[float, float], float]  # from top-1 (percent) and latency (ms)
 
 
@@ -30,7 +31,9 @@ class Problem:
 
     The score is the estimated top-1, or the `reward` where one is given. `additive` is a sum over blocks that orders
     networks as top-1 does, where the estimator has one. `proxy` is a sum over blocks that a surrogate starts from
-    where there is no `additive`. Raises NasError if no network of the space keeps all limits.
+    where there is no `additive`. Up to `together` networks are proposed before the first of them is evaluated; `begin`
+    is told of each, so that estimates that take long are made side by side. Raises NasError if no network of the space
+    keeps all limits.
     """
 
     space: SearchSpace
@@ -42,6 +45,8 @@ class Problem:
     proxy: AdditiveModel | None = None
     reward: Reward | None = None
     sweep: tuple[float, ...] = ()  # limits (ms) that the exact strategy goes through; by default from `limit_ms` down
+    together: int = 1
+    begin: Begin | None = None
 
     def __post_init__(self) -> None:
         where = f"of the space {self.space.name} at {', '.join(map(str, self.space.variants))}"
@@ -93,6 +98,11 @@ class Problem:
     def fits(self, encoding: Encoding) -> bool:
         """Return whether a network keeps all limits."""
         return all(limit.value(encoding) <= limit.most for limit in self.limits)
+
+    def announce(self, encoding: Encoding) -> None:
+        """Say that a network is to be evaluated soon."""
+        if self.begin:
+            self.begin(self.space.decode(np.array([encoding])))
 
     def evaluate(self, encoding: Encoding) -> Trial:
         """Return a network with its estimated accuracy, predicted latency and score."""

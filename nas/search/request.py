@@ -16,6 +16,7 @@ from nas.arch.loading import load_fingerprinted_space
 from nas.arch.skeleton import Variant
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
+from nas.cpu import usable_cores
 from nas.errors import NasError, unknown_name
 from nas.latency.runtimes import RUNTIMES
 from nas.names import resolve
@@ -67,7 +68,7 @@ class SearchRequest:
     objective: str = "top1"  # the most accurate within the budget; or "mnasnet", a reward that weighs latency
     reward_w: float = -0.07
     trials: int | None = None  # the strategy's own number by default
-    workers: int = 1  # processes on this machine
+    workers: int | None = None  # processes on this machine; by default one, which may train networks side by side
     storage: str | None = None  # the URL of a data base, for workers on several machines
     study: str | None = None  # the name under which these work together
     max_params: int | None = None
@@ -84,7 +85,12 @@ class SearchRequest:
     @property
     def shares_work(self) -> bool:
         """Return whether several processes evaluate the trials."""
-        return self.workers > 1 or self.storage is not None
+        return self.processes > 1 or self.storage is not None
+
+    @property
+    def processes(self) -> int:
+        """Return how many processes of this machine evaluate trials."""
+        return self.workers or 1
 
     def space(self, skeleton: str) -> SearchSpace:
         """Return the space of a skeleton at the widths and resolutions that are asked for.
@@ -138,19 +144,25 @@ class SearchRequest:
         strategy: Strategy = resolve("strategy", self.strategy, STRATEGIES)
         return strategy
 
-    def load_estimator(
-        self, folder: Path, threads: int | None = None, say: Callable[[str], None] = lambda text: None
-    ) -> Estimator:
-        """Return the estimator. Trainings for it are kept in the folder of the run; `say` is called with failures."""
+    def load_estimator(self, folder: Path, say: Callable[[str], None] = lambda text: None) -> Estimator:
+        """Return the estimator. Trainings for it are kept in the folder of the run; `say` is called with failures.
+
+        One process trains networks side by side, unless a single worker was asked for. Of several that share trials
+        each trains a network at a time, with its share of the cores.
+        """
         if self.estimator != TRAINING:
             return load_estimator(self.estimator, self.recipe_level)
         make = resolve("estimator", TRAINING, ESTIMATORS)
+        at_a_time, threads = self.workers, 1
+        if self.shares_work:
+            at_a_time, threads = 1, max(1, usable_cores() // self.processes)
         estimator: Estimator = make(
             self.data,
             self.data_dir,
             loaders=self.loaders,
             log=folder / ESTIMATES,
             seed=self.seed,
+            at_a_time=at_a_time,
             threads=threads,
             say=say,
         )

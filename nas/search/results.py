@@ -39,6 +39,8 @@ def write_results(context: SearchContext, proof: Proof, published: Sequence[Publ
         found.append(_network(context, proof, f"found {result.target.name}", spec, result.target.name, None))
     # Where an estimate takes a training, only the networks that were measured beside the found ones get one.
     others = proof.compared if context.trains else published
+    if context.trains:
+        context.estimator.estimate([other.spec for other in others])  # side by side
     networks = (*found, *(_network(context, proof, other.spec.name, other.spec, None, other) for other in others))
     for result, network in zip(folder.record.targets, found, strict=True):
         network.spec.save(folder.path / f"{result.target.name}.json", _results_of(context, result, network))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from nas.accuracy.estimator import SharedEstimator
 from nas.console import Console, Silent, said_once
 from nas.errors import NasError
 from nas.latency.predictor import LatencyPredictor, open_table
@@ -56,8 +57,12 @@ def search(request: SearchRequest, out: Path, *, resume: bool = False, console: 
         predictor = LatencyPredictor(
             table, console, request.seed, on_missing="infinite" if table.other_device else "fill"
         )
-        estimator = request.load_estimator(folder.path, say=say_once)
-        _search(SearchContext(request, predictor, estimator, folder, console, say_once, storage))
+        estimator = request.load_estimator(folder.path, say_once)
+        try:
+            _search(SearchContext(request, predictor, estimator, folder, console, say_once, storage))
+        finally:
+            if isinstance(estimator, SharedEstimator):
+                estimator.close()
     except NasError:
         if not resume and not folder.record.targets:
             folder.discard()  # nothing was decided: the same command with another budget finds its folder free

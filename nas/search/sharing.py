@@ -5,9 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -19,9 +17,8 @@ from optuna.study import Study
 
 from nas.accuracy.estimator import Estimates, SharedEstimator
 from nas.arch.additive import AdditiveModel
-from nas.cpu import usable_cores
 from nas.errors import NasError
-from nas.interrupts import children_without_ctrl_c
+from nas.interrupts import children_without_ctrl_c, live_with_parent
 from nas.quiet import quiet_optuna
 from nas.runs.folder import WORKERS_LOG
 from nas.runs.record import Trial
@@ -88,7 +85,7 @@ def shared_trials(context: SearchContext, target: Target, problem: Problem, stag
         request, context.folder.path, target, problem.latency, problem.limit_ms, problem.others, name, trials
     )
     here = f"{platform.node()}-{os.getpid()}"
-    if request.workers > 1:
+    if request.processes > 1:
         _run_workers(context, shared, study, here)
     # The trials that are left, where all workers died; all trials, where there are no workers.
     work(study, problem, request.load_strategy(), trials=trials, seed=request.seed, worker=here)
@@ -108,7 +105,7 @@ def _run_workers(context: SearchContext, shared: SharedWork, study: Study, here:
     heard: dict[str, Connection] = {}
     try:
         with children_without_ctrl_c():
-            for number in range(1, shared.request.workers + 1):
+            for number in range(1, shared.request.processes + 1):
                 name = f"{here}-{number}"
                 # A pipe each: a worker that is killed while it writes leaves those of the others alone.
                 heard[name], told = spawn.Pipe(duplex=False)
@@ -153,11 +150,10 @@ def run_worker(shared: SharedWork, worker: str, told: Connection) -> None:
 
     `told` gets the lines that its user must see, and the NasError that ends it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    live_with_parent()
     request = shared.request
     try:
-        estimator = request.load_estimator(shared.folder, max(1, usable_cores() // request.workers), told.send)
+        estimator = request.load_estimator(shared.folder, told.send)
         problem = make_problem(request, shared.target, estimator, shared.latency, shared.limit_ms, shared.others)
         storage = open_storage(meeting_place(request, shared.folder), patient=True, say=told.send)
         study = open_study(storage, shared.study)
@@ -165,11 +161,3 @@ def run_worker(shared: SharedWork, worker: str, told: Connection) -> None:
     except NasError as error:
         told.send(error)
         sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent has ended, however that came about: nobody would read what it finds."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -1,8 +1,11 @@
 """Estimates by trainings of a second or less, and whole searches with such estimates."""
 
+import functools
 import json
 import math
+import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,11 +30,13 @@ from nas.runs.record import load_record
 from nas.search import __main__ as search
 from nas.search.request import SearchRequest, targets_of
 from nas.search.run import search as find
+from nas.training import side_by_side
 from nas.training.data import EMBEDDED, load_data
 from nas.training.disk_images import DiskImages
 from nas.training.images import Data
 from nas.training.loop import DivergedError, Training
 from nas.training.recipes import Recipe
+from nas.training.side_by_side import Ended
 from nas.training.tensor_images import TensorImages
 
 
@@ -42,7 +47,7 @@ def tiny(out: int) -> ArchSpec:
 
 @pytest.fixture(autouse=True)
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Use few images, one thread and two epochs. The list fills with the ids of the networks that are trained."""
+    """Use few images, two epochs and this process. The list fills with the ids of the networks that are trained."""
     data, part = load_data(EMBEDDED), {}
     for name, images, count in (("train", data.train, 256), ("val", data.val, 100)):
         part[name] = TensorImages(images.images[:count], images.labels[:count])
@@ -61,7 +66,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(short_training, "load_data", load)
     monkeypatch.setattr(short_training, "build_model", built)
     monkeypatch.setitem(ShortTraining.__init__.__kwdefaults__, "epochs", 2)
-    monkeypatch.setitem(ShortTraining.__init__.__kwdefaults__, "threads", 1)
+    monkeypatch.setattr(side_by_side, "usable_cores", lambda: 1)
     return done
 
 
@@ -155,7 +160,7 @@ class MadeUp:
         self.recipe = recipe
         self.start = 10 * math.log10(count_cost(model.spec).params)
 
-    def epochs(self) -> Iterator[SimpleNamespace]:
+    def epochs(self, on_step: object = None) -> Iterator[SimpleNamespace]:
         for epoch in range(1, self.recipe.epochs + 1):
             yield SimpleNamespace(epoch=epoch, top1=self.start + 2 * epoch)
 
@@ -177,6 +182,85 @@ def test_hyperband_stops_networks_that_fall_behind(monkeypatch: pytest.MonkeyPat
     assert entries(tmp_path / "half") == logged
 
 
+class Interleaved:
+    """Does jobs as processes would that take turns by chance. Of those that are stopped some go on for a while."""
+
+    def __init__(self, rng: random.Random, data: Data, at_a_time: int | None, threads: int) -> None:
+        self.rng, self.data = rng, data
+        self.at_a_time = rng.randint(2, 5)
+        self.waiting: list[tuple[int, Iterator[Any]]] = []
+        self.running: dict[int, Iterator[Any]] = {}
+        self.stopped: set[int] = set()
+        self.begun = self.yielded = 0
+
+    def begin(self, job: Any, *arguments: Any) -> int:
+        self.begun += 1
+        self.waiting.append((self.begun, job(self.data, lambda: False, *arguments)))
+        return self.begun
+
+    def stop(self, number: int) -> None:
+        self.stopped.add(number)
+
+    def next_value(self) -> tuple[int, Any]:
+        while self.waiting and len(self.running) < self.at_a_time:
+            number, values = self.waiting.pop(0)
+            self.running[number] = values
+        number = self.rng.choice(list(self.running))
+        late = number in self.stopped and self.rng.random() < 0.5
+        value = Ended() if late else next(self.running[number], Ended())
+        self.yielded += not isinstance(value, Ended)
+        if isinstance(value, Ended):
+            del self.running[number]
+        return number, value
+
+
+@pytest.mark.parametrize("order", range(4))
+def test_networks_that_are_trained_at_a_time_have_the_results_of_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, order: int
+) -> None:
+    monkeypatch.setattr(short_training, "Training", Diverging)
+    rng = random.Random(order)
+    specs = [tiny(8 * k) for k in rng.sample(range(1, 31), 20)]
+    expected = ShortTraining(epochs=8, log=tmp_path / "log").estimate(specs)
+    logged = entries(tmp_path / "log")
+    assert {len(entry["curve"]) for entry in logged} >= {1, 2, 8}
+    assert any(entry["diverged"] for entry in logged)
+    monkeypatch.setattr(short_training, "SideBySide", functools.partial(Interleaved, rng))
+    together = ShortTraining(epochs=8, log=tmp_path / "together")
+    together.begin(specs[:8])
+    for index, spec in enumerate(specs):  # as a search does
+        assert together.estimate([spec]).top1 == expected.top1[index]
+        together.begin(specs[8 + index : 9 + index])
+    assert entries(tmp_path / "together") == logged
+    # What is decided stops trainings: few epochs are trained for nothing.
+    assert together._pool.yielded < 1.5 * sum(len(entry["curve"]) for entry in logged)  # type: ignore[attr-defined]
+    (tmp_path / "half").write_text("".join(json.dumps(entry) + "\n" for entry in logged[:7]), encoding="utf-8")
+    ShortTraining(epochs=8, log=tmp_path / "half").estimate(specs)
+    assert entries(tmp_path / "half") == logged
+
+
+def test_a_killed_process_ends_a_batch_and_what_was_finished_is_kept(tmp_path: Path) -> None:
+    specs = [tiny(8 * k) for k in (1, 3, 2, 4)]
+    ShortTraining(log=tmp_path / "whole").estimate(specs)
+    estimator = ShortTraining(log=tmp_path / "log", at_a_time=2)
+    add = estimator._add
+
+    def kill(*arguments: Any) -> None:
+        add(*arguments)
+        os.kill(next(worker.process.pid for worker in estimator._pool._workers if worker.number), signal.SIGKILL)
+
+    estimator._add = kill  # type: ignore[method-assign]
+    with pytest.raises(NasError, match=r"^a process that trains a network died \(signal SIGKILL\), .* with --resume"):
+        estimator.estimate(specs)
+    whole = entries(tmp_path / "whole")
+    kept = entries(tmp_path / "log")
+    assert 0 < len(kept) < 4
+    assert kept == whole[: len(kept)]
+    assert not estimator._pool._workers
+    ShortTraining(log=tmp_path / "log").estimate(specs)
+    assert entries(tmp_path / "log") == whole
+
+
 class Diverging(MadeUp):
     """Networks with an odd number of thousands of parameters diverge in the second epoch."""
 
@@ -184,7 +268,7 @@ class Diverging(MadeUp):
         super().__init__(model, *arguments, **options)
         self.odd = bool(count_cost(model.spec).params // 1000 % 2)
 
-    def epochs(self) -> Iterator[SimpleNamespace]:
+    def epochs(self, on_step: object = None) -> Iterator[SimpleNamespace]:
         for metrics in super().epochs():
             if self.odd and metrics.epoch == 2:
                 raise DivergedError("the training diverged")
@@ -231,7 +315,7 @@ def test_images_that_cannot_be_read_are_named_once(monkeypatch: pytest.MonkeyPat
 
 
 def test_another_error_of_a_training_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreadable(self: MadeUp) -> Iterator[SimpleNamespace]:
+    def unreadable(self: MadeUp, on_step: object = None) -> Iterator[SimpleNamespace]:
         raise NasError("image.png cannot be read")
 
     monkeypatch.setattr(short_training, "Training", MadeUp)

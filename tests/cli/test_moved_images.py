@@ -25,6 +25,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Go to an empty folder with a spec and images of two classes, on a machine that is known."""
     synthetic.empty_folder(monkeypatch, tmp_path)
     synthetic.install(monkeypatch)
+    monkeypatch.setattr("nas.training.side_by_side.usable_cores", lambda: 1)  # processes start slowly
     TINY_NET.save("tiny.json")
     rng = np.random.default_rng(0)
     for part, count in (("train", 6), ("val", 2)):

@@ -61,6 +61,7 @@ Call = Callable[..., str]
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     synthetic.empty_folder(monkeypatch, tmp_path)
     SPEC.save("chain.json")
+    monkeypatch.setattr("nas.training.side_by_side.usable_cores", lambda: 1)  # processes start slowly
     return synthetic.install(monkeypatch)
 
 

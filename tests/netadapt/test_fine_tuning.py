@@ -1,18 +1,18 @@
 """Proposals that are trained a little and evaluated on images."""
 
-import functools
+import itertools
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from support.pictures import save_images
-from support.worker_processes import tune_or_die
 
 from nas.arch.spec import ArchSpec, BlockSpec
 from nas.errors import NasError
@@ -31,6 +31,7 @@ from nas.netadapt.inherited_weights import inherit_weights
 from nas.training.data import EMBEDDED, load_data
 from nas.training.disk_images import DiskImages
 from nas.training.recipes import Recipe
+from nas.training.side_by_side import SideBySide, WorkerDiedError
 from nas.training.tensor_images import TensorImages
 
 
@@ -38,6 +39,12 @@ from nas.training.tensor_images import TensorImages
 def model(tiny_spec: ArchSpec) -> MobileNet:
     torch.manual_seed(0)
     return build_model(tiny_spec, 10)
+
+
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train proposals in this process where a test does not say how many workers there are."""
+    monkeypatch.setattr("nas.training.side_by_side.usable_cores", lambda: 1)
 
 
 @pytest.fixture
@@ -174,24 +181,6 @@ def test_proposals_are_evaluated_in_batches_of_the_recipe(model: MobileNet, tuni
     assert evaluation.right == evaluate_on_held_out(model, split_data(EMBEDDED, None)).right
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_images_that_cannot_be_read_are_named_once(
-    model: MobileNet, tuning: FineTuning, specs: list[ArchSpec], tmp_path: Path, workers: int
-) -> None:
-    for part in ("train", "val"):
-        save_images(tmp_path / part / "cat", 10, 200)
-    broken = [tmp_path / "train" / "cat" / f"{number}.png" for number in (3, 5)]
-    for file in broken:
-        file.write_bytes(b"no image")
-    messages: list[str] = []
-    own = replace(tuning, source=f"imagefolder:{tmp_path}", recipe=tuning.recipe.replace(batch_size=8))
-    with FineTunedProposals(model, own, workers=workers, say=messages.append) as proposals:
-        for _ in range(2):
-            proposals.estimate(specs[:2])
-        proposals.evaluate()
-    assert sorted(line.partition(": ")[0] for line in messages) == [f"left out {file}" for file in broken]
-
-
 def test_later_proposals_inherit_from_the_kept_network(
     model: MobileNet, tuning: FineTuning, specs: list[ArchSpec]
 ) -> None:
@@ -205,28 +194,47 @@ def test_later_proposals_inherit_from_the_kept_network(
     assert np.array_equal(again.estimate(specs[1:2]), proposals.estimate(specs[1:2]))
 
 
-def test_workers_find_the_same(model: MobileNet, tuning: FineTuning, specs: list[ArchSpec]) -> None:
-    alone = FineTunedProposals(model, tuning).estimate(specs)
-    with FineTunedProposals(model, tuning, workers=2) as proposals:
-        assert np.array_equal(proposals.estimate(specs), alone)
-        assert proposals.keep(specs[2]).mean_probability == alone[2]
-
-
-@pytest.mark.parametrize("lives", [True, False], ids=["once", "always"])
-def test_what_a_killed_worker_left_is_done_again(
-    monkeypatch: pytest.MonkeyPatch,
-    model: MobileNet,
-    tuning: FineTuning,
-    specs: list[ArchSpec],
-    tmp_path: Path,
-    lives: bool,
+def test_workers_find_the_same_and_images_that_cannot_be_read_are_named_once(
+    model: MobileNet, tuning: FineTuning, specs: list[ArchSpec], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(fine_tuning, "_tuned", functools.partial(tune_or_die, str(tmp_path / "died"), lives))
+    for part in ("train", "val"):
+        save_images(tmp_path / part / "cat", 10, 200)
+    broken = [tmp_path / "train" / "cat" / f"{number}.png" for number in (3, 5)]
+    for file in broken:
+        file.write_bytes(b"no image")
+    own = replace(tuning, source=f"imagefolder:{tmp_path}", recipe=tuning.recipe.replace(batch_size=8))
+    found = {}
+    for workers in (1, 2):
+        split_data.cache_clear()
+        messages: list[str] = []
+        with FineTunedProposals(model, own, workers=workers, say=messages.append) as proposals:
+            first = proposals.estimate(specs)
+            kept = proposals.keep(specs[2])
+            found[workers] = [*first, kept, *proposals.estimate(specs[2:])]
+            proposals.evaluate()
+        assert sorted(line.partition(": ")[0] for line in messages) == [f"left out {file}" for file in broken]
+    assert found[1] == found[2]
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_what_a_killed_worker_left_is_done_again(
+    monkeypatch: pytest.MonkeyPatch, model: MobileNet, tuning: FineTuning, specs: list[ArchSpec], deaths: int
+) -> None:
+    alone = FineTunedProposals(model, tuning, workers=1).estimate(specs)
+    next_value, values = SideBySide.next_value, itertools.count(1)
+
+    def dies(pool: SideBySide) -> tuple[int, Any]:
+        if (at := next(values)) % 3 == 0 and at <= 3 * deaths:
+            pool.close()
+            raise WorkerDiedError("a process died")
+        return next_value(pool)
+
+    monkeypatch.setattr(SideBySide, "next_value", dies)
     monkeypatch.setattr(fine_tuning, "MOST_DEATHS", 1)
     messages: list[str] = []
-    with FineTunedProposals(model, tuning, workers=2, say=messages.append) as proposals:
-        if lives:
-            assert proposals.estimate(specs).tolist() == [spec.blocks[1].expanded for spec in specs]
+    with FineTunedProposals(model, tuning, workers=1, say=messages.append) as proposals:
+        if deaths == 1:
+            assert np.array_equal(proposals.estimate(specs), alone)
         else:
             with pytest.raises(NasError, match=r"workers died 2 times in one step, .* --resume and fewer --workers"):
                 proposals.estimate(specs)

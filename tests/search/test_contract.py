@@ -24,6 +24,8 @@ from nas.search.strategies.base import Strategy
 from nas.search.strategies.evolution import EVOLUTION
 from nas.search.strategies.exact import EXACT
 from nas.search.strategies.random_search import RANDOM
+from nas.search.strategies.surrogate import SURROGATE
+from nas.search.strategies.tpe import TPE
 
 TRIALS = 24
 ENCODINGS = every_encoding(TINY)
@@ -87,6 +89,23 @@ def test_a_resumed_search_goes_on_as_if_it_was_never_stopped(strategy: Strategy,
     case = case_of("measured")
     whole = whole_search(strategy)
     assert encodings_of(case, strategy, finished=whole[:finished]) == whole[finished:]
+
+
+@pytest.mark.parametrize("strategy", [SURROGATE, TPE], ids=["surrogate", "tpe"])
+def test_networks_that_are_evaluated_together_are_announced_and_do_not_wait_for_each_other(strategy: Strategy) -> None:
+    begun: list[str] = []
+    case = dataclasses.replace(
+        case_of("measured"), together=4, begin=lambda specs: begun.extend(spec.id for spec in specs)
+    )
+    whole, known = [], []
+    for trial in run_trials(case, strategy, trials=15, seed=0):
+        known.append(len(begun))
+        whole.append(trial)
+    assert begun == [trial.spec.id for trial in whole]
+    assert len(set(begun)) == 15
+    assert known == [*range(4, 15), *[15] * 4]
+    for finished in (1, 5, 12, 15):
+        assert list(run_trials(case, strategy, trials=15, seed=0, finished=whole[:finished])) == whole[finished:]
 
 
 def test_a_small_space_is_searched_to_its_end(strategy: Strategy) -> None:

@@ -70,7 +70,7 @@ def test_workers_that_did_start_are_ended_where_another_cannot(monkeypatch: pyte
 
     methods = SimpleNamespace(Process=Process, Pipe=multiprocessing.Pipe)
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: methods)
-    shared = SimpleNamespace(request=SimpleNamespace(workers=3))
+    shared = SimpleNamespace(request=SimpleNamespace(processes=3))
     with pytest.raises(OSError, match="temporarily"):
         sharing._run_workers(SimpleNamespace(), shared, None, "here")  # type: ignore[arg-type]
     assert [process.ended for process in made] == [True, False]

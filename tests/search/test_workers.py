@@ -313,7 +313,7 @@ def test_workers_are_free_to_start_processes_and_a_death_is_reported(
     monkeypatch.setattr(sharing, "run_worker", run_worker_that_starts_a_process)
     console = Recorder()
     context = SimpleNamespace(console=console, say_once=console.say)
-    shared = SimpleNamespace(request=SimpleNamespace(workers=2))
+    shared = SimpleNamespace(request=SimpleNamespace(processes=2))
     sharing._run_workers(context, shared, open_study(tmp_path / "log", "s"), "here")
     assert console.lines == ["warning: worker here-2 died"] or console.lines == [
         "warning: worker here-2 died; no worker is left, this process evaluates the other trials"

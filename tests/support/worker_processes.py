@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,19 +19,6 @@ def run_worker_that_starts_a_process(shared: Any, name: str, told: object) -> No
     child.start()
     child.join()
     sys.exit(1 if child.exitcode or name.endswith("-2") else 0)
-
-
-def tune_or_die(died: str, lives: bool, *arguments: Any) -> Any:
-    """Kill the process of a proposal, always or until the file `died` is there; return the number of its channels."""
-    if not lives or not os.path.exists(died):
-        with open(died, "w", encoding="utf-8"):
-            pass
-        os.kill(os.getpid(), signal.SIGKILL)
-    (_, _, _, _, _, spec) = arguments
-    from nas.netadapt.fine_tuning import Tuned  # torch, which other processes of this module do not need
-    from nas.training.evaluation import Evaluation
-
-    return Tuned({}, Evaluation(0.0, spec.blocks[1].expanded / 100, 0, 1), {})
 
 
 def run_impatient_worker(shared: Any, name: str, told: Any) -> None:
@@ -57,9 +44,9 @@ class TalkingRequest:
 
     line: str
     error: str | None
-    workers: int = 2
+    processes: int = 2
 
-    def load_estimator(self, folder: object, threads: int, say: Callable[[str], None]) -> None:
+    def load_estimator(self, folder: object, say: Callable[[str], None]) -> None:
         say(self.line)
         if self.error:
             raise NasError(self.error)
@@ -69,8 +56,43 @@ class TalkingRequest:
 class WaitingRequest:
     """The request of a search whose worker never has anything to do."""
 
-    workers = 1
+    processes = 1
 
-    def load_estimator(self, folder: object, threads: int, say: object) -> None:
+    def load_estimator(self, folder: object, say: object) -> None:
         print("waiting", flush=True)
         time.sleep(600)
+
+
+# Jobs of `nas.training.side_by_side` ------------------------------------------------------------------
+
+
+def look_around(data: Any, stopped: Callable[[], bool], name: str) -> Iterator[tuple[str, int, int, bool, int]]:
+    """Yield the name, the process, its threads, whether the images are in shared memory, and the sum of their pixels.
+
+    It takes a moment, so that other jobs go to other processes.
+    """
+    import torch
+
+    time.sleep(0.1)
+    images = data.train.images
+    yield name, os.getpid(), torch.get_num_threads(), images.is_shared(), int(images.sum())
+
+
+def count_until_stopped(data: Any, stopped: Callable[[], bool]) -> Iterator[int]:
+    """Count, and take all the time that there is from 1 on."""
+    yield 0
+    while not stopped():
+        time.sleep(0.01)
+    yield 1
+
+
+def fail(data: Any, stopped: Callable[[], bool], message: Any) -> Iterator[int]:
+    """Raise an error of the user with a message, and a TypeError with a number."""
+    yield 0
+    raise NasError("" + message)
+
+
+def die(data: Any, stopped: Callable[[], bool]) -> Iterator[int]:
+    """Be killed, as by a system without memory."""
+    yield 0
+    os.kill(os.getpid(), signal.SIGKILL)

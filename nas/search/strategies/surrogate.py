@@ -26,8 +26,8 @@ def surrogate_search(problem: Problem) -> Propose:
     known = problem.known
 
     def propose(history: History, rng: random.Random) -> Encoding:
-        turn = len(history) % 3
-        if turn == 2:
+        turn = len(history.seen) % 3
+        if turn == 2 and len(history):
             return problem.sampler.mutate(history.best(1)[0], rng, NEIGHBOUR_RATE)
         surrogate = fitted_surrogate(known, history)
         if turn == 0:
