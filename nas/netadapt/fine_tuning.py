@@ -33,7 +33,7 @@ from nas.training.images import Data, Images, LabelledBatch, LeftOut
 from nas.training.loop import DivergedError
 from nas.training.optimization import make_optimizer
 from nas.training.recipes import Recipe
-from nas.training.side_by_side import Ended, SideBySide, WorkerDiedError, torch_threads
+from nas.training.side_by_side import Ended, SideBySide, WorkerDiedError, torch_alike
 from nas.training.tensor_images import TensorImages
 
 HELD_OUT_EVERY = 5  # every fifth training image is held out for evaluation
@@ -157,7 +157,7 @@ class FineTunedProposals:
 
     def evaluate(self) -> Evaluation:
         """Return the evaluation of the current network as it is."""
-        with torch_threads(1):  # as proposals are evaluated
+        with torch_alike():  # as proposals are evaluated
             evaluation = evaluate_on_held_out(self.model, self._data, self.tuning.recipe.batch_size)
         self._left_out(self._data.unreadable)
         return evaluation

@@ -108,22 +108,19 @@ class SideBySide:
 
     def _hand_out(self) -> None:
         """Give waiting jobs to idle processes, and to new ones while there are fewer than may be."""
-        while self._waiting and self._busy < self.at_a_time:
-            idle = next((worker for worker in self._workers if worker.number is None), None)
-            if idle is None:
-                idle = _Worker(_divided(self._data, self.at_a_time), self._threads)
-                self._workers.append(idle)  # before it starts, so that Ctrl-C in that moment does not lose it
-                idle.start()
-            idle.number, *request = self._waiting.popleft()
-            idle.send(request)
-
-    @property
-    def _busy(self) -> int:
-        """Return how many jobs are being done."""
-        return (self._here is not None) + sum(worker.number is not None for worker in self._workers)
+        busy = (self._here is not None) + sum(worker.number is not None for worker in self._workers)
+        wanted = min(self.at_a_time - busy, len(self._waiting))
+        # All start before the first gets its job: to send one that is large takes until the process has started.
+        while sum(worker.number is None for worker in self._workers) < wanted:
+            worker = _Worker(_divided(self._data, self.at_a_time), self._threads)
+            self._workers.append(worker)  # before it starts, so that Ctrl-C in that moment does not lose it
+            worker.start()
+        for worker in [worker for worker in self._workers if worker.number is None][:wanted]:
+            worker.number, *request = self._waiting.popleft()
+            worker.send(request)
 
     def _value_here(self, number: int, values: Iterator[Any]) -> tuple[int, Any]:
-        with torch_threads(self._threads):
+        with torch_alike(self._threads):
             value = next(values, Ended())
         if isinstance(value, Ended):
             self._here = None
@@ -204,10 +201,8 @@ def _end(workers: list[_Worker]) -> None:
 def _work(connection: Connection, data: Data | bytes, threads: int | None) -> None:
     """Do the jobs that come through the connection, and send back what they yield, or their errors."""
     live_with_parent()
-    if threads:
-        torch.set_num_threads(threads)
     images: Data = pickle.loads(data) if isinstance(data, bytes) else data
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has ended
+    with torch_alike(threads), suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has ended
         while True:
             request = pickle.loads(connection.recv_bytes())
             if request is None:  # to stop a job that had ended by itself
@@ -252,10 +247,14 @@ def _share_of(images: Images, at_a_time: int) -> Images:
 
 
 @contextmanager
-def torch_threads(number: int | None) -> Iterator[None]:
-    """Run torch with this number of threads in a `with` block. None changes nothing."""
+def torch_alike(threads: int | None = 1) -> Iterator[None]:
+    """Run torch in a `with` block so that every process computes the same. `threads` None leaves their number.
+
+    Denormals are flushed to zero, here and from now on: onnxruntime does so in a process that has run it.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
+    torch.set_num_threads(threads or before)
+    torch.set_flush_denormal(True)
     try:
         yield
     finally:

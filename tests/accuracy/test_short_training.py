@@ -28,6 +28,7 @@ from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, load_results
 from nas.errors import NasError
 from nas.runs.record import load_record
 from nas.search import __main__ as search
+from nas.search import request as search_request
 from nas.search.request import SearchRequest, targets_of
 from nas.search.run import search as find
 from nas.training import side_by_side
@@ -412,6 +413,25 @@ def test_a_killed_search_goes_on_without_training_again(
     assert trained == once
     assert [t.trial.spec.id for t in run.trials("large")] == [t.trial.spec.id for t in whole.trials("large")]
     assert (Path("run") / "large.json").read_text() == (Path("whole") / "large.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "at_a_time", "threads"),
+    [
+        ({}, 4, 1),
+        ({"workers": 1}, 1, 1),
+        ({"workers": 2}, 1, 2),
+        ({"workers": 3}, 1, 1),
+        ({"storage": "sqlite:///s.db", "study": "s"}, 1, 4),
+    ],
+)
+def test_processes_times_threads_are_no_more_than_the_cores(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], at_a_time: int, threads: int
+) -> None:
+    for module in (side_by_side, search_request):
+        monkeypatch.setattr(module, "usable_cores", lambda: 4)
+    pool = request(**changes).load_estimator(folder)._pool  # type: ignore[attr-defined]
+    assert (pool.at_a_time, pool._threads) == (at_a_time, threads)
 
 
 def test_a_search_goes_on_where_trainings_diverge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
