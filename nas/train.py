@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.arch.loading import is_published, load_spec
 from nas.arch.spec import ArchSpec
-from nas.cli.arguments import Parser, positive_int
+from nas.cli.arguments import Parser, positive_int, positive_int_or_auto
 from nas.cli.console import RichConsole
 from nas.cli.entry import run
 from nas.cli.flags import DATA, RECIPE, add_data_flags, add_run_flags, add_training_flags
@@ -64,6 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     moved_from, recipe = settings.source, settings.recipe
     settings = dataclasses.replace(settings, source=data.source)
     with joined_processes() as (processes, device):
+        _check_processes(arguments, processes, device)
         machine = _machine(arguments, processes, device)
         console = RichConsole() if processes.first else Silent()  # one of several processes reports
         console.say(
@@ -79,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
             console.say(f"{warning}; a smaller --batch-size takes more steps, at a lower learning rate")
         for note in data.notes:
             console.say(f"note: {note}")
-        teacher = _teacher(settings, data, out, machine, console) if settings.teacher else None
+        teacher = _teacher(settings, data, out, machine, console, arguments.processes) if settings.teacher else None
         rows = _train(
             settings,
             data,
@@ -89,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
             machine=machine,
             teacher=teacher,
             tensorboard=arguments.tensorboard,
+            on_cores=arguments.processes,
         )
         best = best_epoch(rows)
         if data.unreadable:
@@ -110,12 +114,20 @@ def _train(
     machine: Machine,
     teacher: MobileNet | None = None,
     tensorboard: bool = False,
+    on_cores: int | None = None,
 ) -> list[Metrics]:
-    """Train with a progress bar, a line for each epoch, and a line for each image that cannot be read."""
+    """Train with a progress bar, a line for each epoch, and a line for each image that cannot be read.
+
+    On a CPU, where nobody else has started several processes, `on_cores` are started; by default as many as are
+    fastest.
+    """
+    import torch
+
+    from nas.training.cores import train_on_cores
     from nas.training.images import LeftOut
     from nas.training.run import train
 
-    left_out = LeftOut(print)  # in every process, for each reads its own share of the images
+    left_out = LeftOut(console.say)
 
     def on_init(layers: CopiedLayers) -> None:
         fresh = f"; new are {', '.join(layers.fresh)}" if layers.fresh else ""
@@ -134,7 +146,10 @@ def _train(
             share = (step.epoch - 1 + step.step / step.steps) / step.epochs
             progress(share, f"epoch {step.epoch}/{step.epochs}, {step.images_per_second:,.0f} images/s")
 
-        return train(
+        run_training: Callable[..., list[Metrics]] = train
+        if machine.processes.count == 1 and machine.device == torch.device("cpu"):
+            run_training = partial(train_on_cores, processes=on_cores, say=console.say)
+        return run_training(
             settings,
             data,
             out,
@@ -194,6 +209,19 @@ def _check_same(arguments: argparse.Namespace, spec: ArchSpec, settings: Setting
             )
 
 
+def _check_processes(arguments: argparse.Namespace, processes: Processes, device: torch.device) -> None:
+    """Raise NasError for --processes where something else decides their number."""
+    if arguments.processes is None:
+        return
+    if processes.count > 1:
+        raise NasError("--processes is of no use under torchrun, whose --nproc-per-node decides; leave it out")
+    if device.type != "cpu":
+        raise NasError(
+            "--processes is for the cores of a CPU, and this training is on a GPU; leave it out, or start one process "
+            "a GPU with torchrun --nproc-per-node N"
+        )
+
+
 def _machine(arguments: argparse.Namespace, processes: Processes, device: torch.device) -> Machine:
     """Return how the training is computed."""
     from nas.training.loop import Machine
@@ -211,7 +239,9 @@ def _described(machine: Machine) -> str:
     return ", ".join(words)
 
 
-def _teacher(settings: Settings, data: Data, out: Path, machine: Machine, console: Console) -> MobileNet:
+def _teacher(
+    settings: Settings, data: Data, out: Path, machine: Machine, console: Console, on_cores: int | None
+) -> MobileNet:
     """Return the trained network that the settings name as the teacher.
 
     A spec without weights beside it is trained first, with the same settings, into `out`/teacher.
@@ -230,7 +260,7 @@ def _teacher(settings: Settings, data: Data, out: Path, machine: Machine, consol
     if resume and dataclasses.replace(load_settings(folder), source=own.source) != own:
         raise NasError(f"{folder}: holds the training of another teacher than {settings.teacher}; name another --out")
     console.say(f"training the teacher first, {spec.name}, into {folder}")
-    _train(own, data, folder, console, resume=resume, machine=machine)
+    _train(own, data, folder, console, resume=resume, machine=machine, on_cores=on_cores)
     machine.processes.wait()  # until the first process has written the file
     return load_model(folder / BEST)
 
@@ -267,6 +297,13 @@ def _parser() -> Parser:
         type=positive_int,
         default=1,
         help="compute each batch in N parts, to save memory (default: 1)",
+    )
+    parser.add_argument(
+        "--processes",
+        metavar="N",
+        type=positive_int_or_auto,
+        help="processes that train together on the cores of a CPU; auto: as many as are fastest, or as before with "
+        "--resume (default: auto)",
     )
     parser.add_argument(
         "--bf16", action=argparse.BooleanOptionalAction, help="compute in bfloat16 where it is safe (default: on a GPU)"

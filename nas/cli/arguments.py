@@ -21,6 +21,11 @@ def natural_int(text: str) -> int:
     return _integer(text, 0)
 
 
+def positive_int_or_auto(text: str) -> int | None:
+    """Parse a whole number of at least 1, or the word auto, which is None."""
+    return None if text == "auto" else positive_int(text)
+
+
 def _integer(text: str, low: int) -> int:
     try:
         value = int(text)

@@ -32,13 +32,26 @@ def automatic_loaders() -> int:
 
 def little_shared_memory(loaders: int) -> str:
     """Return how little memory this machine has for the batches of its loaders, as text; nothing if it has enough."""
+    return lack_of_shared_memory(loaders * SHARED_EACH)
+
+
+def lack_of_shared_memory(needed: int) -> str:
+    """Return how little memory there is that processes can share, if not `needed` bytes; nothing if there is enough."""
     try:
         memory = shutil.disk_usage(SHARED_MEMORY)
     except OSError:  # not Linux, which keeps it elsewhere
         return ""
-    if memory.free >= loaders * SHARED_EACH:
+    if memory.free >= needed:
         return ""
     return f"{SHARED_MEMORY} has {memory.free / 2**20:,.0f} of {memory.total / 2**20:,.0f} MB free"
+
+
+def manner_of_death(exitcode: int) -> str:
+    """Return how a process ended, by the exit code that Python has of it: "signal SIGTERM"."""
+    if exitcode >= 0:
+        return f"exit status {exitcode}"
+    why = ", perhaps for want of memory" if exitcode == -getattr(signal, "SIGKILL", 0) else ""
+    return f"signal {signal.Signals(-exitcode).name}{why}"
 
 
 class Loader:
@@ -92,9 +105,7 @@ class Loader:
             usage = little_shared_memory(self._count) or f"{SHARED_MEMORY} is probably too small"
             return f"a loader of images has no memory to share its batches ({usage}); enlarge it, or {ADVICE}"
         assert died is not None
-        how = f"exit status {died}" if died > 0 else f"signal {signal.Signals(-died).name}"
-        why = ", perhaps for want of memory" if died == -getattr(signal, "SIGKILL", 0) else ""
-        return f"a loader of images died ({how}){why}; {ADVICE}"
+        return f"a loader of images died ({manner_of_death(died)}); {ADVICE}"
 
 
 def _as_many_as_asked_for() -> AbstractContextManager[None]:

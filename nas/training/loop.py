@@ -121,9 +121,8 @@ class Training:
             check_classes(teacher.model, data)
             self._placed(teacher.model).eval()
         # The module that steps call: the model, wrapped in what synchronises its gradients or compiles it.
-        self._stepped: nn.Module = self.model
-        if self.machine.processes.count > 1:
-            self._stepped = DistributedDataParallel(self.model, broadcast_buffers=False)
+        self._stepped: nn.Module = self.machine.processes.synchronised(self.model)
+        self._average_gradients = self.machine.processes.gradient_average(self.model)
         if self.machine.compile:
             self._stepped = torch.compile(self._stepped)  # type: ignore[assignment]
 
@@ -185,6 +184,7 @@ class Training:
         for model in (self.model, self.average.module):
             self._recalibrate(model)
         raw, averaged = self._validate(self.model), self._validate(self.kept)
+        self._tell_unreadable()
         return Metrics(
             epoch=self.epoch + 1,
             learning_rate=learning_rate,
@@ -195,6 +195,19 @@ class Training:
             images_per_second=images_seen / seconds,
             seconds=time.perf_counter() - start,
         )
+
+    def time_steps(self, count: int) -> float:
+        """Return the seconds of a step, the mean of `count` of them, on made-up images. It changes the weights."""
+        share, batch = self.machine.processes.share, min(self.recipe.batch_size, len(self.data.train))
+        own = len(range(batch)[share.index :: share.count])
+        images = torch.rand(own, 3, self.resolution, self.resolution)
+        labels = torch.randint(len(self.data.classes), (own,))
+        self._stepped.train()
+        self._step(images, labels)  # the first one allocates memory
+        start = time.perf_counter()
+        for _ in range(count):
+            self._step(images, labels)
+        return (time.perf_counter() - start) / count
 
     def _finite(self, loss: Tensor | None, step: int) -> float:
         """Return the value of a step's loss (0 for None). Raises DivergedError if it is not finite."""
@@ -224,6 +237,7 @@ class Training:
                 loss = self._loss(*piece) * (len(piece[0]) / len(images))
                 loss.backward()
             total += loss.detach()
+        self._average_gradients(len(images))
         self.optimizer.step()
         self.schedule.step()
         self.average.update_parameters(self.model)
@@ -261,6 +275,12 @@ class Training:
         if not images:
             raise NasError(f"{data.source}: none of the images to validate on can be read")
         return Evaluation(log_likelihood, probability, int(right), int(images))
+
+    def _tell_unreadable(self) -> None:
+        """Tell the other processes which images this one could not read, and note theirs."""
+        for part in (self.data.train, self.data.val):
+            for unreadable in self.machine.processes.gathered(part.unreadable):
+                part.unreadable.update(unreadable)
 
     # State between two epochs: tensors and plain values only ------------------------------------------
 

@@ -1,25 +1,79 @@
-"""The processes that train one network together, as torchrun starts them, or the one that trains alone."""
+"""The processes that train one network together, as torchrun starts them, or the one that trains alone.
+
+`nas.training.local_processes` has those that a training starts itself on the cores of a CPU.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nas.errors import NasError
 from nas.training.images import BatchShare
 
 
+class Exchange(Protocol):
+    """A way in which several processes put together what each of them has. All call the same methods in turn."""
+
+    def sums(self, values: Sequence[float], device: torch.device | str) -> list[float]:
+        """Return the sum of each value over all processes."""
+
+    def average(self, tensors: Sequence[Tensor], weight: float) -> None:
+        """Replace tensors by their mean over all processes, of which this one weighs `weight`."""
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Return the values of all processes in their order. Nobody goes on before all have called this."""
+
+    def synchronised(self, model: nn.Module) -> nn.Module:
+        """Return the module to train: the model, or a wrapper that averages gradients in its backward pass."""
+
+    def gradient_average(self, model: nn.Module) -> Callable[[int], None]:
+        """Return what averages the model's gradients after a backward pass, weighed by this process's images."""
+
+
+class TorchDistributed:
+    """The process group of torch.distributed. `DistributedDataParallel` averages the gradients, all alike."""
+
+    def sums(self, values: Sequence[float], device: torch.device | str) -> list[float]:
+        tensor = torch.tensor(values, dtype=torch.float64, device=device)
+        distributed.all_reduce(tensor)
+        return tensor.tolist()
+
+    def average(self, tensors: Sequence[Tensor], weight: float) -> None:
+        (total,) = self.sums([weight], tensors[0].device)
+        for tensor in tensors:
+            tensor *= weight / total
+            distributed.all_reduce(tensor)
+
+    def gathered(self, value: Any) -> list[Any]:
+        values = [None] * distributed.get_world_size()
+        distributed.all_gather_object(values, value)
+        return values
+
+    def synchronised(self, model: nn.Module) -> nn.Module:
+        return DistributedDataParallel(model, broadcast_buffers=False)
+
+    def gradient_average(self, model: nn.Module) -> Callable[[int], None]:
+        return lambda images: None
+
+
+TORCH_DISTRIBUTED = TorchDistributed()
+
+
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process among those of a training: the `rank`-th of `count`."""
+    """This process among those of a training: the `rank`-th of `count`, which meet through `exchange`."""
 
     rank: int = 0
     count: int = 1
+    exchange: Exchange = TORCH_DISTRIBUTED
 
     @property
     def first(self) -> bool:
@@ -33,27 +87,28 @@ class Processes:
 
     def sums(self, *values: float, device: torch.device | str = "cpu") -> list[float]:
         """Return the sum of each value over all processes."""
-        if self.count == 1:
-            return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64, device=device)
-        distributed.all_reduce(tensor)
-        return tensor.tolist()
+        return list(values) if self.count == 1 else self.exchange.sums(values, device)
 
     def average_statistics(self, model: nn.Module, images: int) -> None:
         """Replace batch norm's running statistics by their mean over all processes, weighed by their images."""
-        if self.count == 1:
-            return
-        (total,) = self.sums(images, device=next(model.parameters()).device)
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
-                buffer *= images * self.count / total
-                distributed.all_reduce(buffer)
-                buffer /= self.count
+        if self.count > 1:
+            self.exchange.average([buffer for buffer in model.buffers() if buffer.is_floating_point()], images)
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Return the values of all processes in their order."""
+        return [value] if self.count == 1 else self.exchange.gathered(value)
 
     def wait(self) -> None:
         """Wait until all processes have called this."""
-        if self.count > 1:
-            distributed.barrier()
+        self.gathered(None)
+
+    def synchronised(self, model: nn.Module) -> nn.Module:
+        """Return the module to call in steps: the model, or a wrapper that averages its gradients."""
+        return model if self.count == 1 else self.exchange.synchronised(model)
+
+    def gradient_average(self, model: nn.Module) -> Callable[[int], None]:
+        """Return the function to call between a backward pass and the optimiser, with the images of this process."""
+        return (lambda images: None) if self.count == 1 else self.exchange.gradient_average(model)
 
 
 SINGLE_PROCESS = Processes()

@@ -176,6 +176,7 @@ def train(
     )
     header = {**settings.to_dict(), "classes": list(data.classes), "images": list(counts_of(data))}
     header["crop"] = data.val.crop
+    header |= {"processes": machine.processes.count, "threads": torch.get_num_threads()}
     rows = _resume(training, header, last) if resume else []
     write_row = tensorboard_writer(out, len(rows)) if tensorboard and first else lambda row: None
     if first:

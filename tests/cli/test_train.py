@@ -23,6 +23,7 @@ from nas.training import data as training_data
 from nas.training.checkpoint import load_checkpoint
 from nas.training.image_files import open_rgb
 from nas.training.images import Data
+from nas.training.processes import Processes
 from nas.training.tensor_images import TensorImages
 
 SPEC = ArchSpec(
@@ -270,3 +271,43 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(capsys, monkeypatch, ctrl_c):
     assert settings_of("here")["epoch"] == 1
     train.main([*command, "--resume"])
     assert settings_of("here")["epoch"] == 3
+
+
+# Processes -----------------------------------------------------------------------------------------------
+
+
+def test_the_number_of_processes_is_kept(capsys):
+    train.main(["tiny.json", "--epochs", "1", "--processes", "1", "--out", "one"])
+    train.main(["tiny.json", "--epochs", "1", "--processes", "auto", "--out", "auto"])
+    assert [(settings_of(out)["processes"], settings_of(out)["threads"]) for out in ("one", "auto")] == [(1, 1)] * 2
+
+
+@pytest.mark.parametrize(
+    ("count", "device", "message"),
+    [
+        (2, "cpu", "--processes is of no use under torchrun, whose --nproc-per-node decides; leave it out"),
+        (1, "cuda", "--processes is for the cores of a CPU, and this training is on a GPU"),
+    ],
+)
+def test_processes_are_refused_where_others_decide(monkeypatch, count, device, message):
+    joined = nullcontext((Processes(0, count), torch.device(device)))
+    monkeypatch.setattr("nas.training.processes.joined_processes", lambda: joined)
+    with pytest.raises(NasError, match=message):
+        train.main(["tiny.json", "--processes", "2"])
+
+
+def test_ctrl_c_ends_all_processes_and_is_told_once():
+    command = [sys.executable, "-m", "nas.train", "tiny.json", "--epochs", "500", "--processes", "2", "--out", "run"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("epoch   1"):
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+                break
+        _, told = process.communicate(timeout=60)
+    assert told == "nas.train: interrupted; everything that was finished is kept\n"
+    assert process.returncode == 130
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)

@@ -271,7 +271,7 @@ def shared_memory(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         (signal.SIGBUS, r"has no memory to share its batches \(/dev/shm has 3 of 64 MB free\); enlarge it, or .*--lo"),
         (
             signal.SIGKILL,
-            r"died \(signal SIGKILL\), perhaps for want of memory; take fewer loaders with",
+            r"died \(signal SIGKILL, perhaps for want of memory\); take fewer loaders with",
         ),
         (signal.SIGSEGV, r"died \(signal SIGSEGV\); take fewer loaders with --loaders N, or none with --loaders 0$"),
     ],
