@@ -7,13 +7,15 @@ import torch
 from torch import nn
 
 from nas.arch.loading import load_spec
+from nas.models import small_maps
 from nas.models.mobilenet import build_model
 from nas.models.small_maps import SmallMapConv2d, use_small_map_convolutions
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 3), (7, 7), (1, 3), (5, 2)])
 @pytest.mark.parametrize(
-    ("kernel", "stride", "groups"), [(1, 1, 1), (1, 2, 1), (3, 1, 8), (5, 1, 8), (5, 2, 8), (7, 2, 1), (5, 1, 2)]
+    ("kernel", "stride", "groups"),
+    [(1, 1, 1), (1, 2, 1), (3, 1, 8), (3, 2, 8), (5, 1, 8), (5, 2, 8), (7, 2, 1), (5, 1, 2)],
 )
 @pytest.mark.parametrize("bias", [False, True])
 def test_results_and_gradients_are_those_of_torch(size, kernel, stride, groups, bias):
@@ -31,6 +33,27 @@ def test_results_and_gradients_are_those_of_torch(size, kernel, stride, groups, 
         results.append([y, x.grad, *(parameter.grad for parameter in convolution.parameters())])
     for expected, got in zip(*results, strict=True):
         torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "stride", "way"),
+    [
+        *((2, 3, 1, "pairs"), (3, 3, 2, "pairs"), (4, 3, 1, ""), (4, 5, 2, "pairs"), (4, 5, 1, "convolution")),
+        *((7, 5, 1, "convolution"), (8, 5, 2, ""), (14, 5, 1, "")),
+    ],
+)
+def test_gradients_of_depthwise_weights_are_computed_as_is_quickest(side, kernel, stride, way):
+    assert small_maps._way(torch.Size((side, side)), kernel, stride, kernel // 2) == way
+
+
+def test_bfloat16_has_gradients_too():
+    convolution = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+    use_small_map_convolutions(convolution)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = convolution(torch.randn(2, 8, 2, 2))
+    assert result.dtype == torch.bfloat16
+    result.float().sum().backward()
+    assert convolution.weight.grad.dtype == torch.float32
 
 
 def test_a_network_keeps_its_blocks_and_results():
