@@ -155,6 +155,15 @@ def _check_share(settings: Settings, data: Data, processes: int, parts: int) -> 
 
 
 @contextmanager
+def step_timer(
+    settings: Settings, data: Data, machine: Machine, most_processes: int
+) -> Iterator[Callable[[Layout, int], float]]:
+    """Yield a function that returns the mean seconds of so many steps of a training in a layout, on made-up images."""
+    with _started(_Work(settings, data, Path(), False, machine, None, {}), most_processes) as local:
+        yield lambda layout, steps: local.run(_Timing(steps), *layout)
+
+
+@contextmanager
 def _started(work: _Work, count: int) -> Iterator[LocalProcesses]:
     """Start the processes. Raises OSError where there is too little memory to share."""
     with torch.device("meta"):
@@ -218,7 +227,7 @@ def _time_alone(work: _Work, alone: Layout) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Timing:
-    """The task that times steps on made-up images, and returns the shortest in seconds. The training stays as it is."""
+    """The task that returns the mean seconds of so many steps on made-up images. The training stays as it is."""
 
     steps: int
 
