@@ -34,7 +34,7 @@ from nas.cpu import usable_cores
 from nas.files import write_text
 from nas.latency.device import Device
 from nas.models.mobilenet import build_model
-from nas.training.cores import layouts, step_timer, train_on_cores
+from nas.training.cores import LEAST_SHARE, layouts, step_timer, train_on_cores
 from nas.training.data import EMBEDDED, load_data
 from nas.training.images import Data
 from nas.training.local_processes import threads_used
@@ -51,6 +51,7 @@ TARGET_TOP1, TARGET_SECONDS = 90.5, 240
 # `quick` trains at 32 pixels, and the network is meant for 224.
 SPEEDS = ((32, 128, 1.5), (64, 128, 1.25), (224, 32, 1.05))
 TARGET_SIDE_BY_SIDE = 1.9  # the images a second of two networks on a core each, in those of one on one core
+PARTS = (2, 8)  # of a batch
 ROUNDS, STEPS = 7, 3
 
 
@@ -130,6 +131,18 @@ def speed(data: Data, resolution: int, batch_size: int, wanted: float) -> dict[s
     }
 
 
+def shares(data: Data, resolution: int, batch_size: int) -> dict[str, float]:
+    """Return how long a step on a part of the batch takes on one thread, in steps on the whole."""
+    timed = {}
+    for parts in (1, *(count for count in PARTS if batch_size // count >= LEAST_SHARE)):
+        settings = _settings(resolution, batch_size // parts)
+        model = build_model(settings.spec, len(data.classes))
+        timed[parts] = Training(model, data, settings.recipe, resolution=resolution).time_steps
+    with threads_used(1):
+        rounds = [{parts: seconds(STEPS) for parts, seconds in timed.items()} for _ in range(1 + ROUNDS)][1:]
+    return {f"1/{parts}": round(statistics.median(row[parts] / row[1] for row in rounds), 3) for parts in timed}
+
+
 def side_by_side() -> float:
     """Return how many times the images of one network on one core two networks on a core each train in a time."""
     spawn = multiprocessing.get_context("spawn")
@@ -179,11 +192,12 @@ def measure_speeds(data: Data) -> dict[str, Any]:
     """Return and print the speeds."""
     rows = []
     for setting in SPEEDS:
-        rows.append(row := speed(data, *setting))
+        rows.append(row := {**speed(data, *setting), "steps_of_shares": shares(data, *setting[:2])})
         ours = ", ".join(f"{way} {row['ours'][way]} ({ratio:.2f})" for way, ratio in row["ratios"].items())
         print(
             f"{row['resolution']} px, batch {row['batch_size']}, images/s: torchvision's in a plain loop "
-            f"{row['plain']}; ours by {ours}; ratio {row['ratio']:.2f} (wanted {row['wanted']})",
+            f"{row['plain']}; ours by {ours}; ratio {row['ratio']:.2f} (wanted {row['wanted']}); "
+            f"steps on a part of the batch, one thread: {row['steps_of_shares']}",
             flush=True,
         )
     beside = side_by_side()
