@@ -100,7 +100,7 @@ def test_a_short_training_starts_no_processes(settings, little_data, tmp_path, m
     monkeypatch.setattr(cores, "FEW_STEPS", 1)
     said: list[str] = []
     one = dataclasses.replace(settings, recipe=settings.recipe.replace(epochs=1))
-    train_on_cores(one, little_data, tmp_path, machine=Machine(), say=said.append)
+    train_on_cores(one, first_images(little_data, 64), tmp_path, machine=Machine(), say=said.append)
     assert not said
     assert load_layout(tmp_path) == Layout(1, 2)
     assert torch.get_num_threads() == 1
