@@ -29,7 +29,7 @@ from nas.search.trials import candidates, current_ms, explore, stages_of, trim_a
 # within the limit is measured above it half of the time.
 DEPTHS = (1.0, 0.994, 0.988)
 SLACK = 0.02  # unused share of the limit that justifies another attempt
-UNTRIMMED, TRIMMED = 2, 3  # attempts at most
+UNTRIMMED, TRIMMED = 2, 2  # attempts at most
 AGREEMENT = 0.015  # relative difference of predicted and measured latency up to which a prediction holds
 ROUNDS = 6
 OUT_OF_REACH = 1.1  # times the limit: a prediction that far above it is not measured within it

@@ -13,6 +13,7 @@ from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.latency.fidelity import covered_variants, fidelity_text
 from nas.latency.table import space_parts
+from nas.latency.timing import LEARNING_RULE
 from nas.runs.record import TargetResult
 from nas.runs.target import MARGIN, Target
 from nas.search.comparison import COMPARED
@@ -66,7 +67,7 @@ def _say_published(context: SearchContext) -> None:
     if not table.other_device:
         rough = [spec for spec in specs if _error_of(context, spec) > ROUGH]
         if rough:
-            predictor.measure(rough, "published networks")
+            predictor.measure(rough, "published networks", LEARNING_RULE)
     for spec, ms in zip(specs, predictor.measured_ms(specs, "published networks"), strict=True):
         relative = _error_of(context, spec)  # 0 for the reference network, infinite for a prediction
         error = f" ± {ms * relative:.2f}" if 0 < relative < math.inf else ""
