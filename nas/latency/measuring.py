@@ -28,7 +28,6 @@ from nas.latency.timing import (
 
 BATCH = 500  # programs in memory at once
 CO_RUN_NETWORKS = 5
-FEW_ROWS = 100
 COMPILING = 0.4  # share of the time that a batch takes
 
 
@@ -102,7 +101,7 @@ def _measure_batch(
     measured = measure_rows(
         {part.key: programs[part.key] for part in batch},
         bench,
-        ANCHOR_RULE if anchors else ROW_RULE if len(batch) > FEW_ROWS else FEW_ROWS_RULE,
+        ANCHOR_RULE if anchors else ROW_RULE if co_run else FEW_ROWS_RULE,
         co_run={part.key: programs[part.key] for part in networks},
         rng=rng,
         on_progress=lambda share, note: report(COMPILING + (1 - COMPILING) * share, note),

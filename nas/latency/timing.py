@@ -57,7 +57,7 @@ class StoppingRule:
 
 # A network is a sum of some 17 rows; its error is a quarter of a row's.
 ROW_RULE = StoppingRule(0.04, 5, 16, seconds=8)
-FEW_ROWS_RULE = StoppingRule(0.04, 5, 8, seconds=1.5)  # trimming asks for a few rows in each of its steps
+FEW_ROWS_RULE = StoppingRule(0.04, 5, 8, seconds=1.5)  # without networks: those that a step of trimming asks for
 ANCHOR_RULE = StoppingRule(0.05, 2, 2)  # anchor networks need only be roughly right
 LEARNING_RULE = StoppingRule(0.015, 4, 8)  # more networks teach more than longer looks at each
 FINALIST_RULE = StoppingRule(0.01, 4, 24, seconds=3)  # a search learns from them, and measures what it ends with again
