@@ -57,7 +57,7 @@ class Metrics(NamedTuple):
     """The metrics of one epoch. Losses are cross-entropies in nats, and top-1 is in percent.
 
     `train_loss` includes the recipe's label smoothing. `val_loss` and `top1` are those of the averaged weights, which
-    are kept. `raw_top1` is that of the last step's weights.
+    are kept.
     """
 
     epoch: int
@@ -65,7 +65,6 @@ class Metrics(NamedTuple):
     train_loss: float
     val_loss: float
     top1: float
-    raw_top1: float
     images_per_second: float
     seconds: float
 
@@ -181,17 +180,15 @@ class Training:
         total, images_seen = processes.sums(total, seen, device=self.machine.device)
         if not images_seen:
             raise NasError(f"{self.data.source}: none of the images to train on can be read")
-        for model in (self.model, self.average.module):
-            self._recalibrate(model)
-        raw, averaged = self._validate(self.model), self._validate(self.kept)
+        self._recalibrate(self.kept)
+        evaluation = self._validate(self.kept)
         self._tell_unreadable()
         return Metrics(
             epoch=self.epoch + 1,
             learning_rate=learning_rate,
             train_loss=total / images_seen,
-            val_loss=averaged.cross_entropy,
-            top1=averaged.top1,
-            raw_top1=raw.top1,
+            val_loss=evaluation.cross_entropy,
+            top1=evaluation.top1,
             images_per_second=images_seen / seconds,
             seconds=time.perf_counter() - start,
         )
