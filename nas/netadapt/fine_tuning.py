@@ -109,7 +109,8 @@ class FineTunedProposals:
 
     def close(self) -> None:
         """End the workers, whatever they do."""
-        self._pool.close()
+        if "_pool" in self.__dict__:  # to create it would load the images, and could hide an error by its own
+            self._pool.close()
 
     def estimate(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         """Return the mean probability of the right class (percent) of each network: array of shape (n,)."""

@@ -57,6 +57,14 @@ def specs(tiny_spec: ArchSpec) -> list[ArchSpec]:
     return [tiny_spec, tiny_spec.with_block(1, expanded=16), tiny_spec.with_block(1, out=8)]
 
 
+def test_an_error_before_images_are_loaded_is_not_hidden_by_theirs(model: MobileNet, tuning: FineTuning) -> None:
+    with (
+        pytest.raises(RuntimeError, match="the real one"),
+        FineTunedProposals(model, replace(tuning, source="imagefolder:nowhere")),
+    ):
+        raise RuntimeError("the real one")
+
+
 def test_held_out_images_are_training_images_that_none_is_trained_on() -> None:
     whole, parts = load_data(EMBEDDED).train, split_data(EMBEDDED, None)
     assert isinstance(whole, TensorImages)
