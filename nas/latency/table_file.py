@@ -61,20 +61,8 @@ class RuntimeId:
         return f"{self.name} {self.version}, {self.threads} thread{plural}, {self.precision}"
 
 
-class _Kept:
-    """What a table keeps one line of: its JSON is made once, since a search saves its table many times."""
-
-    @cached_property
-    def line(self) -> str:
-        """Return the object as one line of JSON with sorted keys."""
-        return json.dumps(self.to_dict(), sort_keys=True)
-
-    def to_dict(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-
 @dataclass(frozen=True)
-class Row(_Kept):
+class Row:
     """A timed part, its context included: ratios to the reference network."""
 
     ratio: float  # as it was timed, less the noise that the other rows of its place tell
@@ -108,9 +96,14 @@ class Row(_Kept):
         """Return the row in the form of JSON."""
         return asdict(self) | {"quartiles": list(self.quartiles)}
 
+    @cached_property
+    def line(self) -> str:
+        """Return one line of JSON with sorted keys. It is made once, for a search saves its table many times."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
 
 @dataclass(frozen=True)
-class WholeNetwork(_Kept):
+class WholeNetwork:
     """A network that was measured whole, in all sessions together: a ratio to the reference network."""
 
     spec: Mapping[str, Any]  # in the form of JSON
@@ -146,6 +139,11 @@ class WholeNetwork(_Kept):
         """Return the measurement in the form of JSON."""
         values = {"ratio": self.ratio, "error": self.error, "session": self.session, "times": self.times}
         return values | {"spec": dict(self.spec)}
+
+    @cached_property
+    def line(self) -> str:
+        """Return one line of JSON with sorted keys, made once."""
+        return json.dumps(self.to_dict(), sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +216,7 @@ def table_text(
     return text.removesuffix("\n}") + f",\n{_lines('networks', networks)},\n{_lines('rows', rows)}\n}}\n"
 
 
-def _lines(name: str, values: Mapping[str, _Kept]) -> str:
+def _lines(name: str, values: Mapping[str, Row | WholeNetwork]) -> str:
     lines = ",\n".join(f"    {json.dumps(key)}: {value.line}" for key, value in sorted(values.items()))
     return f'  "{name}": {{\n{lines}\n  }}'
 
@@ -234,7 +232,7 @@ def content_hash(reference_ms: float, rows: Mapping[str, Row], networks: Mapping
     return hashlib.sha256(f"{reference_ms:.6f} [{both}]".encode()).hexdigest()[:16]
 
 
-def _object(values: Mapping[str, _Kept]) -> str:
+def _object(values: Mapping[str, Row | WholeNetwork]) -> str:
     """Return the JSON object of rows or networks with sorted keys, in one line."""
     return "{" + ", ".join(f"{json.dumps(key)}: {value.line}" for key, value in sorted(values.items())) + "}"
 
