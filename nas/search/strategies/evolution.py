@@ -34,7 +34,8 @@ def once_for_all(problem: Problem) -> Propose:
     population, parents, rate = 100, 25, 0.1
 
     def propose(history: History, rng: random.Random) -> Encoding:
-        generation, child = divmod(len(history), population)
+        generation = len(history) // population  # parents are of generations that are finished
+        child = len(history.seen) % population
         if generation == 0:
             return problem.sampler.sample(rng)
         best = history.best(parents, among=generation * population)

@@ -25,11 +25,11 @@ def exact(problem: Problem) -> Propose:
     limits_ms = problem.sweep or [problem.limit_ms * SWEEP_STEP**step for step in range(SWEEPS)]
 
     def propose(history: History, rng: random.Random) -> Encoding:
-        sweep, index = divmod(len(history), len(variants))
-        if sweep >= len(limits_ms):
+        sweep, index = divmod(len(history.seen), len(variants))
+        if sweep >= len(limits_ms) and len(history):
             return problem.sampler.mutate(rng.choice(history.best(len(variants))), rng, NEIGHBOUR_RATE)
         latency, *others = problem.limits
-        tighter = Limit(latency.name, limits_ms[sweep], latency.sums)
+        tighter = Limit(latency.name, limits_ms[min(sweep, len(limits_ms) - 1)], latency.sums)
         optimum = solve(additive, [tighter, *others], variants[index])
         return optimum.encoding if optimum else problem.sampler.sample(rng)
 
