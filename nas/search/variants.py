@@ -61,9 +61,13 @@ def pick_variants(
 ) -> list[Variant]:
     """Return the few variants of a space that can hold the optimum within a latency and other limits, the best first.
 
-    The rows of those returned are measured; where the table can be filled, those of up to `MAX_NEW` variants are
-    measured for it, and of more only until a network within the limits is known. Raises NasError if there is none.
+    The table has the rows of those returned. Where it can be filled, up to `MAX_NEW` variants are measured for that.
+    If none of these has a network within the limits, more are measured, one after another until one has. Where the
+    table cannot be filled, only variants that it covers are looked at. Raises NasError if it covers none, or if no
+    network keeps the other limits.
     """
+    if not predictor.fills:
+        space = space.at(covered_variants(predictor.table, space))
     anchors, additive = measure_anchors(predictor, space), estimator.additive_model(space)
     new = 0
     while True:
@@ -75,7 +79,7 @@ def pick_variants(
         best = max((candidate.top1 for candidate in known), default=-math.inf)
         hoped = best_of_variants(problem.with_limit(OPTIMISM * within_ms))
         promising = [c for c in hoped if c.variant not in measured and c.top1 > best]
-        if not promising or not predictor.fills or (known and new >= MAX_NEW):
+        if not promising or (known and new >= MAX_NEW):
             return [c.variant for c in known if c.top1 >= best - TOP1_MARGIN][:MAX_VARIANTS]
         new += 1
         predictor.fill_space(space.at([promising[0].variant]), title)
@@ -173,11 +177,11 @@ def latency_model(
     ]
     constants, rows = [], []
     for variant in space.variants:
-        own = interpolated(anchors, variant)
         if variant in measured:
             near = at.variants.index(variant)
             offset, slope = 0.0, 1.0
         else:
+            own = interpolated(anchors, variant)
             distances = [abs(math.log(interpolated(anchors, v).largest_ms / own.largest_ms)) for v in at.variants]
             near = int(np.argmin(distances))
             # The anchors of the nearest variant are known twice, and what they are off by is common to both.

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,11 @@ from nas.arch.spec import ArchSpec
 from nas.latency.fidelity import covered_variants
 from nas.latency.measuring import new_table
 from nas.latency.predictor import LatencyPredictor
+from nas.search import variants
 from nas.search.problem import Problem
 from nas.search.variants import (
     MAX_NEW,
+    TOP1_MARGIN,
     Anchors,
     anchor_networks,
     anchor_variants,
@@ -201,6 +203,50 @@ def test_a_variant_that_loses_little_is_measured_and_returned_first(
     assert optima[chosen[0]] > max(optima.values()) - 0.3
 
 
+def test_a_variant_whose_model_was_too_good_is_measured_and_another_one_returned_first(
+    few: SearchSpace, predictor: LatencyPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows show that the coarse model flattered it, and the variant that is promising then is the best one."""
+    wrong, best, budget_ms = Variant(1.25, 128), Variant(1.0, 128), 0.7
+    optima = optima_of(few, budget_ms)
+    assert optima[wrong] < max(optima.values()) - TOP1_MARGIN
+    assert optima[best] == max(optima.values())
+
+    def flattering(space: SearchSpace, anchors: Mapping[Variant, Anchors]) -> AdditiveModel:
+        coarse = coarse_latency_model(space, anchors)
+        factors = np.array([0.5 if variant == wrong else 1.0 for variant in space.variants])
+        options = [values * factors[:, None] for values in coarse.options]
+        return AdditiveModel(space, coarse.constants * factors, options)
+
+    monkeypatch.setattr(variants, "coarse_latency_model", flattering)
+    chosen = pick_variants(predictor, few, ImageNetPrior(), budget_ms)
+    assert set(covered_variants(predictor.table, few)) == {wrong, best}
+    assert chosen == [best]
+
+
+@pytest.mark.parametrize(
+    ("budget_ms", "most", "measured"),
+    [
+        (0.7, 2, [(1.0, 128), (1.25, 128)]),
+        (0.7, 1, [(1.25, 128)]),
+        (0.6, 1, [(1.0, 128), (1.25, 128)]),  # the first one has no network within that
+    ],
+)
+def test_as_many_variants_are_measured_as_may_be_and_more_until_one_fits(
+    few: SearchSpace,
+    predictor: LatencyPredictor,
+    monkeypatch: pytest.MonkeyPatch,
+    budget_ms: float,
+    most: int,
+    measured: list[tuple[float, int]],
+) -> None:
+    """The largest variant is measured first, and all promise more than it has, where models are far too optimistic."""
+    monkeypatch.setattr(variants, "OPTIMISM", 3.0)
+    monkeypatch.setattr(variants, "MAX_NEW", most)
+    assert pick_variants(predictor, few, ImageNetPrior(), budget_ms) == measured[:1]
+    assert covered_variants(predictor.table, few) == measured
+
+
 def test_nothing_more_is_measured_where_no_other_variant_promises_more(
     few: SearchSpace, predictor: LatencyPredictor
 ) -> None:
@@ -214,8 +260,8 @@ def test_nothing_more_is_measured_where_no_other_variant_promises_more(
 def test_of_a_table_that_cannot_be_filled_the_covered_variants_are_chosen(
     few: SearchSpace, predictor: LatencyPredictor
 ) -> None:
+    """No variant is looked at whose anchors were never measured."""
     predictor.fill_space(few.at([(1.0, 128)]), "rows")
-    measure_anchors(predictor, few)
     predictor.on_missing = "infinite"
     rows = len(predictor.table.rows)
     assert pick_variants(predictor, few, ImageNetPrior(), BUDGETS_MS[1]) == [Variant(1.0, 128)]
