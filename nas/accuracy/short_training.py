@@ -30,6 +30,7 @@ from nas.accuracy.imagenet_prior import ImageNetPrior
 from nas.accuracy.training_log import ShortTrainingResult, TrainingLog
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
+from nas.cpu import usable_cores
 from nas.models.mobilenet import build_model
 from nas.quiet import quiet_optuna
 from nas.training.data import EMBEDDED, EMBEDDED_RESOLUTION, FOLDER, load_data
@@ -279,6 +280,11 @@ def images_content(source: str, data_dir: str | Path | None) -> str:
 def images_side(source: str, data_dir: str | Path | None) -> int | None:
     """Return the shorter side of the largest of some training images (pixels), or None if none can be read."""
     return load_data(source, data_dir).train.side
+
+
+def networks_at_a_time() -> int:
+    """Return how many networks this machine trains at a time by default: one a core, or one on a GPU."""
+    return 1 if torch.cuda.is_available() else usable_cores()
 
 
 def _content(data: Data) -> str:

@@ -117,7 +117,9 @@ def _parser() -> Parser:
         help="networks that the strategy proposes for each target (default: the strategy's)",
     )
     add_workers_flag(
-        parser, "evaluate networks (default: one; with --data as many as there are cores train for it, side by side)"
+        parser,
+        "evaluate networks (default: one; with --data as many as there are cores train for it, side by side; with "
+        "--data and --storage as many as there are cores)",
     )
     parser.add_argument(
         "--storage", metavar="URL", help="data base (postgresql://…) that workers of several machines share"
@@ -140,14 +142,33 @@ def _parser() -> Parser:
 def _request(arguments: argparse.Namespace, console: Console) -> SearchRequest:
     from nas.accuracy import TRAINING
     from nas.runs.target import SKELETONS, Target
-    from nas.search.request import SURROGATE, FrontRequest, SearchRequest, targets_of
+    from nas.search.request import (
+        SMALL_IMAGES_SPACE,
+        SURROGATE,
+        FrontRequest,
+        SearchRequest,
+        small_images_side,
+        targets_of,
+    )
 
     estimator = _given(arguments.estimator, TRAINING if arguments.data else SearchRequest.estimator)
     only, large_space, small_space = arguments.only, arguments.large_space, arguments.small_space
-    if arguments.data and estimator == TRAINING and large_space is None and small_space is None:
-        large_space = small_space = _space_for_images(arguments, console)
-        if small_space and arguments.small_budget_ms is None:
+    side = None
+    if arguments.data and estimator == TRAINING:
+        side = small_images_side(arguments.data, arguments.data_dir, arguments.resolutions)
+    if side is not None and large_space is None and small_space is None:
+        console.say(
+            f"small images, {side} px: searching {SMALL_IMAGES_SPACE}, as Small alone unless --only or "
+            "--small-budget-ms say otherwise; --large-space and --small-space name other spaces"
+        )
+        large_space = small_space = SMALL_IMAGES_SPACE
+        if arguments.small_budget_ms is None:
             only = only or "small"
+    elif side is not None and SMALL_IMAGES_SPACE not in (large_space, small_space):
+        console.say(
+            f"note: {SMALL_IMAGES_SPACE} is made for images of {side} px; without --large-space and --small-space "
+            "it is searched"
+        )
     if arguments.front is not None:
         if arguments.small_budget_ms is not None:
             raise NasError("--small-budget-ms goes with one budget; leave it out, or search with --only small")
@@ -168,6 +189,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> SearchRequest:
         estimator=estimator,
         data=arguments.data,
         data_dir=arguments.data_dir,
+        images_side=None if arguments.resolutions else side,
         loaders=arguments.loaders,
         recipe_level=arguments.recipe_level,
         strategy=_given(arguments.strategy, SURROGATE if arguments.data else SearchRequest.strategy),
@@ -181,20 +203,6 @@ def _request(arguments: argparse.Namespace, console: Console) -> SearchRequest:
         max_memory_mb=arguments.max_memory_mb,
         seed=arguments.seed,
     )
-
-
-def _space_for_images(arguments: argparse.Namespace, console: Console) -> str | None:
-    """Return the space for small images, and say so; None for other images, which need none of their own."""
-    from nas.search.request import SMALL_IMAGES_SPACE, small_images_side
-
-    side = small_images_side(arguments.data, arguments.data_dir, arguments.resolutions)
-    if side is None:
-        return None
-    console.say(
-        f"small images, {side} px: searching {SMALL_IMAGES_SPACE}, as Small alone unless --only or --small-budget-ms "
-        "say otherwise; --large-space and --small-space name other spaces"
-    )
-    return SMALL_IMAGES_SPACE
 
 
 def _folder(arguments: argparse.Namespace) -> Path:

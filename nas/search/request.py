@@ -35,6 +35,7 @@ SMALL_IMAGES_SPACE = "mobilenet_v3_small_images"
 SMALL_IMAGES_SIDE = 96  # pixels: the largest images that this space is for
 # Arguments that can change when a run resumes: they say who works on it and where they meet. A URL can hold a password.
 CHANGEABLE = ("loaders", "workers", "storage", "study")
+KNOWN = ("images_side",)  # arguments that follow from others
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,14 @@ class SearchRequest:
     estimator: str = "imagenet-prior"
     data: str | None = None  # images that an estimator trains networks on
     data_dir: str | None = None
+    images_side: int | None = None  # pixels, where it is known: else the images are loaded to see it
     loaders: int | None = None  # processes that read images from disk, at most; by default as suits the machine
     recipe_level: str | None = None  # the training that estimates speak for; the estimator's own by default
     strategy: str = "exact"
     objective: str = "top1"  # the most accurate within the budget; or "mnasnet", a reward that weighs latency
     reward_w: float = -0.07
     trials: int | None = None  # the strategy's own number by default
-    workers: int | None = None  # processes on this machine; by default one, which may train networks side by side
+    workers: int | None = None  # processes on this machine; by default as `processes` says
     storage: str | None = None  # the URL of a data base, for workers on several machines
     study: str | None = None  # the name under which these work together
     max_params: int | None = None
@@ -85,11 +87,19 @@ class SearchRequest:
     @property
     def shares_work(self) -> bool:
         """Return whether several processes evaluate the trials."""
-        return self.processes > 1 or self.storage is not None
+        return self.storage is not None or self.processes > 1
 
     @property
     def processes(self) -> int:
-        """Return how many processes of this machine evaluate trials."""
+        """Return how many processes of this machine evaluate trials.
+
+        By default one does, which may train networks side by side. With a storage, whose trials are taken one by one,
+        as many train networks as this machine trains at a time, so that each has one thread on any number of cores.
+        """
+        if self.workers is None and self.storage is not None and self.estimator == TRAINING:
+            from nas.accuracy.short_training import networks_at_a_time  # it loads torch, as the estimator does
+
+            return networks_at_a_time()
         return self.workers or 1
 
     def space(self, skeleton: str) -> SearchSpace:
@@ -112,11 +122,11 @@ class SearchRequest:
         """
         if PLAIN_RESOLUTION in space.resolutions:
             return PLAIN_RESOLUTION
-        side, largest = self._images_side, max(space.resolutions)
+        side, largest = self.images_side or self._loaded_side, max(space.resolutions)
         return min((known for known in space.resolutions if known >= (side or largest)), default=largest)
 
     @cached_property
-    def _images_side(self) -> int | None:
+    def _loaded_side(self) -> int | None:
         from nas.accuracy.short_training import images_side  # it loads torch, as the estimator does
 
         assert self.data is not None
@@ -181,7 +191,7 @@ class SearchRequest:
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that a run rests on, spaces and folders of images by their content."""
-        arguments = {key: value for key, value in asdict(self).items() if key not in (*CHANGEABLE, "targets")}
+        arguments = {key: value for key, value in asdict(self).items() if key not in (*CHANGEABLE, *KNOWN, "targets")}
         spaces = {f"{s}_space": f"{self._space_name(s)} ({self._spaces[s][1]})" for s in self.skeletons}
         if self.images_content != self.data:
             arguments["data"] = f"{self.data} ({self.images_content})"

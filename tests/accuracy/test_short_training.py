@@ -67,7 +67,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(short_training, "load_data", load)
     monkeypatch.setattr(short_training, "build_model", built)
     monkeypatch.setitem(ShortTraining.__init__.__kwdefaults__, "epochs", 2)
-    monkeypatch.setattr(side_by_side, "usable_cores", lambda: 1)
+    for module in (side_by_side, short_training):
+        monkeypatch.setattr(module, "usable_cores", lambda: 1)
     return done
 
 
@@ -422,15 +423,17 @@ def test_a_killed_search_goes_on_without_training_again(
         ({"workers": 1}, 1, 1),
         ({"workers": 2}, 1, 2),
         ({"workers": 3}, 1, 1),
-        ({"storage": "sqlite:///s.db", "study": "s"}, 1, 4),
+        ({"storage": "sqlite:///s.db", "study": "s"}, 1, 1),
+        ({"storage": "sqlite:///s.db", "study": "s", "workers": 1}, 1, 4),
     ],
 )
 def test_processes_times_threads_are_no_more_than_the_cores(
     folder: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], at_a_time: int, threads: int
 ) -> None:
-    for module in (side_by_side, search_request):
+    for module in (side_by_side, short_training, search_request):
         monkeypatch.setattr(module, "usable_cores", lambda: 4)
     pool = request(**changes).load_estimator(folder)._pool  # type: ignore[attr-defined]
+    assert request(**changes).processes == (4 // threads if "storage" in changes else changes.get("workers", 1))
     assert (pool.at_a_time, pool._threads) == (at_a_time, threads)
 
 

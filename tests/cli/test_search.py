@@ -184,6 +184,7 @@ def test_small_images_have_a_space_of_their_own(asked: Callable[..., tuple[Any, 
     request, printed = asked("--budget-ms", "1", "--data", "fashion-mnist-sample")
     assert printed.startswith(f"small images, 28 px: searching {IMAGES}, as Small alone")
     assert printed.count("\n") == 1
+    assert request.images_side == 28
     assert request.targets == (Target("small", 1.0),)
     assert request.space("small").name == IMAGES
     assert {variant.resolution for variant in request.space("small").variants} == {32}
@@ -202,6 +203,17 @@ def test_spaces_that_are_named_are_taken_for_small_images_too(asked: Callable[..
     assert (request.large_space, request.small_space) == ("mobilenet_v3_large", IMAGES)
     variants = {skeleton: request.space(skeleton).variants[0] for skeleton in ("large", "small")}
     assert variants == {"large": (0.35, 224), "small": (0.35, 32)}
+
+
+def test_the_space_for_small_images_is_recommended_where_others_are_named(
+    asked: Callable[..., tuple[Any, str]],
+) -> None:
+    named = ("--budget-ms", "1", "--data", "fashion-mnist-sample", "--large-space", "mobilenet_v3_small")
+    request, printed = asked(*named)
+    assert printed.startswith(f"note: {IMAGES} is made for images of 28 px;")
+    assert printed.count("\n") == 1
+    assert (request.large_space, request.small_space) == ("mobilenet_v3_small", "mobilenet_v3_small")
+    assert asked(*named, "--resolutions", "160")[1] == ""
 
 
 @pytest.mark.parametrize(
