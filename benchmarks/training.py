@@ -37,20 +37,20 @@ from nas.models.mobilenet import build_model
 from nas.training.cores import LEAST_SHARE, layouts, step_timer, train_on_cores
 from nas.training.data import EMBEDDED, load_data
 from nas.training.images import Data
-from nas.training.local_processes import threads_used
 from nas.training.loop import Machine, Metrics, Training
 from nas.training.recipes import load_recipe
 from nas.training.run import Settings
+from nas.training.threads import threads_used
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 FIGURE = Path(__file__).parent.parent / "docs" / "images" / "training.png"
 NETWORK = "mobilenet_v3_small"
 SEEDS = (0, 1, 2)
 TARGET_TOP1, TARGET_SECONDS = 90.5, 240
-# Pixels, images in a step, and the images a second that are wanted on two cores, in those of the plain loop.
+# Pixels, images in a step, and the images a second that are wanted on two cores, relative to the plain loop.
 # `quick` trains at 32 pixels, and the network is meant for 224.
 SPEEDS = ((32, 128, 1.5), (64, 128, 1.25), (224, 32, 1.05))
-TARGET_SIDE_BY_SIDE = 1.9  # the images a second of two networks on a core each, in those of one on one core
+TARGET_SIDE_BY_SIDE = 1.9  # the images a second of two networks on a core each, relative to one on one core
 PARTS = (2, 8)  # of a batch
 ROUNDS, STEPS = 7, 3
 
@@ -132,7 +132,7 @@ def speed(data: Data, resolution: int, batch_size: int, wanted: float) -> dict[s
 
 
 def shares(data: Data, resolution: int, batch_size: int) -> dict[str, float]:
-    """Return how long a step on a part of the batch takes on one thread, in steps on the whole."""
+    """Return how long a step on a part of the batch takes on one thread, relative to a step on the whole."""
     timed = {}
     for parts in (1, *(count for count in PARTS if batch_size // count >= LEAST_SHARE)):
         settings = _settings(resolution, batch_size // parts)

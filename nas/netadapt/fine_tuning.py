@@ -33,8 +33,9 @@ from nas.training.images import Data, Images, LabelledBatch, LeftOut
 from nas.training.loop import DivergedError
 from nas.training.optimization import make_optimizer
 from nas.training.recipes import Recipe
-from nas.training.side_by_side import Ended, SideBySide, WorkerDiedError, torch_alike
+from nas.training.side_by_side import Ended, SideBySide, WorkerDiedError
 from nas.training.tensor_images import TensorImages
+from nas.training.threads import torch_alike
 
 HELD_OUT_EVERY = 5  # every fifth training image is held out for evaluation
 HELD_OUT_IMAGES = 2_000  # at most

@@ -21,18 +21,20 @@ from nas.cpu import usable_cores
 from nas.errors import NasError
 from nas.models.mobilenet import build_model
 from nas.training.checkpoint import load_checkpoint
-from nas.training.disk_images import DiskImages
+from nas.training.disk_images import with_share_of_loaders
 from nas.training.distillation import Teacher
-from nas.training.images import Data, Images
+from nas.training.images import Data
 from nas.training.loaders import lack_of_shared_memory
-from nas.training.local_processes import LocalProcesses, local_processes, threads_used
+from nas.training.local_processes import LocalProcesses, local_processes
 from nas.training.loop import Machine, Metrics, Training
 from nas.training.processes import Processes
 from nas.training.run import LAST, Settings, train
 from nas.training.tensor_images import TensorImages
+from nas.training.threads import threads_used
 
 LEAST_SHARE = 16  # images of a batch for each process that is chosen: batch norm needs some
-SHORT_SECONDS = 60.0  # a training of one process that is shorter ends before others have started and been timed
+# A training that one process ends sooner gains less by several than starting and timing them costs.
+SHORT_SECONDS = 60.0
 FEW_STEPS = 20  # fewer are never worth it
 TIMED_SECONDS, TIMED_STEPS = 1.0, 8  # of one way in one round, at most
 ROUNDS = 2
@@ -46,9 +48,11 @@ class Layout(NamedTuple):
     threads: int
 
     def __str__(self) -> str:
-        processes = "1 process" if self.processes == 1 else f"{self.processes} processes"
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{processes} of {threads}"
+        return f"{_counted_processes(self.processes)} of {self.threads} thread{'s'[: self.threads > 1]}"
+
+
+def _counted_processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def available_cores() -> int:
@@ -56,13 +60,23 @@ def available_cores() -> int:
     return min(torch.get_num_threads(), usable_cores())
 
 
-def load_layout(out: str | Path) -> Layout:
-    """Return the processes and threads of the training in a folder. Raises NasError where they are not known."""
-    contents = load_checkpoint(Path(out) / LAST)
+def load_layout_and_epochs(out: str | Path) -> tuple[Layout, int]:
+    """Return the layout of the training in a folder, and its finished epochs.
+
+    A checkpoint that does not say the layout is of one process, on all cores. Raises NasError for one that cannot be
+    resumed from.
+    """
+    path = Path(out) / LAST
+    contents = load_checkpoint(path)
     try:
-        return Layout(int(contents["processes"]), int(contents["threads"]))
+        layout = Layout(1, available_cores())
+        if "processes" in contents and "threads" in contents:
+            layout = Layout(int(contents["processes"]), int(contents["threads"]))
+        if min(layout) < 1:
+            raise ValueError(f"{layout} train nothing")
+        return layout, int(contents["epoch"])
     except (KeyError, TypeError, ValueError) as error:
-        raise NasError(f"{Path(out) / LAST}: not a checkpoint that a training can resume from ({error})") from None
+        raise NasError(f"{path}: not a checkpoint that a training can resume from ({error})") from None
 
 
 def layouts(cores: int, batch_size: int, parts: int) -> list[Layout]:
@@ -101,26 +115,31 @@ def train_on_cores(
 ) -> list[Metrics]:
     """Train as `nas.training.run.train` does, in one or several processes of this machine's CPU.
 
-    `processes` is their number. By default a resumed training has as many as before, and a new one as many as are
-    fastest: it says in one line what was timed. `first` are other arguments of `train`. Raises NasError where `train`
-    does, for a batch that is too small for so many processes, and for one of them that dies.
+    `processes` is their number. By default a resumed training has the layout that it had before, and a new one that
+    which is fastest: it says in one line what was timed. A network that is compiled has one process then, as each
+    layout would compile it anew. `first` are other arguments of `train`. Raises NasError where `train` does, for a
+    batch that is too small for so many processes, and for one of them that dies.
     """
     out, cores = Path(out), available_cores()
-    recorded = load_layout(out) if resume else None
-    parts = machine.accumulate
-    if processes:
-        ways = [Layout(processes, max(1, cores // processes))]
-        _check_share(settings, data, processes, parts)
-        if processes > cores:
-            say(f"warning: {processes} processes share {cores} core{'s'[: cores > 1]}; fewer are faster")
-        if recorded and processes != recorded.processes:
-            say(f"note: the training had {recorded.processes} processes until now; it goes on a little differently")
-    elif recorded:
+    alone, parts = Layout(1, cores), machine.accumulate
+    recorded, epochs = load_layout_and_epochs(out) if resume else (None, 0)
+    if epochs >= settings.recipe.epochs:
+        ways = [alone]  # nothing is left to compute
+    elif recorded and processes in (None, recorded.processes):
         ways = [recorded]
+    elif processes:
+        ways = [Layout(processes, max(1, cores // processes))]
+        if recorded:
+            had = _counted_processes(recorded.processes)
+            say(f"note: the training had {had} until now; it goes on a little differently")
+    elif machine.compile:
+        ways = [alone]
     else:
         ways = layouts(cores, min(settings.recipe.batch_size, len(data.train)), parts)
+    if len(ways) == 1:
+        _check_share(settings, data, ways[0].processes, parts, given=processes is not None)
+        _warn_of_few_cores(ways[0], cores, say)
     work = _Work(settings, data, out, resume, machine, teacher, first)
-    alone = Layout(1, cores)
     steps = settings.recipe.epochs * max(1, len(data.train) // settings.recipe.batch_size)
     seconds = None
     if len(ways) > 1 and (steps < FEW_STEPS or steps * (seconds := _time_alone(work, alone)) < SHORT_SECONDS):
@@ -144,14 +163,25 @@ def train_on_cores(
         return local.run(_train, way.processes, way.threads)
 
 
-def _check_share(settings: Settings, data: Data, processes: int, parts: int) -> None:
-    """Raise NasError where a process gets fewer than two images of a batch: batch norm needs two."""
+def _check_share(settings: Settings, data: Data, processes: int, parts: int, *, given: bool) -> None:
+    """Raise NasError where one of several processes gets fewer than two images of a batch: batch norm needs two.
+
+    `given` tells whether `--processes` says their number, or the checkpoint. `Training` checks a single process.
+    """
     batch = min(settings.recipe.batch_size, len(data.train))
-    if batch < 2 * processes * parts:
+    if processes > 1 and batch < 2 * processes * parts:
+        number = f"--processes is {processes}" if given else f"the training had {processes} processes until now"
         raise NasError(
-            f"--processes is {processes}, and a batch has {batch} images; batch norm needs two in every process"
-            f"{' and part' if parts > 1 else ''}: take at most {max(1, batch // (2 * parts))} processes"
+            f"{number}, and a batch has {batch} images; batch norm needs two in every process"
+            f"{' and part' if parts > 1 else ''}: take at most --processes {max(1, batch // (2 * parts))}"
         )
+
+
+def _warn_of_few_cores(way: Layout, cores: int, say: Callable[[str], None]) -> None:
+    if way.processes * way.threads > cores:
+        share = "shares" if way.processes == 1 else "share"
+        fewer = "; fewer are faster (--processes N)" if way.processes > 1 else ", as many as the training had until now"
+        say(f"warning: {way} {share} {cores} core{'s'[: cores > 1]}{fewer}")
 
 
 @contextmanager
@@ -184,19 +214,13 @@ def _started(work: _Work, count: int) -> Iterator[LocalProcesses]:
         yield local
 
 
-def _divided(images: Images, processes: Processes) -> Images:
-    """Return the images with this process's share of their loaders."""
-    if not isinstance(images, DiskImages):
-        return images
-    share, rest = divmod(images.loaders, processes.count)
-    return dataclasses.replace(images, loaders=share + (processes.rank < rest))
-
-
 def _train(work: _Work, processes: Processes) -> list[Metrics]:
-    data = work.data
+    train_images, val_images = (
+        with_share_of_loaders(images, processes.rank, processes.count) for images in (work.data.train, work.data.val)
+    )
     return train(
         work.settings,
-        dataclasses.replace(data, train=_divided(data.train, processes), val=_divided(data.val, processes)),
+        dataclasses.replace(work.data, train=train_images, val=val_images),
         work.out,
         resume=work.resume,
         machine=work.machine_of(processes),
@@ -206,7 +230,7 @@ def _train(work: _Work, processes: Processes) -> list[Metrics]:
 
 
 def _fastest(local: LocalProcesses, ways: list[Layout], alone: float, say: Callable[[str], None]) -> Layout:
-    """Time steps of all ways in turn, and return the fastest. Says what was found."""
+    """Time steps of all ways in turn, say the times, and return the fastest, or the first if none is clearly faster."""
     steps = min(TIMED_STEPS, max(1, math.ceil(TIMED_SECONDS / alone)))
     timed = dict.fromkeys(ways, math.inf)
     for _ in range(ROUNDS):
@@ -215,8 +239,8 @@ def _fastest(local: LocalProcesses, ways: list[Layout], alone: float, say: Calla
     best = min(ways, key=timed.__getitem__)
     if timed[ways[0]] < MARGIN * timed[best]:
         best = ways[0]
-    found = ", ".join(f"{way} {1000 * seconds:.0f} ms" for way, seconds in timed.items())
-    say(f"trains in {best}, the fastest way to compute a step here ({found})")
+    found = ", ".join(f"{1000 * seconds:.0f} ms in {way}" for way, seconds in timed.items())
+    say(f"trains in {best} (a step took {found})")
     return best
 
 

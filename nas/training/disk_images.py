@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import current_process
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from nas.training.augmentation import Transform, erasing, policy
 from nas.training.image_files import as_rgb
-from nas.training.images import MEAN, STD, WHOLE_BATCH, BatchShare, LabelledBatch, shared_batches, shuffled
+from nas.training.images import MEAN, STD, WHOLE_BATCH, BatchShare, Images, LabelledBatch, shared_batches, shuffled
 from nas.training.loaders import Loader, automatic_loaders, little_shared_memory
 from nas.training.recipes import Recipe
 
@@ -104,6 +104,14 @@ class DiskImages:
 
     def _new_loader(self) -> Loader:
         return Loader(_Reader(self.images, arrays=bool(little_shared_memory(self.loaders))), self.loaders)
+
+
+def with_share_of_loaders(images: Images, index: int, count: int) -> Images:
+    """Return images with those of their loaders that the `index`-th of `count` processes gets. None is left over."""
+    if not isinstance(images, DiskImages):
+        return images
+    each, rest = divmod(images.loaders, count)
+    return replace(images, loaders=each + (index < rest))
 
 
 class _Request(NamedTuple):

@@ -8,7 +8,7 @@ the order of the processes, so that the results are the same every time.
 from __future__ import annotations
 
 import multiprocessing
-import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import NasError
-from nas.interrupts import children_without_ctrl_c
+from nas.interrupts import children_without_ctrl_c, live_with_parent
 from nas.training.loaders import manner_of_death
 from nas.training.processes import Processes
+from nas.training.threads import threads_used
 
 Task = Callable[[Any, Processes], Any]  # of what all processes share, and of this process among them
 Gather = Callable[[Any], list[Any]]  # from the value of this process to the values of all
@@ -138,8 +139,13 @@ class LocalProcesses:
         leaving, self._helpers[:] = self._helpers[max(0, count - 1) :], self._helpers[: max(0, count - 1)]
         for helper in leaving:
             helper.ask_to_leave()
+        deadline = time.monotonic() + LEAVE_SECONDS
         for helper in leaving:
-            helper.end()
+            helper.wait_until(deadline)
+        for helper in leaving:
+            helper.terminate()
+        for helper in leaving:
+            helper.close()
 
 
 @contextmanager
@@ -166,17 +172,6 @@ def local_processes(count: int, shared: Callable[[int], Any], parameters: int) -
         yield local
     finally:
         local.keep(1)
-
-
-@contextmanager
-def threads_used(threads: int) -> Iterator[None]:
-    """Let torch compute with so many threads in a `with` block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Helper:
@@ -208,9 +203,14 @@ class _Helper:
         with suppress(OSError):  # it has ended
             self._connection.send(None)
 
-    def end(self) -> None:
-        self._process.join(LEAVE_SECONDS)
+    def wait_until(self, deadline: float) -> None:
+        """Wait for its end, at most until `deadline`, a time of `time.monotonic`."""
+        self._process.join(max(0.0, deadline - time.monotonic()))
+
+    def terminate(self) -> None:
         self._process.terminate()
+
+    def close(self) -> None:
         self._process.join()
         self._connection.close()
 
@@ -226,7 +226,7 @@ class _Helper:
 
 def _help(rank: int, connection: Connection, shared: Any, buffer: Tensor) -> None:
     """Run the tasks that the first process names, in a process of its own, until it needs this one no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which ends the others
+    live_with_parent()
 
     def gather(value: Any) -> list[Any]:
         try:

@@ -5,19 +5,18 @@
     number, value = pool.next_value()
 
 Two networks by a thread each take half the time that one after the other takes, and two threads for one network do not
-(`benchmarks/side_by_side.py`). A network always gets one thread, so that its result does not depend on the number of
-cores, nor on what is trained beside it.
+(`benchmarks/side_by_side.py`). On a CPU every network gets the same number of threads, one unless `threads` says more.
+Its result so depends neither on the number of cores, nor on what is trained beside it.
 """
 
 from __future__ import annotations
 
 import pickle
 import shutil
-import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -29,10 +28,11 @@ import torch
 from nas.cpu import usable_cores
 from nas.errors import NasError
 from nas.interrupts import children_without_ctrl_c, live_with_parent
-from nas.training.disk_images import DiskImages
+from nas.training.disk_images import DiskImages, with_share_of_loaders
 from nas.training.images import Data, Images
-from nas.training.loaders import SHARED_MEMORY
+from nas.training.loaders import SHARED_MEMORY, manner_of_death
 from nas.training.tensor_images import TensorImages
+from nas.training.threads import torch_alike
 
 # Called as `job(data, stopped, *arguments)`: a function of a module, which a process can import. What it yields goes to
 # `next_value`. Where `stopped()` is true nobody wants more, and it may return.
@@ -91,7 +91,8 @@ class SideBySide:
         Raises what a job raises, and WorkerDiedError where a process died. All jobs are dropped then.
         """
         try:
-            if self._here is None and (self.at_a_time == 1 or (not self._workers and len(self._waiting) == 1)):
+            alone = self.at_a_time == 1 or (not self._workers and len(self._waiting) == 1)
+            if self._here is None and self._waiting and alone:
                 number, job, arguments = self._waiting.popleft()
                 self._here = number, job(self._data, lambda: False, *arguments)
             self._hand_out()
@@ -112,7 +113,7 @@ class SideBySide:
         wanted = min(self.at_a_time - busy, len(self._waiting))
         # All start before the first gets its job: to send one that is large takes until the process has started.
         while sum(worker.number is None for worker in self._workers) < wanted:
-            worker = _Worker(_divided(self._data, self.at_a_time), self._threads)
+            worker = _Worker(_divided(self._data, len(self._workers), self.at_a_time), self._threads)
             self._workers.append(worker)  # before it starts, so that Ctrl-C in that moment does not lose it
             worker.start()
         for worker in [worker for worker in self._workers if worker.number is None][:wanted]:
@@ -179,11 +180,9 @@ class _Worker:
 
     def _death(self) -> WorkerDiedError:
         self.process.join()
-        died = self.process.exitcode or 0
-        how = f"signal {signal.Signals(-died).name}" if died < 0 else f"exit status {died}"
-        why = ", perhaps for want of memory" if died == -getattr(signal, "SIGKILL", 0) else ""
+        how = manner_of_death(self.process.exitcode or 0)
         return WorkerDiedError(
-            f"a process that trains a network died ({how}){why}; continue the run with --resume, with --workers 1 if "
+            f"a process that trains a network died ({how}); continue the run with --resume, with --workers 1 if "
             "memory is short"
         )
 
@@ -221,9 +220,10 @@ def _work(connection: Connection, data: Data | bytes, threads: int | None) -> No
                 connection.send_bytes(pickle.dumps((Ended(), None)))
 
 
-def _divided(data: Data, at_a_time: int) -> Data | bytes:
+def _divided(data: Data, index: int, at_a_time: int) -> Data | bytes:
     """Return a source's images for one of several processes, pickled where they find no room in shared memory."""
-    data = replace(data, train=_share_of(data.train, at_a_time), val=_share_of(data.val, at_a_time))
+    train, val = (_share_of(images, index, at_a_time) for images in (data.train, data.val))
+    data = replace(data, train=train, val=val)
     tensors = [
         tensor
         for images in (data.train, data.val)
@@ -239,23 +239,7 @@ def _divided(data: Data, at_a_time: int) -> Data | bytes:
     return pickle.dumps(data) if free < _SHARED_RESERVE * needed else data
 
 
-def _share_of(images: Images, at_a_time: int) -> Images:
-    """Return images with the share of the loaders that one of several processes has."""
-    if isinstance(images, DiskImages):
-        return replace(images, loaders=images.loaders // at_a_time, unreadable={})
-    return images
-
-
-@contextmanager
-def torch_alike(threads: int | None = 1) -> Iterator[None]:
-    """Run torch in a `with` block so that every process computes the same. `threads` None leaves their number.
-
-    Denormals are flushed to zero, here and from now on: onnxruntime does so in a process that has run it.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _share_of(images: Images, index: int, at_a_time: int) -> Images:
+    """Return images as one of several processes gets them: it tells what it cannot read itself."""
+    images = with_share_of_loaders(images, index, at_a_time)
+    return replace(images, unreadable={}) if isinstance(images, DiskImages) else images

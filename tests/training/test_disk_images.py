@@ -20,7 +20,7 @@ from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.models.mobilenet import build_model
 from nas.training.data import load_data
-from nas.training.disk_images import DiskImages
+from nas.training.disk_images import DiskImages, with_share_of_loaders
 from nas.training.images import Data
 from nas.training.loop import Training
 
@@ -328,3 +328,10 @@ def test_little_shared_memory_is_said_and_left_alone(
     assert all(torch.equal(images, whole) for (images, _), whole in zip(batches, expected, strict=True))
     assert {labels.dtype for _, labels in batches} == {torch.int64}
     assert load_data(pets.source, loaders=0).notes == ()
+
+
+def test_all_loaders_are_divided_between_processes(little_data):
+    for loaders, shares in ((3, [2, 1]), (1, [1, 0]), (0, [0, 0])):
+        images = DiskImages([], loaders=loaders)
+        assert [with_share_of_loaders(images, index, 2).loaders for index in (0, 1)] == shares
+    assert with_share_of_loaders(little_data.train, 0, 2) is little_data.train

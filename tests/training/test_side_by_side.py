@@ -66,7 +66,7 @@ def test_jobs_share_images_and_processes_until_one_dies(data: Data) -> None:
     pool.stop(endless)
     assert values_of(pool, [endless])[endless] in ([], [1])
     numbers = [pool.begin(die), pool.begin(count_until_stopped)]
-    with pytest.raises(WorkerDiedError, match=r"died \(signal SIGKILL\), perhaps for want of memory; continue the run"):
+    with pytest.raises(WorkerDiedError, match=r"died \(signal SIGKILL, perhaps for want of memory\); continue the run"):
         values_of(pool, numbers)
     assert {process.pid for process in active_children()} == before
 
@@ -117,6 +117,12 @@ def test_one_job_at_a_time_is_done_here_by_one_thread(data: Data, monkeypatch: p
         values_of(pool, [pool.begin(fail, "picture.png is no image")])
 
 
+@pytest.mark.parametrize("at_a_time", [1, 2])
+def test_a_value_without_a_job_is_a_mistake(data: Data, at_a_time: int) -> None:
+    with pytest.raises(AssertionError, match="there is no job"):
+        SideBySide(data, at_a_time=at_a_time).next_value()
+
+
 def test_as_many_at_a_time_as_there_are_cores_and_one_on_a_gpu(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_by_side, "usable_cores", lambda: 3)
     assert SideBySide(data).at_a_time == 3
@@ -130,11 +136,14 @@ def test_processes_divide_the_loaders(tmp_path: Path) -> None:
         save_images(tmp_path / part / "cat", 2, 200)
     data = load_data(f"imagefolder:{tmp_path}", loaders=5)
     data.train.unreadable["x.png"] = "no image"
-    divided = side_by_side._divided(data, 2)
+    divided, other = (side_by_side._divided(data, index, 2) for index in (0, 1))
+    assert isinstance(other, Data)
+    assert isinstance(other.train, DiskImages)
+    assert other.train.loaders == 2
     assert isinstance(divided, Data)
     assert isinstance(divided.train, DiskImages)
     assert isinstance(divided.val, DiskImages)
-    assert (divided.train.loaders, divided.val.loaders) == (2, 2)
+    assert (divided.train.loaders, divided.val.loaders) == (3, 3)
     assert divided.unreadable == {}
     ((images, _),) = pickle.loads(pickle.dumps(divided)).val.batches(2, 32)
     assert images.shape == (2, 3, 32, 32)
@@ -143,7 +152,7 @@ def test_processes_divide_the_loaders(tmp_path: Path) -> None:
 def test_images_that_find_no_room_in_shared_memory_are_copied(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(side_by_side.shutil, "disk_usage", lambda path: usage(1_000))
-    copied = side_by_side._divided(data, 2)
+    copied = side_by_side._divided(data, 0, 2)
     assert isinstance(copied, bytes)
     assert torch.equal(pickle.loads(copied).train.images, data.train.images)  # type: ignore[attr-defined]
     assert not data.train.images.is_shared()  # type: ignore[attr-defined]
