@@ -89,13 +89,13 @@ def _measure(table: LatencyTable, spaces: list[SearchSpace], arguments: Namespac
     rows_before, estimator = set(table.rows), load_estimator("imagenet-prior")
     predictor = LatencyPredictor(table, console)
     for space in spaces:
-        at = space.at(_variants(arguments, space))
+        at, known = space.at(_variants(arguments, space)), set(table.rows)
         if arguments.budget_ms:
             budget_ms = arguments.budget_ms * (SMALL_SHARE if space.name == "mobilenet_v3_small" else 1)
             at = at.at(pick_variants(predictor, at, estimator, budget_ms, title=space.name))
         parts = list(space_parts(at, table.num_classes))
         keys = {part.key for part in (*parts, *filter(None, map(context_of, parts)))}
-        if noisy := [key for key in table.noisy() if key in keys & rows_before]:
+        if noisy := [key for key in table.noisy() if key in keys & known]:
             console.say(f"{len(noisy)} rows were uncertain by over {NOISY:.0%}; they are measured again")
             table.forget(noisy)
         fill_and_learn(predictor, at, estimator, space.name)

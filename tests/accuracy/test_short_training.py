@@ -252,7 +252,7 @@ def test_a_killed_process_ends_a_batch_and_what_was_finished_is_kept(tmp_path: P
         os.kill(next(worker.process.pid for worker in estimator._pool._workers if worker.number), signal.SIGKILL)
 
     estimator._add = kill  # type: ignore[method-assign]
-    with pytest.raises(NasError, match=r"^a process that trains a network died \(signal SIGKILL\), .* with --resume"):
+    with pytest.raises(NasError, match=r"^a process that trains a network died \(signal SIGKILL, .* with --resume"):
         estimator.estimate(specs)
     whole = entries(tmp_path / "whole")
     kept = entries(tmp_path / "log")

@@ -10,6 +10,7 @@ from support.searching import found, record, request, result
 from nas.arch.spec import ArchSpec
 from nas.latency.networks import Measured
 from nas.latency.predictor import LatencyPredictor
+from nas.latency.timing import StoppingRule
 from nas.runs.reading import load_run
 from nas.runs.target import MARGIN
 from nas.search import run as search_run
@@ -23,8 +24,8 @@ def measured_in_the_last_rounds(monkeypatch: pytest.MonkeyPatch, share: float) -
     measure = LatencyPredictor.measure
     left = [share]
 
-    def changed(self: LatencyPredictor, specs: Sequence[ArchSpec], title: str) -> list[Measured]:
-        measured = measure(self, specs, title)
+    def changed(self: LatencyPredictor, specs: Sequence[ArchSpec], title: str, *rule: StoppingRule) -> list[Measured]:
+        measured = measure(self, specs, title, *rule)
         if title == "measuring the comparison" and left:
             budget_ms = result(Path("run")).target.budget_ms
             measured[0] = dataclasses.replace(measured[0], normalised_ms=left.pop() * budget_ms)

@@ -55,10 +55,10 @@ def test_gradients_are_those_of_the_whole_batch():
     images, count = torch.rand(7, 3, 6, 6), 3
 
     def gradients(own, average=lambda images: None):
-        torch.manual_seed(1)
         model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(128, 2)).to(memory_format=torch.channels_last)
-        model[0].weight.data.normal_(generator=torch.Generator().manual_seed(1))
-        model[2].weight.data.normal_(generator=torch.Generator().manual_seed(2))
+        generator = torch.Generator().manual_seed(1)  # the processes are threads here, and share torch's own
+        for parameter in model.parameters():
+            parameter.data.normal_(generator=generator)
         average = average(model) if average.__name__ == "gradient_average" else average
         model(own).square().mean().backward()
         average(len(own))
