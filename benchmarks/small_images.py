@@ -142,7 +142,7 @@ def draw(runs: dict[str, dict[str, Any]]) -> None:
     figure = Figure(figsize=(4.5 * len(runs), 3.6), layout="constrained")
     for axes, (name, of_source) in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs.items(), strict=True):
         for (network, run), colour in zip(of_source.items(), ("0.4", "#D55E00", "#E69F00"), strict=True):
-            axes.plot(*zip(*run["curve"], strict=True), color=colour, label=network)
+            axes.plot(*zip(*run["curve"], strict=True), color=colour, label=network, marker="o", markersize=2)
         axes.set(xlabel="minutes on one thread", ylabel="top-1, %", title=name)
         axes.set_ylim(max(run["top1"] for run in of_source.values()) - 25, None)
         axes.legend(frameon=False, fontsize=7, loc="lower right")
