@@ -4,7 +4,8 @@
     python -m nas.train mobilenet_v3_small --data cifar10 --data-dir data --resolution 32
     torchrun --nproc-per-node 8 -m nas.train reports/20ms/large.json --data imagefolder:PATH --recipe modern
 
-Without --data it trains on 10,000 embedded images of Fashion-MNIST: four to five minutes for MobileNetV3-Small on two cores.
+Without --data it trains on 10,000 embedded images of Fashion-MNIST, MobileNetV3-Small in four to five minutes on two
+cores.
 """
 
 from __future__ import annotations
