@@ -30,14 +30,13 @@ from nas.accuracy.imagenet_prior import ImageNetPrior
 from nas.accuracy.training_log import ShortTrainingResult, TrainingLog
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
-from nas.cpu import usable_cores
 from nas.models.mobilenet import build_model
 from nas.quiet import quiet_optuna
 from nas.training.data import EMBEDDED, EMBEDDED_RESOLUTION, FOLDER, load_data
 from nas.training.images import Data, LeftOut, small_data_warning
 from nas.training.loop import DivergedError, Machine, Training, TrainingStep
 from nas.training.recipes import Recipe, load_recipe
-from nas.training.side_by_side import Ended, SideBySide
+from nas.training.side_by_side import Ended, SideBySide, networks_at_a_time
 from nas.training.trained_on import content_of, counts_of
 
 EPOCHS, RECIPE = 4, "quick"
@@ -49,7 +48,7 @@ TOGETHER = 8
 
 
 class _Epoch(NamedTuple):
-    """What an epoch of a training tells: top-1 (percent), and the images that could not be read so far, and why."""
+    """The result of an epoch of a training: top-1 (percent), and the images that could not be read so far, and why."""
 
     top1: float
     unreadable: dict[str, str]
@@ -57,7 +56,7 @@ class _Epoch(NamedTuple):
 
 
 class _Diverged(NamedTuple):
-    """What is told in place of an epoch in which the training diverged."""
+    """The end of a training that diverged, in place of the result of an epoch."""
 
 
 @dataclass
@@ -83,6 +82,7 @@ class ShortTraining:
     """
 
     name, together = "short-training", TOGETHER
+    most_at_a_time = staticmethod(networks_at_a_time)
 
     def __init__(
         self,
@@ -280,11 +280,6 @@ def images_content(source: str, data_dir: str | Path | None) -> str:
 def images_side(source: str, data_dir: str | Path | None) -> int | None:
     """Return the shorter side of the largest of some training images (pixels), or None if none can be read."""
     return load_data(source, data_dir).train.side
-
-
-def networks_at_a_time() -> int:
-    """Return how many networks this machine trains at a time by default: one a core, or one on a GPU."""
-    return 1 if torch.cuda.is_available() else usable_cores()
 
 
 def _content(data: Data) -> str:

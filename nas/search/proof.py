@@ -28,6 +28,7 @@ from nas.search.trials import candidates, current_ms, explore, stages_of, trim_a
 # Shares of the limit within which the finalists of an attempt are the best that are predicted. A network predicted just
 # within the limit is measured above it half of the time.
 DEPTHS = (1.0, 0.994, 0.988)
+FINALISTS = len(DEPTHS)
 SLACK = 0.02  # unused share of the limit that justifies another attempt
 UNTRIMMED, TRIMMED = 2, 2  # attempts at most
 AGREEMENT = 0.015  # relative difference of predicted and measured latency up to which a prediction holds
@@ -183,7 +184,7 @@ def _find_rewarded(context: SearchContext, result: TargetResult, space: SearchSp
     logged = context.folder.trials(target.name, stages_of(request.strategy, 0).proposed)
     trials = {one.trial.spec.id: one.trial for one in logged}
     kept = [trial for trial in trials.values() if context.keeps_limits(trial.spec)]
-    finalists = sorted(kept, key=lambda trial: -trial.score)[: len(DEPTHS)]
+    finalists = sorted(kept, key=lambda trial: -trial.score)[:FINALISTS]
     if context.table.other_device:
         return finalists[0].spec
     measured = measure_finalists(context, target, [trial.spec for trial in finalists])

@@ -97,9 +97,9 @@ class SearchRequest:
         as many train networks as this machine trains at a time, so that each has one thread on any number of cores.
         """
         if self.workers is None and self.storage is not None and self.estimator == TRAINING:
-            from nas.accuracy.short_training import networks_at_a_time  # it loads torch, as the estimator does
+            from nas.accuracy.short_training import ShortTraining  # it loads torch, as the estimator does
 
-            return networks_at_a_time()
+            return ShortTraining.most_at_a_time()
         return self.workers or 1
 
     def space(self, skeleton: str) -> SearchSpace:

@@ -196,9 +196,7 @@ def _table_row(table: LatencyTable, key: str, part: StemPart | BlockPart | HeadP
     }
     if isinstance(part, StemPart):
         stem = part.stem
-        return row | {
-            "op": "stem", "kernel": 3, "out": stem.out, "stride": stem.stride, "activation": stem.activation,
-        }  # fmt: skip
+        return row | {"op": "stem", "kernel": 3} | {k: getattr(stem, k) for k in ("out", "stride", "activation")}
     row |= {"in_channels": part.in_channels, "in_size": part.in_size}
     if isinstance(part, HeadPart):
         return row | {"op": "head", "out": part.num_classes, "activation": part.head.activation}

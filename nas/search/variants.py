@@ -75,23 +75,23 @@ def pick_variants(
         latency = latency_model(predictor.table, space, anchors, measured)
         within_ms = max(limit_ms, fastest_ms(latency, limits))
         problem = Problem(space, latency, estimator.estimate, within_ms, additive, limits)
-        known = [candidate for candidate in best_of_variants(problem) if candidate.variant in measured]
+        known = best_of_variants(problem, measured)
         best = max((candidate.top1 for candidate in known), default=-math.inf)
-        hoped = best_of_variants(problem.with_limit(OPTIMISM * within_ms))
-        promising = [c for c in hoped if c.variant not in measured and c.top1 > best]
+        others = set(space.variants) - measured
+        promising = [c for c in best_of_variants(problem.with_limit(OPTIMISM * within_ms), others) if c.top1 > best]
         if not promising or (known and new >= MAX_NEW):
             return [c.variant for c in known if c.top1 >= best - TOP1_MARGIN][:MAX_VARIANTS]
         new += 1
         predictor.fill_space(space.at([promising[0].variant]), title)
 
 
-def best_of_variants(problem: Problem) -> list[Candidate]:
-    """Return the variants that have a network within the limits, each with its best estimate, the best first."""
+def best_of_variants(problem: Problem, among: Collection[Variant]) -> list[Candidate]:
+    """Return those of the variants that have a network within the limits, with their best estimates, the best first."""
     candidates = []
-    for variant in problem.feasible_variants:
-        optimum = solve(problem.needed_additive, problem.limits, variant, gap=1e-3)
-        if optimum is not None:
-            candidates.append(Candidate(problem.space.variants[variant], problem.evaluate(optimum.encoding).top1))
+    for index in problem.feasible_variants:
+        variant = problem.space.variants[index]
+        if variant in among and (optimum := solve(problem.needed_additive, problem.limits, index, gap=1e-3)):
+            candidates.append(Candidate(variant, problem.evaluate(optimum.encoding).top1))
     return sorted(candidates, key=lambda candidate: -candidate.top1)
 
 

@@ -50,6 +50,11 @@ class WorkerDiedError(NasError):
     """A process that trained a network died."""
 
 
+def networks_at_a_time() -> int:
+    """Return how many networks this machine trains at a time by default: one a core, or one on a GPU."""
+    return 1 if torch.cuda.is_available() else usable_cores()
+
+
 class SideBySide:
     """Run jobs on a source's images, as many at a time as there are cores, in processes that stay.
 
@@ -60,9 +65,8 @@ class SideBySide:
     """
 
     def __init__(self, data: Data, at_a_time: int | None = None, *, threads: int = 1) -> None:
-        gpu = torch.cuda.is_available()
-        self.at_a_time = at_a_time or (1 if gpu else usable_cores())
-        self._data, self._threads = data, None if gpu else threads
+        self.at_a_time = at_a_time or networks_at_a_time()
+        self._data, self._threads = data, None if torch.cuda.is_available() else threads
         self._begun = 0
         self._waiting: deque[tuple[int, Job, tuple[Any, ...]]] = deque()
         self._here: tuple[int, Iterator[Any]] | None = None  # the job that this process does
