@@ -42,7 +42,10 @@ PACKAGES = {
     "models": Package(("nas.models", "nas.models.*"), ("ground", "arch"), ("fvcore", "numpy", "torch", "torchvision")),
     "training": Package(("nas.training", "nas.training.*"), ("ground", "arch", "models"), None),
     "latency": Package(("nas.latency", "nas.latency.*"), ("ground", "arch", "models"), None),
-    "accuracy": Package(("nas.accuracy", "nas.accuracy.*"), ("ground", "arch", "models", "training"), None),
+    "replacement": Package(("nas.replacement", "nas.replacement.*"), ("ground", "arch", "models", "training"), None),
+    "accuracy": Package(
+        ("nas.accuracy", "nas.accuracy.*"), ("ground", "arch", "models", "training", "replacement"), None
+    ),
     "cli": Package(("nas.cli", "nas.cli.*"), ("ground", "arch", "latency", "accuracy"), ("rich",)),
     "runs": Package(
         ("nas.runs", "nas.runs.*"), ("ground", "arch", "latency"), ("filelock", "msgspec", "numpy", "optuna", "pandas")

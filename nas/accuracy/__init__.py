@@ -9,10 +9,13 @@ from nas.accuracy.estimator import Estimator
 from nas.errors import NasError
 from nas.names import resolve
 
-TRAINING = "short-training"  # the estimator that trains networks on images
+# The estimators that look at images: at replacement blocks of a teacher, and at each network trained a little.
+REPLACEMENT, TRAINING = "replacement", "short-training"
+ON_IMAGES = (REPLACEMENT, TRAINING)
 # A new estimator is a file of this folder and a line here.
 ESTIMATORS = {
     "imagenet-prior": "nas.accuracy.imagenet_prior:ImageNetPrior",
+    REPLACEMENT: "nas.accuracy.replacement:ReplacementBlocks",
     TRAINING: "nas.accuracy.short_training:ShortTraining",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -65,3 +66,20 @@ class SharedEstimator(Estimator, Protocol):
 
     def add_estimates(self, specs: Sequence[ArchSpec], estimates: Estimates) -> None:
         """Add the estimates of other processes, so that these networks are not trained again."""
+
+
+@runtime_checkable
+class WeightsEstimator(Estimator, Protocol):
+    """An estimator that has weights for the networks that it estimates, so that a search hands over trained ones."""
+
+    def train_finalists(self, specs: Sequence[ArchSpec], folder: Path) -> np.ndarray:
+        """Return top-1 (percent) on held-out images of networks after a short training, shape (n,).
+
+        Their checkpoints are kept in the folder, and a network that has one there is not trained again.
+        """
+
+    def hand_over(self, spec: ArchSpec, folder: Path, path: Path) -> float:
+        """Write the checkpoint of a finalist, or of a network that is trained now, to `path`.
+
+        Returns its top-1 (percent) on the validation images, which nothing was decided on.
+        """

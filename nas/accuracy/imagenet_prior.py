@@ -113,6 +113,10 @@ class ImageNetPrior:
         std = error * np.sqrt(variance) * np.where(outside, OUTSIDE_FACTOR, 1.0)
         return Estimates(fit.limit - error, std, outside, np.zeros(len(specs), bool))
 
+    def score(self, specs: Sequence[ArchSpec]) -> np.ndarray:
+        """Return the scores of networks, shape (n,), of which `link` makes their top-1."""
+        return -np.log(self._fit.limit - self.estimate(specs).top1)
+
     def link(self, score: np.ndarray) -> np.ndarray:
         """Return top-1 (percent) of scores. It increases strictly."""
         return self._fit.limit - np.exp(-np.asarray(score, float))

@@ -110,7 +110,7 @@ def add_estimator_flag(parser: ArgumentParser) -> None:
         metavar="NAME",
         default="imagenet-prior",
         help=f"accuracy estimator: {', '.join(ESTIMATORS)} (default: imagenet-prior; of a search with --data: "
-        "short-training)",
+        "replacement)",
     )
 
 

@@ -66,7 +66,7 @@ class EstimatorEvaluator:
 
     def keep(self, spec: ArchSpec) -> KeptAccuracy:
         if self._model is not None:
-            from nas.netadapt.inherited_weights import inherit_weights
+            from nas.models.inherited_weights import inherit_weights
 
             self._model = inherit_weights(spec, self._model)
         return self._accuracy_of(spec)
@@ -144,8 +144,8 @@ def make_evaluator(request: NetAdaptRequest, seed: Seed, out: Path, console: Con
     """
     if not request.data:
         return EstimatorEvaluator(request.estimator, seed)
+    from nas.models.inherited_weights import classes_of, inherit_weights
     from nas.netadapt.fine_tuning import FineTunedProposals, FineTuning, split_data
-    from nas.netadapt.inherited_weights import classes_of, inherit_weights
     from nas.training.images import small_data_warning
 
     for note in split_data(request.data, request.data_dir, request.loaders).notes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,28 +18,23 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Subset
 
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
+from nas.models.inherited_weights import classes_of, inherit_weights
 from nas.models.mobilenet import MobileNet, build_model
 from nas.models.small_maps import use_small_map_convolutions
-from nas.netadapt.inherited_weights import classes_of, inherit_weights
 from nas.training.batchnorm import recalibrate
 from nas.training.data import load_data
-from nas.training.disk_images import DiskImages
 from nas.training.evaluation import Evaluation, evaluate_model
-from nas.training.images import Data, Images, LabelledBatch, LeftOut
+from nas.training.held_out import hold_out
+from nas.training.images import Data, LabelledBatch, LeftOut
 from nas.training.loop import DivergedError
 from nas.training.optimization import make_optimizer
 from nas.training.recipes import Recipe
 from nas.training.side_by_side import Ended, SideBySide, WorkerDiedError
-from nas.training.tensor_images import TensorImages
 from nas.training.threads import torch_alike
 
-HELD_OUT_EVERY = 5  # every fifth training image is held out for evaluation
-HELD_OUT_IMAGES = 2_000  # at most
-LEAST_IMAGES = 3  # one for evaluation, two for batch norm
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 1_024, 128
 EVALUATION_BATCH = 500  # at most; a recipe of smaller batches has less memory
 # The recipe's largest learning rate is for fresh weights. Proposals start at this share of it, which falls to nothing.
@@ -239,23 +234,7 @@ def split_data(source: str, data_dir: Path | None, loaders: int | None = None) -
 
     Raises NasError for a source with too few images.
     """
-    data = load_data(source, data_dir, loaders)
-    count = len(data.train)
-    if count < LEAST_IMAGES:
-        raise NasError(
-            f"{source}: it has {count} training images; to train and evaluate proposals takes at least {LEAST_IMAGES}"
-        )
-    every = max(HELD_OUT_EVERY, -(-count // HELD_OUT_IMAGES))
-    held_out = list(range(0, count, every))
-    training = sorted(set(range(count)) - set(held_out))
-    return replace(data, train=_part(data.train, training), val=_part(data.train, held_out))
-
-
-def _part(images: Images, chosen: list[int]) -> Images:
-    if isinstance(images, TensorImages):
-        return replace(images, images=images.images[chosen], labels=images.labels[chosen])
-    assert isinstance(images, DiskImages)
-    return replace(images, images=Subset(images.images, chosen))
+    return hold_out(load_data(source, data_dir, loaders))
 
 
 def _device() -> str:

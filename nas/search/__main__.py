@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.cli.arguments import Parser, count, positive_float, positive_floats, positive_int
+from nas.cli.arguments import Parser, count, natural_int, positive_float, positive_floats, positive_int
 from nas.cli.console import RichConsole
 from nas.cli.entry import run
 from nas.cli.flags import (
@@ -91,14 +91,32 @@ def _parser() -> Parser:
     add_runtime_flags(parser)
     add_estimator_flag(parser)
     parser.set_defaults(estimator=None)  # None: not given, so that --data can choose
-    add_data_flags(parser, "images on which each network is trained a little, for hours")
+    add_data_flags(parser, "images that the networks are for")
+    parser.add_argument(
+        "--minutes",
+        type=positive_float,
+        metavar="M",
+        help="with --data: minutes for a teacher and its replacement blocks, once for all budgets (default: 10)",
+    )
+    parser.add_argument(
+        "--teacher",
+        metavar="DIR_OR_FILE",
+        help="with --data: a network of the space that was trained on these images (default: one is trained)",
+    )
+    parser.add_argument(
+        "--train-finalists",
+        type=natural_int,
+        metavar="K",
+        help="with --data: train the K best networks a little and take the best of them; 0: hand over no weights "
+        "(default: 3)",
+    )
     parser.add_argument(
         "--recipe-level", metavar="NAME", help="training that estimates speak for (default: mobilenet-v3)"
     )
     parser.add_argument(
         "--strategy",
         metavar="NAME",
-        help=f"search strategy: {', '.join(STRATEGIES)} (default: exact; with --data: surrogate)",
+        help=f"search strategy: {', '.join(STRATEGIES)} (default: exact; with --estimator short-training: surrogate)",
     )
     parser.add_argument(
         "--objective",
@@ -118,8 +136,8 @@ def _parser() -> Parser:
     )
     add_workers_flag(
         parser,
-        "evaluate networks (default: one; with --data as many as there are cores train for it, side by side; with "
-        "--data and --storage as many as there are cores)",
+        "evaluate networks (default: one; of --estimator short-training as many as there are cores train for it, "
+        "side by side, and with --storage as many as there are cores evaluate)",
     )
     parser.add_argument(
         "--storage", metavar="URL", help="data base (postgresql://…) that workers of several machines share"
@@ -140,7 +158,7 @@ def _parser() -> Parser:
 
 
 def _request(arguments: argparse.Namespace, console: Console) -> SearchRequest:
-    from nas.accuracy import TRAINING
+    from nas.accuracy import ON_IMAGES, REPLACEMENT, TRAINING
     from nas.runs.target import SKELETONS, Target
     from nas.search.request import (
         SMALL_IMAGES_SPACE,
@@ -151,10 +169,10 @@ def _request(arguments: argparse.Namespace, console: Console) -> SearchRequest:
         targets_of,
     )
 
-    estimator = _given(arguments.estimator, TRAINING if arguments.data else SearchRequest.estimator)
+    estimator = _given(arguments.estimator, REPLACEMENT if arguments.data else SearchRequest.estimator)
     only, large_space, small_space = arguments.only, arguments.large_space, arguments.small_space
     side = None
-    if arguments.data and estimator == TRAINING:
+    if arguments.data and estimator in ON_IMAGES:
         side = small_images_side(arguments.data, arguments.data_dir, arguments.resolutions)
     if side is not None and large_space is None and small_space is None:
         console.say(
@@ -191,8 +209,11 @@ def _request(arguments: argparse.Namespace, console: Console) -> SearchRequest:
         data_dir=arguments.data_dir,
         images_side=None if arguments.resolutions else side,
         loaders=arguments.loaders,
+        minutes=arguments.minutes,
+        teacher=arguments.teacher,
+        finalists=arguments.train_finalists,
         recipe_level=arguments.recipe_level,
-        strategy=_given(arguments.strategy, SURROGATE if arguments.data else SearchRequest.strategy),
+        strategy=_given(arguments.strategy, SURROGATE if estimator == TRAINING else SearchRequest.strategy),
         objective=arguments.objective,
         reward_w=arguments.reward_w,
         trials=arguments.trials,

@@ -46,6 +46,11 @@ class SearchContext:
         return self.estimator.proxy is not None
 
     @property
+    def looks_at_images(self) -> bool:
+        """Return whether estimates speak of images of the user's choice, not of ImageNet."""
+        return self.request.data is not None
+
+    @property
     def ranking_estimator(self) -> Estimator:
         """Return an estimator that answers at once: the proxy of one that trains networks."""
         return self.estimator.proxy or self.estimator
@@ -72,6 +77,11 @@ class SearchContext:
             notes.append(
                 f"accuracies are those of {self.estimator.training_recipe}; the resolution is not searched, and the "
                 "ImageNet prior decides which variants are searched and what is trimmed"
+            )
+        elif self.looks_at_images:
+            notes.append(
+                f"accuracies are those of {self.estimator.training_recipe}; widths and resolutions are compared by the "
+                "ImageNet prior alone"
             )
         if self.table.num_classes != NUM_CLASSES:
             notes.append(

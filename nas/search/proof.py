@@ -19,6 +19,7 @@ from nas.runs.target import Target
 from nas.search.comparison import COMPARED, measured_beside
 from nas.search.context import SearchContext
 from nas.search.extremes import fastest_ms, slowest_ms
+from nas.search.finalists import choose_finalist
 from nas.search.limits import Limit
 from nas.search.objective import make_problem, reward_of
 from nas.search.optimum import proven_optimum
@@ -90,7 +91,7 @@ def _find_measured(context: SearchContext, result: TargetResult, space: SearchSp
         _record_optimum(context, result, problem, len(attempts) - 1)
     fitting = _fitting(context, target)
     if fitting:
-        return max(fitting, key=lambda trial: trial.top1).spec
+        return choose_finalist(context, target, fitting)
     known = context.folder.result_of(target.name).measured
     best = next(trial.spec for trial in _trials(context, target) if trial.spec.id == attempts[-1].spec_id)
     return trim_to_limit(context, target, best, known[best.id])

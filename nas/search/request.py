@@ -9,13 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nas.accuracy import ESTIMATORS, TRAINING, load_estimator
+from nas.accuracy import ESTIMATORS, ON_IMAGES, REPLACEMENT, TRAINING, load_estimator
 from nas.accuracy.estimator import Estimator
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_fingerprinted_space
 from nas.arch.skeleton import Variant
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
+from nas.console import Console
 from nas.cpu import usable_cores
 from nas.errors import NasError, unknown_name
 from nas.latency.runtimes import RUNTIMES
@@ -61,10 +62,13 @@ class SearchRequest:
     precision: str = "float32"
     allow_other_device: bool = False  # rest on the predictions of a table that nothing can be measured for here
     estimator: str = "imagenet-prior"
-    data: str | None = None  # images that an estimator trains networks on
+    data: str | None = None  # images that an estimator looks at
     data_dir: str | None = None
     images_side: int | None = None  # pixels, where it is known: else the images are loaded to see it
     loaders: int | None = None  # processes that read images from disk, at most; by default as suits the machine
+    minutes: float | None = None  # that a teacher and its replacement blocks may take; by default the estimator's
+    teacher: str | None = None  # a trained network of the user's own
+    finalists: int | None = None  # networks that are trained before one is chosen
     recipe_level: str | None = None  # the training that estimates speak for; the estimator's own by default
     strategy: str = "exact"
     objective: str = "top1"  # the most accurate within the budget; or "mnasnet", a reward that weighs latency
@@ -154,12 +158,17 @@ class SearchRequest:
         strategy: Strategy = resolve("strategy", self.strategy, STRATEGIES)
         return strategy
 
-    def load_estimator(self, folder: Path, say: Callable[[str], None] = lambda text: None) -> Estimator:
+    def load_estimator(
+        self, folder: Path, say: Callable[[str], None] = lambda text: None, console: Console | None = None
+    ) -> Estimator:
         """Return the estimator. Trainings for it are kept in the folder of the run; `say` is called with failures.
 
         One process trains networks side by side, unless a single worker was asked for. Of several that share trials
-        each trains a network at a time, with its share of the cores.
+        each trains a network at a time, with its share of the cores. What is learned from replacement blocks is kept
+        for all runs, and `console` shows how it is learned.
         """
+        if self.estimator == REPLACEMENT:
+            return self._load_replacement(console)
         if self.estimator != TRAINING:
             return load_estimator(self.estimator, self.recipe_level)
         make = resolve("estimator", TRAINING, ESTIMATORS)
@@ -177,6 +186,20 @@ class SearchRequest:
             say=say,
         )
         return estimator
+
+    def _load_replacement(self, console: Console | None) -> Estimator:
+        from nas.accuracy.replacement import MINUTES, OwnData, ReplacementBlocks  # it loads torch
+
+        assert self.data is not None
+        own_data = OwnData(
+            source=self.data,
+            data_dir=self.data_dir,
+            loaders=self.loaders,
+            minutes=MINUTES if self.minutes is None else self.minutes,
+            teacher=self.teacher,
+            seed=self.seed,
+        )
+        return ReplacementBlocks(own_data, console)
 
     def limits(self, space: SearchSpace, num_classes: int) -> tuple[Limit, ...]:
         """Return the limits beside latency, on networks with that many classes."""
@@ -249,24 +272,39 @@ class SearchRequest:
 
     def _check_estimator(self) -> None:
         """Raise NasError if the estimator lacks an argument that it needs, or gets one that it does not use."""
-        if self.estimator == TRAINING and self.data is None:
-            raise NasError(f"--estimator {TRAINING} trains networks: name the images with --data, such as {SAMPLE}")
-        if self.estimator != TRAINING and (self.data or self.data_dir):
-            raise NasError(f"--data is for --estimator {TRAINING}; {self.estimator} looks at no images")
-        if self.estimator != TRAINING:
+        if self.estimator in ON_IMAGES and self.data is None:
+            raise NasError(
+                f"--estimator {self.estimator} trains networks: name the images with --data, such as {SAMPLE}"
+            )
+        if self.estimator not in ON_IMAGES and (self.data or self.data_dir):
+            raise NasError(f"--data is for --estimator {' and '.join(ON_IMAGES)}; {self.estimator} looks at no images")
+        for flag in ("minutes", "teacher", "finalists"):
+            if self.estimator != REPLACEMENT and getattr(self, flag) is not None:
+                name = "train-finalists" if flag == "finalists" else flag
+                raise NasError(f"--{name} is for --estimator {REPLACEMENT}; leave it out with {self.estimator}")
+        if self.estimator not in ON_IMAGES:
             self._check_additive(load_estimator(self.estimator, self.recipe_level))
             return
         if self.recipe_level is not None:
-            raise NasError(f"--recipe-level belongs to imagenet-prior; {TRAINING} has one training for all networks")
+            raise NasError(
+                f"--recipe-level belongs to imagenet-prior; {self.estimator} has one training for all networks"
+            )
+        if len(self.resolutions) > 1:
+            raise NasError(
+                f"{self.estimator} trains all networks at the same low resolution and cannot choose one: "
+                f"name a single one with --resolutions (default: {PLAIN_RESOLUTION})"
+            )
+        if self.estimator == REPLACEMENT:
+            if self.shares_work:
+                raise NasError(
+                    f"--workers and --storage are for --estimator {TRAINING}: {REPLACEMENT} trains one teacher for all "
+                    "networks, on all cores; leave them out"
+                )
+            return
         if self.strategy == "exact":
             raise NasError(
                 f"--strategy exact needs an accuracy that is a sum over blocks, which that of {TRAINING} is not; "
                 f"leave --strategy out ({SURROGATE}), or take tpe"
-            )
-        if len(self.resolutions) > 1:
-            raise NasError(
-                f"{TRAINING} trains all networks at the same low resolution and cannot choose one: "
-                f"name a single one with --resolutions (default: {PLAIN_RESOLUTION})"
             )
 
 

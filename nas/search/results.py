@@ -26,6 +26,7 @@ from nas.runs.record import (
     TargetResult,
 )
 from nas.search.context import SearchContext
+from nas.search.finalists import hand_over_weights
 from nas.search.proof import Proof
 
 
@@ -37,13 +38,18 @@ def write_results(context: SearchContext, proof: Proof, published: Sequence[Publ
     for result in folder.record.targets:
         spec = proof.found[result.target.name].replace(name=result.target.network_name)
         found.append(_network(context, proof, f"found {result.target.name}", spec, result.target.name, None))
-    # Where an estimate takes a training, only the networks that were measured beside the found ones get one.
-    others = proof.compared if context.trains else published
+    # An estimator that looks at images speaks of the networks that were measured beside the found ones alone: it trains
+    # each of them, or knows little of networks outside its space.
+    others = proof.compared if context.looks_at_images else published
     if context.trains:
         context.estimator.estimate([other.spec for other in others])  # side by side
     networks = (*found, *(_network(context, proof, other.spec.name, other.spec, None, other) for other in others))
     for result, network in zip(folder.record.targets, found, strict=True):
-        network.spec.save(folder.path / f"{result.target.name}.json", _results_of(context, result, network))
+        reached = hand_over_weights(context, result.target, network.spec)
+        results = _results_of(context, result, network)
+        if reached is not None:
+            results["accuracy"]["validation_top1"] = round(reached, 3)
+        network.spec.save(folder.path / f"{result.target.name}.json", results)
     _write_tables(context)
     folder.update(
         machine=MachineInfo(here.cpu, here.cores, here.os),
@@ -67,7 +73,7 @@ def _network(
         measured_ms, error = table.part_ms(part), table.measurement(part).error
     has_rows = not table.missing(predictor.parts([spec]))
     predicted = table.predict_held_out(spec) if has_rows else None
-    figure = None if context.trains else result  # what was published speaks for other images
+    figure = None if context.looks_at_images else result  # what was published speaks for other images
     return NetworkResult(
         name=name,
         kind="published" if result else "found",

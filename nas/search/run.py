@@ -57,7 +57,7 @@ def search(request: SearchRequest, out: Path, *, resume: bool = False, console: 
         predictor = LatencyPredictor(
             table, console, request.seed, on_missing="infinite" if table.other_device else "fill"
         )
-        estimator = request.load_estimator(folder.path, say_once)
+        estimator = request.load_estimator(folder.path, say_once, console)
         try:
             _search(SearchContext(request, predictor, estimator, folder, console, say_once, storage))
         finally:

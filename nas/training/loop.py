@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,7 +111,8 @@ class Training:
             use_small_map_convolutions(self.model)
         self.data, self.recipe, self.resolution, self.seed = data, recipe, resolution, seed
         self.epoch = 0  # finished epochs
-        self.steps = max(1, len(data.train) // recipe.batch_size)  # steps of an epoch
+        whole = max(1, len(data.train) // recipe.batch_size)
+        self.steps = min(whole, recipe.epoch_steps or whole)  # of an epoch
         self.average = AveragedModel(self.model, multi_avg_fn=moving_average(recipe.ema_decay))
         self.optimizer = make_optimizer(self.model, recipe)
         self.schedule = make_schedule(self.optimizer, recipe, self.steps)
@@ -165,9 +167,8 @@ class Training:
         self._stepped.train()
         total, seen, step = 0.0, 0, 0
         unread: Tensor | None = None
-        for images, labels in self.data.train.training_batches(
-            self.recipe, self.resolution, generator, processes.share
-        ):
+        batches = self.data.train.training_batches(self.recipe, self.resolution, generator, processes.share)
+        for images, labels in islice(batches, self.steps):
             loss = self._step(images, labels)
             # The loss is read a step later, so that a GPU has that step to work on meanwhile.
             total += self._finite(unread, step)

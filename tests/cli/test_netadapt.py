@@ -28,6 +28,7 @@ from nas.netadapt import __main__ as netadapt
 from nas.netadapt import evaluators, fine_tuning
 from nas.netadapt import run as netadapt_run
 from nas.netadapt.fine_tuning import FineTunedProposals
+from nas.training import held_out
 from nas.netadapt.long_training import recipe_of
 from nas.netadapt.request import NetAdaptRequest
 from nas.netadapt.seed import Seed
@@ -120,7 +121,7 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     few = Data(whole.source, whole.classes, train, val)
     monkeypatch.setattr("nas.training.data.load_data", lambda source, data_dir, loaders=None: few)
-    monkeypatch.setattr(fine_tuning, "HELD_OUT_IMAGES", 200)
+    monkeypatch.setattr(held_out, "HELD_OUT_IMAGES", 200)
     monkeypatch.setattr(fine_tuning, "CALIBRATION_IMAGES", 128)
     monkeypatch.setattr(evaluators, "recipe_of", lambda request: recipe_of(request).replace(batch_size=32))
     fine_tuning.split_data.cache_clear()

@@ -19,17 +19,16 @@ from nas.errors import NasError
 from nas.models.mobilenet import MobileNet, build_model
 from nas.netadapt import fine_tuning
 from nas.netadapt.fine_tuning import (
-    HELD_OUT_EVERY,
-    HELD_OUT_IMAGES,
     FineTunedProposals,
     FineTuning,
     evaluate_on_held_out,
     fine_tune,
     split_data,
 )
-from nas.netadapt.inherited_weights import inherit_weights
+from nas.models.inherited_weights import inherit_weights
 from nas.training.data import EMBEDDED, load_data
 from nas.training.disk_images import DiskImages
+from nas.training.held_out import HELD_OUT_EVERY, HELD_OUT_IMAGES
 from nas.training.recipes import Recipe
 from nas.training.side_by_side import SideBySide, WorkerDiedError
 from nas.training.tensor_images import TensorImages

@@ -35,6 +35,7 @@ class Recipe:
     source: str
     published: str  # results that were reached with it
     epochs: int
+    epoch_steps: int = 0  # steps after which an epoch ends, where it has more; 0: it shows all images
     batch_size: int  # images a step, over all processes and accumulated parts
     optimizer: str
     learning_rate: float  # the largest, for that batch size
@@ -63,7 +64,7 @@ class Recipe:
         for field in ("name", "source", "published"):
             if not isinstance(getattr(self, field), str):
                 raise NasError(f"{field} is {getattr(self, field)!r}; it must be a text")
-        for field, low in (("epochs", 1), ("batch_size", 2)):
+        for field, low in (("epochs", 1), ("epoch_steps", 0), ("batch_size", 2)):
             value = getattr(self, field)
             if type(value) is not int or value < low:
                 raise NasError(f"{field} is {value!r}; it must be a whole number of at least {low}")

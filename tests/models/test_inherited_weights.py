@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from nas.arch.published import published_spec
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, squeezed_channels
 from nas.models.mobilenet import MobileNet, build_model
-from nas.netadapt.inherited_weights import inherit_weights, kept_channels
+from nas.models.inherited_weights import inherit_weights, kept_channels
 
 CHAIN = ArchSpec(
     name="chain",

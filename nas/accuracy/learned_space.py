@@ -1,0 +1,229 @@
+"""Mix what a teacher says of a space with the ImageNet prior and the multiply-accumulates, in points of top-1."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from nas.accuracy.imagenet_prior import ImageNetPrior
+from nas.arch.additive import AdditiveModel
+from nas.arch.cost import block_layers
+from nas.arch.skeleton import Variant
+from nas.arch.space import SearchSpace
+from nas.arch.spec import ArchSpec
+from nas.replacement.choices import LEFT_OUT, slots_of
+from nas.replacement.learning import Lessons
+from nas.replacement.space_effects import SpaceEffects
+
+POPULATION = 1_000  # random networks, whose spread makes the three parts comparable
+# Of the rise of the log-loss, the prior's score and the multiply-accumulates, each in its standard deviations.
+WEIGHTS = (-1.0, 0.5, 0.5)
+# The spread of the accuracies of NAS-Bench-Macro in that of the prior, and the share of it that stays unexplained.
+SPREAD, UNEXPLAINED = 0.63, 0.4
+OUTSIDE_FACTOR = 2.0  # multiplies the standard deviation of a network that does not fit the space
+NOISY = 2.0  # standard errors below which an effect counts as noise
+
+_Number = TypeVar("_Number", int, float)
+
+
+class _Scale(NamedTuple):
+    """The mean and the standard deviation of a quantity over random networks."""
+
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> _Scale:
+        return cls(float(values.mean()), float(values.std()) or 1.0)
+
+
+class LearnedSpace:
+    """A space whose lessons are known: the mixture of rise, prior and multiply-accumulates, in points of top-1.
+
+    Within a variant (width and resolution) the three are weighed against each other. From one variant to another only
+    the prior tells the difference.
+    """
+
+    def __init__(self, space: SearchSpace, lessons: Lessons, prior: ImageNetPrior) -> None:
+        self.lessons = lessons
+        self.space = dataclasses.replace(space, variants=())
+        self._effects = SpaceEffects(self.space, lessons.effects)
+        self._prior = prior
+        self._home = Variant(lessons.choices.width, _nearest(space.resolutions, lessons.resolution))
+        self._of_variant: dict[Variant, LearnedVariant] = {}
+
+    def contains(self, spec: ArchSpec) -> bool:
+        """Return whether a network is of the space."""
+        return self.space.contains(spec)
+
+    def additive_model(self, space: SearchSpace) -> AdditiveModel:
+        """Return top-1 (percent) of the encodings of the space at some of its variants."""
+        parts = [self._at(variant).additive_model for variant in space.variants]
+        constants = np.array([part.constants[0] for part in parts])
+        options = [np.concatenate(rows) for rows in zip(*(part.options for part in parts), strict=True)]
+        return AdditiveModel(space, constants, options)
+
+    def estimate(self, spec: ArchSpec) -> tuple[float, float, bool]:
+        """Return top-1 and its standard deviation (percent), and whether the network does not fit the space."""
+        rise = self._effects.rise(spec)
+        if rise is None:
+            at = self._at(self._home)
+            return at.outside(spec), OUTSIDE_FACTOR * at.std, True
+        slots = slots_of(self.space, spec)
+        assert slots is not None
+        scales = [math.log(b.out / self.space.stages[s.stage].out) for s, b in zip(slots, spec.blocks[1:], strict=True)]
+        width = _nearest(self.space.widths, math.exp(float(np.mean(scales))))
+        at = self._at(Variant(width, _nearest(self.space.resolutions, spec.resolution)))
+        return at.top1(spec, rise), at.std, False
+
+    def _at(self, variant: Variant) -> LearnedVariant:
+        if variant not in self._of_variant:
+            home = None if variant == self._home else self._at(self._home)
+            self._of_variant[variant] = LearnedVariant(
+                self.space.at([variant]), self._effects, self._prior, self.lessons, home
+            )
+        return self._of_variant[variant]
+
+    def in_words(self) -> list[str]:
+        """Return what the effects say, in lines for the user."""
+        points = self._at(self._home).points_per_nat
+        effects = self.lessons.effects
+        told = [change for change, effect in effects.items() if abs(effect.rise) > NOISY * effect.error]
+        halves = np.array([effect.halves for effect in effects.values()])
+        agreement = float(np.corrcoef(halves.T)[0, 1]) if len(halves) > 2 else math.nan
+        lines = [
+            f"replacement blocks: {len(told)} of {len(effects)} effects are above the noise ({NOISY:g} standard "
+            f"errors); the two halves of the held-out images agree with a correlation of {agreement:.2f}"
+        ]
+        if len(told) < len(effects) / 4:
+            lines.append(
+                "warning: nearly all effects are noise: the ranking is that of the prior and of the "
+                "multiply-accumulates; more --minutes make a better teacher, and more images less noise"
+            )
+        grouped: dict[tuple[str, str, int], list[float]] = {}
+        for change, effect in effects.items():
+            if change.decision == LEFT_OUT:
+                text = "without one of the later blocks"
+            else:
+                text = _told(change.decision, change.value)
+            grouped.setdefault((change.decision, text, change.slot.stage), []).append(-points * effect.rise)
+        for (_, text, stage), values in sorted(grouped.items(), key=lambda item: (item[0][2], item[0][0])):
+            lines.append(f"  stage {stage + 1}: {text}: {np.mean(values):+.2f} points a block")
+        return lines
+
+
+class LearnedVariant:
+    """The mixture at one variant: top-1 is `level` plus a slope times the sum of the three parts.
+
+    `home` is the variant of the teacher, from which the levels of all others are counted; None for that itself.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        effects: SpaceEffects,
+        prior: ImageNetPrior,
+        lessons: Lessons,
+        home: LearnedVariant | None,
+    ) -> None:
+        self._prior, self._effects = prior, effects
+        (variant,) = space.variants
+        self._rise, self._score = effects.additive_model(space), prior.additive_model(space)
+        self._macs = _macs_model(space)
+        rng = random.Random(0)
+        population = np.array(
+            [space.build_encoding(lambda decision: rng.randrange(len(decision.choices))) for _ in range(POPULATION)]
+        )
+        self._scales = [_Scale.of(model(population)) for model in (self._rise, self._score, self._macs)]
+        prior_top1 = prior.link(self._score(population))
+        self._mixed = _Scale.of(self._mixture(self._rise(population), self._score(population), self._macs(population)))
+        self._slope = SPREAD * float(prior_top1.std()) / self._mixed.std
+        self.std = UNEXPLAINED * SPREAD * float(prior_top1.std())
+        largest = np.array([space.encode([space.largest(variant)])[0]])
+        self._largest_top1 = float(prior.link(self._score(largest))[0])
+        at_largest = float(self._mixture(self._rise(largest), self._score(largest), self._macs(largest))[0])
+        if home is None:
+            own = lessons.teacher.spec.replace(resolution=variant.resolution)
+            rise = effects.rise(own)
+            assert rise is not None
+            self._level: float = lessons.top1 - self._slope * self._mixture_of(own, rise)
+        else:
+            # Levels of variants differ as the prior says of their largest networks.
+            difference = SPREAD * (self._largest_top1 - home._largest_top1)
+            self._level = home.top1_of_largest + difference - self._slope * at_largest
+        self.top1_of_largest: float = self._level + self._slope * at_largest
+
+    @property
+    def points_per_nat(self) -> float:
+        """Return how many points of top-1 a rise of one nat costs."""
+        return self._slope / self._scales[0].std
+
+    @property
+    def additive_model(self) -> AdditiveModel:
+        """Return top-1 (percent) as a sum over blocks."""
+        constant, weights = self._level, []
+        for scale, weight in zip(self._scales, WEIGHTS, strict=True):
+            weights.append(self._slope * weight / scale.std)
+            constant -= weights[-1] * scale.mean
+        models = (self._rise, self._score, self._macs)
+        constants = constant + np.array(weights) @ np.array([model.constants for model in models])
+        options = [
+            np.tensordot(weights, np.array(rows), axes=1)
+            for rows in zip(*(model.options for model in models), strict=True)
+        ]
+        return AdditiveModel(self._rise.space, constants, options)
+
+    def top1(self, spec: ArchSpec, rise: float) -> float:
+        """Return the top-1 (percent) of a network whose rise is known."""
+        return self._level + self._slope * self._mixture_of(spec, rise)
+
+    def outside(self, spec: ArchSpec) -> float:
+        """Return the top-1 (percent) of a network that does not fit the space, from the prior's difference alone."""
+        return self.top1_of_largest + SPREAD * (float(self._prior.estimate([spec]).top1[0]) - self._largest_top1)
+
+    def _mixture_of(self, spec: ArchSpec, rise: float) -> float:
+        score = self._prior.score([spec])
+        macs = np.array([_block_macs(spec)])
+        return float(self._mixture(np.array([rise]), score, macs)[0])
+
+    def _mixture(self, rise: np.ndarray, score: np.ndarray, macs: np.ndarray) -> np.ndarray:
+        parts = [
+            (values - scale.mean) / scale.std for values, scale in zip((rise, score, macs), self._scales, strict=True)
+        ]
+        mixed: np.ndarray = np.array(WEIGHTS) @ np.array(parts)
+        return mixed
+
+
+def _macs_model(space: SearchSpace) -> AdditiveModel:
+    """Return the multiply-accumulates of a space's blocks, without stem, first block and head, as a sum over blocks."""
+    options = [
+        np.array(
+            [
+                [sum(layer.macs for layer in block_layers(placed)) for placed in space.options(variant, slot)]
+                for variant in space.variants
+            ]
+        )
+        for slot in space.slots
+    ]
+    return AdditiveModel(space, np.zeros(len(space.variants)), options)
+
+
+def _block_macs(spec: ArchSpec) -> int:
+    """Return the multiply-accumulates of a network's blocks behind the first one."""
+    return sum(layer.macs for placed in list(spec.walk())[1:] for layer in block_layers(placed))
+
+
+def _told(decision: str, value: object) -> str:
+    """Return a choice in words."""
+    if decision == "se":
+        return "SE" if value else "no SE"
+    return str(value) if decision == "activation" else f"{decision} {value}"
+
+
+def _nearest(known: Sequence[_Number], wanted: float) -> _Number:
+    return min(known, key=lambda one: abs(math.log(one / wanted)))

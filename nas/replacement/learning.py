@@ -1,0 +1,386 @@
+"""Learn from a teacher what every change of one decision costs, and keep what was learned in a folder.
+
+    lessons = learn_lessons(request, Path("reports/teachers/ab12…"), console)
+    lessons.effects[Change(Slot(1, 0), "kernel", 3)].rise
+
+The folder holds the plan of the work, the teacher's training, and a file of trained blocks for each position that is
+done. So a run that was interrupted goes on where it was, and the next search with the same images learns nothing anew.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas.arch.skeleton import Slot
+from nas.arch.spec import ArchSpec
+from nas.console import Console
+from nas.errors import NasError
+from nas.files import read_text, write_text
+from nas.models.mobilenet import MobileNet, build_model
+from nas.replacement.blocks import new_block, train_blocks
+from nas.replacement.choices import Change, Choices, Replacement
+from nas.replacement.effects import Effect, log_loss_rises
+from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
+from nas.training.cores import train_on_cores
+from nas.training.evaluation import evaluate_model
+from nas.training.images import Data, LeftOut, small_data_warning
+from nas.training.loop import Machine, Training
+from nas.training.recipes import load_recipe
+from nas.training.run import BEST, LAST, Settings
+from nas.training.side_by_side import Ended, SideBySide, networks_at_a_time
+from nas.training.threads import threads_used
+
+RECIPE = "quick"
+# Of the minutes. The blocks, and judging them, take the rest.
+TEACHER_SHARE, FINALISTS_SHARE = 0.6, 0.06
+FINALISTS = 3  # trained side by side at the end of a search
+LEAST_EPOCHS = 5  # of the teacher; where the minutes allow fewer, an epoch shows a part of the images
+STEPS, LEAST_STEPS = 200, 30  # of each replacement, at most and at least
+BATCH = 64  # images of such a step
+EVALUATION_BATCH = 64
+TIMED_STEPS = 3
+CHUNKS = 4  # parts of the work on blocks, at least: what is done of it survives an interruption
+CHANCE_ERRORS = 3.0  # standard errors by which a teacher must be better than the most frequent class
+
+
+class Plan(NamedTuple):
+    """How much is done: decided once by timing, and then kept, so that a run repeats."""
+
+    epochs: int = 0  # of the teacher
+    epoch_steps: int = 0
+    steps: int = 0  # of each replacement; 0: not decided yet
+    finalist_epochs: int = 0  # of networks put together from blocks
+    finalist_epoch_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LessonRequest:
+    """The question: what the choices of a space are worth on images.
+
+    `data` has the images to train on and, as `val`, those held out to judge on. `teacher` is a checkpoint of the
+    user's own, else one is trained. `minutes` are for all of it, on the cores of this machine.
+    """
+
+    choices: Choices
+    resolution: int  # of the images, pixels
+    data: Data
+    minutes: float
+    seed: int = 0
+    teacher: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """What was learned: the teacher, its top-1 (percent) on the held-out images, and every change's effect.
+
+    `weights` holds the trained block of each change, without those that leave a block out.
+    """
+
+    choices: Choices
+    resolution: int  # of the images, pixels
+    plan: Plan
+    teacher: MobileNet
+    top1: float
+    effects: dict[Change, Effect]
+    weights: dict[Change, dict[str, Tensor]]
+
+
+def learn_lessons(request: LessonRequest, folder: Path, console: Console) -> Lessons:
+    """Return what a teacher says of every choice, from the folder where it is known, else learned now.
+
+    Raises NasError for a teacher that is no better than chance, and where training does.
+    """
+    plan = _load_plan(folder, console)
+    if request.teacher is None and not plan.epochs:
+        plan = _save_plan(folder, plan._replace(**_teacher_steps(request)))
+    teacher = _teacher(request, plan, folder, console)
+    evaluation = evaluate_model(teacher, request.data.val.batches(EVALUATION_BATCH, request.resolution))
+    _check_teacher(request, evaluation.right, evaluation.images)
+    console.say(f"teacher: {evaluation.top1:.1f} % on {evaluation.images} held-out images of {request.data.source}")
+    if not plan.steps:
+        plan = _save_plan(folder, plan._replace(steps=_block_steps(request, teacher), **_finalist_steps(request)))
+    effects, weights = _judged(request, plan, teacher, folder, console)
+    return Lessons(
+        choices=request.choices,
+        resolution=request.resolution,
+        plan=plan,
+        teacher=teacher,
+        top1=evaluation.top1,
+        effects=effects,
+        weights=weights,
+    )
+
+
+def _teacher_steps(request: LessonRequest) -> dict[str, int]:
+    """Return how many epochs of how many steps the teacher can be trained for in its share of the minutes."""
+    steps = TEACHER_SHARE * 60 * request.minutes / _step_seconds(request)
+    epochs, epoch_steps = _divided(request, max(LEAST_EPOCHS, int(steps)), LEAST_EPOCHS)
+    return {"epochs": epochs, "epoch_steps": epoch_steps}
+
+
+def _finalist_steps(request: LessonRequest) -> dict[str, int]:
+    """Return how many epochs of how many steps finalists can be trained for in their share of the minutes.
+
+    A finalist's step takes about as long as one of the teacher, on one thread: it is smaller, and the teacher runs too.
+    """
+    rounds = math.ceil(FINALISTS / networks_at_a_time())
+    with threads_used(1):
+        seconds = _step_seconds(request)
+    steps = FINALISTS_SHARE * 60 * request.minutes / seconds / rounds
+    epochs, epoch_steps = _divided(request, max(1, int(steps)), 1)
+    return {"finalist_epochs": epochs, "finalist_epoch_steps": epoch_steps}
+
+
+def _step_seconds(request: LessonRequest) -> float:
+    """Return the seconds of a step of the teacher's training."""
+    recipe, data = load_recipe(RECIPE), request.data
+    with torch.random.fork_rng():
+        model = build_model(request.choices.teacher, len(data.classes), recipe.dropout)
+    return Training(model, data, recipe, resolution=request.resolution).time_steps(TIMED_STEPS)
+
+
+def _divided(request: LessonRequest, steps: int, least: int) -> tuple[int, int]:
+    """Return the number of epochs, within the recipe's and at least `least`, and the steps of each of them."""
+    recipe = load_recipe(RECIPE)
+    whole = max(1, len(request.data.train) // recipe.batch_size)
+    epochs = min(recipe.epochs, max(least, steps // whole))
+    return epochs, min(whole, max(1, steps // epochs))
+
+
+def _block_steps(request: LessonRequest, teacher: MobileNet) -> int:
+    """Return for how many steps all replacements can be trained side by side in their share of the minutes."""
+    begun = time.perf_counter()
+    _trained_blocks(request.data, teacher, _work_of(request), request.resolution, TIMED_STEPS, request.seed)
+    each = (time.perf_counter() - begun) / TIMED_STEPS
+    seconds = (1 - TEACHER_SHARE - FINALISTS_SHARE) * 60 * request.minutes
+    return int(min(STEPS, max(LEAST_STEPS, seconds * networks_at_a_time() / each)))
+
+
+def _teacher(request: LessonRequest, plan: Plan, folder: Path, console: Console) -> MobileNet:
+    """Return the teacher: the user's own, or one that is trained in the folder."""
+    if request.teacher is not None:
+        return load_model(request.teacher)
+    recipe = load_recipe(RECIPE).replace(epochs=plan.epochs, epoch_steps=plan.epoch_steps)
+    data = request.data
+    spec, out = request.choices.teacher, folder / "teacher"
+    left_out = LeftOut(console.say)
+    if warning := small_data_warning(data, recipe):
+        console.say(warning)
+    settings = Settings(spec=spec, source=data.source, recipe=recipe, resolution=request.resolution, seed=request.seed)
+    with console.progress(f"training the teacher {spec.name}") as progress:
+        train_on_cores(
+            settings,
+            data,
+            out,
+            resume=(out / LAST).exists(),
+            machine=_machine(),
+            on_epoch=lambda metrics: left_out(data.unreadable),
+            on_step=lambda s: progress((s.epoch - 1 + s.step / s.steps) / s.epochs, f"epoch {s.epoch}/{s.epochs}"),
+        )
+    return load_model(out / BEST)
+
+
+def _check_teacher(request: LessonRequest, right: int, images: int) -> None:
+    """Raise NasError for a teacher that is no better than to name the most frequent class."""
+    counts = np.zeros(len(request.data.classes), int)
+    for _, labels in request.data.val.batches(EVALUATION_BATCH, 32):
+        counts += np.bincount(labels.numpy(), minlength=len(counts))
+    chance = counts.max() / max(1, counts.sum())
+    error = math.sqrt(chance * (1 - chance) / max(1, images))
+    if len(request.data.classes) < 2:
+        raise NasError(f"{request.data.source}: it has one class; there is nothing to tell apart")
+    if right / max(1, images) <= chance + CHANCE_ERRORS * error:
+        raise NasError(
+            f"the teacher is right for {100 * right / max(1, images):.1f} % of the held-out images of "
+            f"{request.data.source}, no better than chance ({100 * chance:.1f} %), so that it cannot judge blocks; "
+            "give it more --minutes, or name a trained one with --teacher"
+        )
+
+
+# Blocks -----------------------------------------------------------------------------------------------
+
+
+def _work_of(request: LessonRequest) -> list[tuple[Change, Replacement]]:
+    return [(change, request.choices.replacement(change)) for change in request.choices.changes()]
+
+
+def _judged(
+    request: LessonRequest, plan: Plan, teacher: MobileNet, folder: Path, console: Console
+) -> tuple[dict[Change, Effect], dict[Change, dict[str, Tensor]]]:
+    """Return the effect of every change, and the trained blocks; those that the folder holds are not trained again."""
+    effects: dict[Change, Effect] = {}
+    weights: dict[Change, dict[str, Tensor]] = {}
+
+    def take(judged: Sequence[tuple[Change, Any, Effect]]) -> None:
+        for change, trained, effect in judged:
+            effects[change] = effect
+            if trained is not None:
+                weights[change] = trained
+
+    by_position: dict[int, list[tuple[Change, Replacement]]] = {}
+    for change, replacement in _work_of(request):
+        by_position.setdefault(replacement.position, []).append((change, replacement))
+    for position in list(by_position):
+        if (known := _load_position(folder, position, console)) is not None:
+            take(known)
+            del by_position[position]
+    pool = SideBySide(request.data)
+    given = teacher.spec, teacher.state_dict(), len(request.data.classes)
+    total, done = len(by_position), 0
+    try:
+        jobs = {
+            pool.begin(_judge, *given, chunk, request.resolution, plan.steps, request.seed + min(chunk)): chunk
+            for chunk in _chunks(by_position, max(CHUNKS, pool.at_a_time))
+        }
+        with console.progress("training replacement blocks") as progress:
+            while jobs:
+                number, value = pool.next_value()
+                if isinstance(value, Ended):
+                    del jobs[number]
+                    continue
+                position, judged = value
+                _save_position(folder, position, judged)
+                take(judged)
+                done += 1
+                progress(done / total, f"{done} of {total} places")
+    finally:
+        pool.close()
+    return effects, weights
+
+
+def _chunks(
+    by_position: dict[int, list[tuple[Change, Replacement]]], number: int
+) -> Iterator[dict[int, list[tuple[Change, Replacement]]]]:
+    """Yield the work in at most `number` parts of neighbouring positions."""
+    positions = sorted(by_position)
+    for chosen in np.array_split(positions, min(number, len(positions))) if positions else ():
+        yield {int(position): by_position[int(position)] for position in chosen}
+
+
+def _judge(
+    data: Data,
+    stopped: Callable[[], bool],
+    teacher_spec: ArchSpec,
+    teacher_weights: dict[str, Tensor],
+    classes: int,
+    work: dict[int, list[tuple[Change, Replacement]]],
+    resolution: int,
+    steps: int,
+    seed: int,
+) -> Iterator[tuple[int, list[tuple[Change, dict[str, Tensor] | None, Effect]]]]:
+    """Train and judge the replacements of some positions, and yield each position's. It is a job of `SideBySide`."""
+    teacher = build_model(teacher_spec, classes, 0.0)
+    teacher.load_state_dict(teacher_weights)
+    together = [pair for pairs in work.values() for pair in pairs]
+    blocks = _trained_blocks(data, teacher, together, resolution, steps, seed)
+    rises = log_loss_rises(teacher, blocks, data, resolution=resolution, batch_size=EVALUATION_BATCH)
+    for position in work:
+        yield (
+            position,
+            [
+                (change, None if block is None else _on_cpu(block.state_dict()), Effect.of(rise))
+                for (change, replacement), (_, block), rise in zip(together, blocks, rises, strict=True)
+                if replacement.position == position
+            ],
+        )
+
+
+def _trained_blocks(
+    data: Data,
+    teacher: MobileNet,
+    work: Sequence[tuple[Change, Replacement]],
+    resolution: int,
+    steps: int,
+    seed: int,
+) -> list[tuple[int, torch.nn.Module | None]]:
+    """Return the positions and modules of replacements after their training, None where a block is left out."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    teacher.to(device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+    blocks: list[tuple[int, torch.nn.Module | None]] = []
+    for number, (_, replacement) in enumerate(work):
+        block = None
+        if replacement.block is not None:
+            block = new_block(teacher, replacement, seed + number).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        blocks.append((replacement.position, block))
+    learners = [(position, block) for position, block in blocks if block is not None]
+    if learners:
+        recipe = load_recipe(RECIPE)
+        train_blocks(teacher, learners, data, recipe, resolution=resolution, steps=steps, batch_size=BATCH, seed=seed)
+    return blocks
+
+
+def _on_cpu(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+
+
+def _machine() -> Machine:
+    if torch.cuda.is_available():
+        return Machine(device="cuda", bf16=True)
+    return Machine()
+
+
+# Files ------------------------------------------------------------------------------------------------
+
+
+def _load_plan(folder: Path, console: Console) -> Plan:
+    file = folder / "plan.json"
+    if not file.exists():
+        return Plan()
+    try:
+        return Plan(**json.loads(read_text(file)))
+    except (TypeError, ValueError):
+        console.say(f"note: {file} is not readable; it is made anew")
+        return Plan()
+
+
+def _save_plan(folder: Path, plan: Plan) -> Plan:
+    write_text(folder / "plan.json", json.dumps(plan._asdict()) + "\n")
+    return plan
+
+
+def _position_file(folder: Path, position: int) -> Path:
+    return folder / "blocks" / f"{position:02}.pt"
+
+
+def _save_position(folder: Path, position: int, judged: Sequence[tuple[Change, Any, Effect]]) -> None:
+    rows = [
+        {
+            "slot": list(change.slot),
+            "decision": change.decision,
+            "value": change.value,
+            "weights": weights,
+            "effect": [effect.rise, effect.error, list(effect.halves)],
+        }
+        for change, weights, effect in judged
+    ]
+    save_checkpoint(_position_file(folder, position), {"replacements": rows})
+
+
+def _load_position(folder: Path, position: int, console: Console) -> list[tuple[Change, Any, Effect]] | None:
+    """Return the trained replacements of a position; None where there are none, or none that can be read."""
+    file = _position_file(folder, position)
+    if not file.exists():
+        return None
+    try:
+        rows = load_checkpoint(file)["replacements"]
+        return [
+            (
+                Change(Slot(*row["slot"]), row["decision"], row["value"]),
+                row["weights"],
+                Effect(row["effect"][0], row["effect"][1], tuple(row["effect"][2])),
+            )
+            for row in rows
+        ]
+    except (NasError, KeyError, TypeError, IndexError) as error:
+        console.say(f"note: {str(error).split(';')[0]}: these blocks are trained again")
+        return None
