@@ -18,11 +18,11 @@ from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.replacement.choices import LEFT_OUT, slots_of
 from nas.replacement.learning import Lessons
-from nas.replacement.space_effects import SpaceEffects
+from nas.replacement.space_effects import SpaceEffects, penalty
 
 POPULATION = 1_000  # random networks, whose spread makes the three parts comparable
-# Of the rise of the log-loss, the prior's score and the multiply-accumulates, each in its standard deviations.
-WEIGHTS = (-1.0, 0.5, 0.5)
+# Of the penalty, the prior's score and the multiply-accumulates, each in its standard deviations.
+WEIGHTS = (-1.0, 0.25, 0.25)
 # The spread of the accuracies of NAS-Bench-Macro in that of the prior, and the share of it that stays unexplained.
 SPREAD, UNEXPLAINED = 0.63, 0.4
 OUTSIDE_FACTOR = 2.0  # multiplies the standard deviation of a network that does not fit the space
@@ -43,7 +43,7 @@ class _Scale(NamedTuple):
 
 
 class LearnedSpace:
-    """A space whose lessons are known: the mixture of rise, prior and multiply-accumulates, in points of top-1.
+    """A space whose lessons are known: the mixture of penalty, prior and multiply-accumulates, in points of top-1.
 
     Within a variant (width and resolution) the three are weighed against each other. From one variant to another only
     the prior tells the difference.
@@ -70,8 +70,8 @@ class LearnedSpace:
 
     def estimate(self, spec: ArchSpec) -> tuple[float, float, bool]:
         """Return top-1 and its standard deviation (percent), and whether the network does not fit the space."""
-        rise = self._effects.rise(spec)
-        if rise is None:
+        penalty = self._effects.penalty(spec)
+        if penalty is None:
             at = self._at(self._home)
             return at.outside(spec), OUTSIDE_FACTOR * at.std, True
         slots = slots_of(self.space, spec)
@@ -79,7 +79,7 @@ class LearnedSpace:
         scales = [math.log(b.out / self.space.stages[s.stage].out) for s, b in zip(slots, spec.blocks[1:], strict=True)]
         width = _nearest(self.space.widths, math.exp(float(np.mean(scales))))
         at = self._at(Variant(width, _nearest(self.space.resolutions, spec.resolution)))
-        return at.top1(spec, rise), at.std, False
+        return at.top1(spec, penalty), at.std, False
 
     def _at(self, variant: Variant) -> LearnedVariant:
         if variant not in self._of_variant:
@@ -91,7 +91,7 @@ class LearnedSpace:
 
     def in_words(self) -> list[str]:
         """Return what the effects say, in lines for the user."""
-        points = self._at(self._home).points_per_nat
+        points = self._at(self._home).points_per_penalty
         effects = self.lessons.effects
         told = [change for change, effect in effects.items() if abs(effect.rise) > NOISY * effect.error]
         halves = np.array([effect.halves for effect in effects.values()])
@@ -111,7 +111,7 @@ class LearnedSpace:
                 text = "without one of the later blocks"
             else:
                 text = _told(change.decision, change.value)
-            grouped.setdefault((change.decision, text, change.slot.stage), []).append(-points * effect.rise)
+            grouped.setdefault((change.decision, text, change.slot.stage), []).append(-points * penalty(change, effect))
         for (_, text, stage), values in sorted(grouped.items(), key=lambda item: (item[0][2], item[0][0])):
             lines.append(f"  stage {stage + 1}: {text}: {np.mean(values):+.2f} points a block")
         return lines
@@ -133,25 +133,27 @@ class LearnedVariant:
     ) -> None:
         self._prior, self._effects = prior, effects
         (variant,) = space.variants
-        self._rise, self._score = effects.additive_model(space), prior.additive_model(space)
+        self._penalty, self._score = effects.additive_model(space), prior.additive_model(space)
         self._macs = _macs_model(space)
         rng = random.Random(0)
         population = np.array(
             [space.build_encoding(lambda decision: rng.randrange(len(decision.choices))) for _ in range(POPULATION)]
         )
-        self._scales = [_Scale.of(model(population)) for model in (self._rise, self._score, self._macs)]
+        self._scales = [_Scale.of(model(population)) for model in (self._penalty, self._score, self._macs)]
         prior_top1 = prior.link(self._score(population))
-        self._mixed = _Scale.of(self._mixture(self._rise(population), self._score(population), self._macs(population)))
+        self._mixed = _Scale.of(
+            self._mixture(self._penalty(population), self._score(population), self._macs(population))
+        )
         self._slope = SPREAD * float(prior_top1.std()) / self._mixed.std
         self.std = UNEXPLAINED * SPREAD * float(prior_top1.std())
         largest = np.array([space.encode([space.largest(variant)])[0]])
         self._largest_top1 = float(prior.link(self._score(largest))[0])
-        at_largest = float(self._mixture(self._rise(largest), self._score(largest), self._macs(largest))[0])
+        at_largest = float(self._mixture(self._penalty(largest), self._score(largest), self._macs(largest))[0])
         if home is None:
             own = lessons.teacher.spec.replace(resolution=variant.resolution)
-            rise = effects.rise(own)
-            assert rise is not None
-            self._level: float = lessons.top1 - self._slope * self._mixture_of(own, rise)
+            own_penalty = effects.penalty(own)
+            assert own_penalty is not None
+            self._level: float = lessons.top1 - self._slope * self._mixture_of(own, own_penalty)
         else:
             # Levels of variants differ as the prior says of their largest networks.
             difference = SPREAD * (self._largest_top1 - home._largest_top1)
@@ -159,8 +161,8 @@ class LearnedVariant:
         self.top1_of_largest: float = self._level + self._slope * at_largest
 
     @property
-    def points_per_nat(self) -> float:
-        """Return how many points of top-1 a rise of one nat costs."""
+    def points_per_penalty(self) -> float:
+        """Return how many points of top-1 a penalty of 1 costs."""
         return self._slope / self._scales[0].std
 
     @property
@@ -170,30 +172,31 @@ class LearnedVariant:
         for scale, weight in zip(self._scales, WEIGHTS, strict=True):
             weights.append(self._slope * weight / scale.std)
             constant -= weights[-1] * scale.mean
-        models = (self._rise, self._score, self._macs)
+        models = (self._penalty, self._score, self._macs)
         constants = constant + np.array(weights) @ np.array([model.constants for model in models])
         options = [
             np.tensordot(weights, np.array(rows), axes=1)
             for rows in zip(*(model.options for model in models), strict=True)
         ]
-        return AdditiveModel(self._rise.space, constants, options)
+        return AdditiveModel(self._penalty.space, constants, options)
 
-    def top1(self, spec: ArchSpec, rise: float) -> float:
-        """Return the top-1 (percent) of a network whose rise is known."""
-        return self._level + self._slope * self._mixture_of(spec, rise)
+    def top1(self, spec: ArchSpec, penalty: float) -> float:
+        """Return the top-1 (percent) of a network whose penalty is known."""
+        return self._level + self._slope * self._mixture_of(spec, penalty)
 
     def outside(self, spec: ArchSpec) -> float:
         """Return the top-1 (percent) of a network that does not fit the space, from the prior's difference alone."""
         return self.top1_of_largest + SPREAD * (float(self._prior.estimate([spec]).top1[0]) - self._largest_top1)
 
-    def _mixture_of(self, spec: ArchSpec, rise: float) -> float:
+    def _mixture_of(self, spec: ArchSpec, penalty: float) -> float:
         score = self._prior.score([spec])
         macs = np.array([_block_macs(spec)])
-        return float(self._mixture(np.array([rise]), score, macs)[0])
+        return float(self._mixture(np.array([penalty]), score, macs)[0])
 
-    def _mixture(self, rise: np.ndarray, score: np.ndarray, macs: np.ndarray) -> np.ndarray:
+    def _mixture(self, penalty: np.ndarray, score: np.ndarray, macs: np.ndarray) -> np.ndarray:
         parts = [
-            (values - scale.mean) / scale.std for values, scale in zip((rise, score, macs), self._scales, strict=True)
+            (values - scale.mean) / scale.std
+            for values, scale in zip((penalty, score, macs), self._scales, strict=True)
         ]
         mixed: np.ndarray = np.array(WEIGHTS) @ np.array(parts)
         return mixed

@@ -14,39 +14,43 @@ from nas.arch.spec import ArchSpec, PlacedBlock
 from nas.replacement.choices import LEFT_OUT, Change, slots_of
 from nas.replacement.effects import Effect
 
-# Of the rise where a block is left out: a network that never had it makes up for a part. Found on NAS-Bench-Macro, as
-# `benchmarks/own_data.py` shows.
-LEFT_OUT_SHARE = 0.5
+# A large rise overstates what a network loses that is trained with the other choice from the beginning, most of all
+# where a block is left out, for nothing was trained to make up for it. Both numbers were found on NAS-Bench-Macro, by
+# `benchmarks/own_data.py`.
+POWER, LEFT_OUT_SHARE = 0.7, 0.7
+
+
+def penalty(change: Change, effect: Effect) -> float:
+    """Return the part of a change in a network's penalty: a power of the rise (nats), 0 where there is none."""
+    rise = max(effect.rise, 0.0)
+    return float(rise**POWER) * (LEFT_OUT_SHARE if change.decision == LEFT_OUT else 1.0)
 
 
 class SpaceEffects:
-    """The rise of the log-loss (nats) of any network, as the sum of the effects of its differences from the teacher.
+    """The penalty of any network: the sum of the penalties of its differences from the teacher.
 
-    The effects of one block's decisions are added, too. They were measured at one width, and count for all. A block
+    Those of one block's decisions are added, too. They were measured at one width, and count for all. A block
     that the teacher does not have counts nothing.
     """
 
     def __init__(self, space: SearchSpace, effects: Mapping[Change, Effect]) -> None:
         self._space = space
-        self._rises = {
-            change: effect.rise * (LEFT_OUT_SHARE if change.decision == LEFT_OUT else 1.0)
-            for change, effect in effects.items()
-        }
+        self._penalties = {change: penalty(change, effect) for change, effect in effects.items()}
 
     def additive_model(self, space: SearchSpace) -> AdditiveModel:
-        """Return the rise of the encodings of a space with the same slots, at any of its variants."""
+        """Return the penalty of the encodings of a space with the same slots, at any of its variants."""
         left_out = {slot: self._left_out(slot) for slot in space.slots}
         options = []
         for slot in space.slots:
             choices = space.stages[slot.stage].block_choices
-            rises = np.array([self._of_option(slot, option) for option in itertools.product(*choices)])
-            options.append(np.tile(rises - left_out[slot], (len(space.variants), 1)))
+            penalties = np.array([self._of_option(slot, option) for option in itertools.product(*choices)])
+            options.append(np.tile(penalties - left_out[slot], (len(space.variants), 1)))
         return AdditiveModel(space, np.full(len(space.variants), sum(left_out.values())), options)
 
-    def rise(self, spec: ArchSpec) -> float | None:
-        """Return the rise of a network, or None for one whose blocks do not fit the slots of the space.
+    def penalty(self, spec: ArchSpec) -> float | None:
+        """Return the penalty of a network, or None for one whose blocks do not fit the slots of the space.
 
-        Its channels may lie between the choices, as those of trimmed networks do. There the effect of the expansion is
+        Its channels may lie between the choices, as those of trimmed networks do. There the penalty of the expansion is
         interpolated.
         """
         slots = slots_of(self._space, spec)
@@ -60,19 +64,19 @@ class SpaceEffects:
 
     def _of_option(self, slot: Slot, option: Sequence[object]) -> float:
         return sum(
-            self._rises.get(Change(slot, decision, value), 0.0)
+            self._penalties.get(Change(slot, decision, value), 0.0)
             for decision, value in zip(BLOCK_DECISIONS, option, strict=True)
         )
 
     def _left_out(self, slot: Slot) -> float:
-        return self._rises.get(Change(slot, LEFT_OUT, None), 0.0)
+        return self._penalties.get(Change(slot, LEFT_OUT, None), 0.0)
 
     def _of_block(self, slot: Slot, placed: PlacedBlock) -> float:
-        """Return the effect of a block of any kernel, expansion and activation."""
+        """Return the penalty of a block of any kernel, expansion and activation."""
         block, stage = placed.block, self._space.stages[slot.stage]
         kernel = min(stage.kernels, key=lambda known: abs(known - block.kernel))
-        known_rises = [self._rises.get(Change(slot, "expansion", known), 0.0) for known in stage.expansions]
-        expansion = float(np.interp(block.expanded / placed.in_channels, stage.expansions, known_rises))
+        known = [self._penalties.get(Change(slot, "expansion", choice), 0.0) for choice in stage.expansions]
+        expansion = float(np.interp(block.expanded / placed.in_channels, stage.expansions, known))
         activation = block.activation if block.activation in stage.activations else stage.activations[0]
-        rises = (("kernel", kernel), ("se", block.se > 0), ("activation", activation))
-        return expansion + sum(self._rises.get(Change(slot, *rise), 0.0) for rise in rises)
+        others = (("kernel", kernel), ("se", block.se > 0), ("activation", activation))
+        return expansion + sum(self._penalties.get(Change(slot, *own), 0.0) for own in others)

@@ -38,9 +38,10 @@ def write_results(context: SearchContext, proof: Proof, published: Sequence[Publ
     for result in folder.record.targets:
         spec = proof.found[result.target.name].replace(name=result.target.network_name)
         found.append(_network(context, proof, f"found {result.target.name}", spec, result.target.name, None))
-    # An estimator that looks at images speaks of the networks that were measured beside the found ones alone: it trains
-    # each of them, or knows little of networks outside its space.
-    others = proof.compared if context.looks_at_images else published
+    # Estimates on the user's images say little of published networks, unless each of these is trained for one.
+    others: Sequence[PublishedResult] = () if context.looks_at_images else published
+    if context.trains:
+        others = proof.compared
     if context.trains:
         context.estimator.estimate([other.spec for other in others])  # side by side
     networks = (*found, *(_network(context, proof, other.spec.name, other.spec, None, other) for other in others))
