@@ -42,7 +42,7 @@ from nas.training.threads import threads_used
 
 RECIPE = "quick"
 # Of the minutes. The blocks, and judging them, take the rest.
-TEACHER_SHARE, FINALISTS_SHARE = 0.6, 0.06
+TEACHER_SHARE, FINALISTS_SHARE = 0.75, 0.06
 FINALISTS = 3  # trained side by side at the end of a search
 LEAST_EPOCHS = 5  # of the teacher; where the minutes allow fewer, an epoch shows a part of the images
 STEPS, LEAST_STEPS = 200, 30  # of each replacement, at most and at least

