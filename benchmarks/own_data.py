@@ -264,9 +264,8 @@ def _narrowed(spec: ArchSpec, width: float) -> ArchSpec:
     stem = replace(spec.stem, out=round_channels(spec.stem.out * width))
     blocks[0] = blocks[0].replace(expanded=stem.out)
     blocks = [block.replace(se=max(8, round_channels(block.se * width))) if block.se else block for block in blocks]
-    head = spec.head.replace(
-        conv=round_channels(spec.head.conv * width), hidden=round_channels(spec.head.hidden * width)
-    )
+    conv, hidden = (round_channels(channels * width) for channels in (spec.head.conv, spec.head.hidden))
+    head = replace(spec.head, conv=conv, hidden=hidden)
     return spec.replace(name=f"{spec.name}-uniform-{width:.2f}", stem=stem, blocks=tuple(blocks), head=head)
 
 

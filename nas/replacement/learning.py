@@ -152,7 +152,7 @@ def _step_seconds(request: LessonRequest) -> float:
 def _divided(request: LessonRequest, steps: int, least: int) -> tuple[int, int]:
     """Return the number of epochs, within the recipe's and at least `least`, and the steps of each of them."""
     recipe = load_recipe(RECIPE)
-    whole = max(1, len(request.data.train) // recipe.batch_size)
+    whole = recipe.steps_of_epoch(len(request.data.train))
     epochs = min(recipe.epochs, max(least, steps // whole))
     return epochs, min(whole, max(1, steps // epochs))
 

@@ -140,7 +140,7 @@ def train_on_cores(
         _check_share(settings, data, ways[0].processes, parts, given=processes is not None)
         _warn_of_few_cores(ways[0], cores, say)
     work = _Work(settings, data, out, resume, machine, teacher, first)
-    steps = settings.recipe.epochs * max(1, len(data.train) // settings.recipe.batch_size)
+    steps = settings.recipe.epochs * settings.recipe.steps_of_epoch(len(data.train))
     seconds = None
     if len(ways) > 1 and (steps < FEW_STEPS or steps * (seconds := _time_alone(work, alone)) < SHORT_SECONDS):
         ways, seconds = [alone], None

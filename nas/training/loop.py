@@ -111,8 +111,7 @@ class Training:
             use_small_map_convolutions(self.model)
         self.data, self.recipe, self.resolution, self.seed = data, recipe, resolution, seed
         self.epoch = 0  # finished epochs
-        whole = max(1, len(data.train) // recipe.batch_size)
-        self.steps = min(whole, recipe.epoch_steps or whole)  # of an epoch
+        self.steps = recipe.steps_of_epoch(len(data.train))
         self.average = AveragedModel(self.model, multi_avg_fn=moving_average(recipe.ema_decay))
         self.optimizer = make_optimizer(self.model, recipe)
         self.schedule = make_schedule(self.optimizer, recipe, self.steps)

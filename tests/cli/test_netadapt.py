@@ -28,14 +28,13 @@ from nas.netadapt import __main__ as netadapt
 from nas.netadapt import evaluators, fine_tuning
 from nas.netadapt import run as netadapt_run
 from nas.netadapt.fine_tuning import FineTunedProposals
-from nas.training import held_out
 from nas.netadapt.long_training import recipe_of
 from nas.netadapt.request import NetAdaptRequest
 from nas.netadapt.seed import Seed
 from nas.netadapt.trimming import Trimming
 from nas.runs.folder import RunFolder
 from nas.runs.record import load_record
-from nas.training import recipes
+from nas.training import held_out, recipes
 from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
 from nas.training.data import EMBEDDED, load_data
 from nas.training.images import Data

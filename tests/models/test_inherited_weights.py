@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from nas.arch.published import published_spec
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, squeezed_channels
-from nas.models.mobilenet import MobileNet, build_model
 from nas.models.inherited_weights import inherit_weights, kept_channels
+from nas.models.mobilenet import MobileNet, build_model
 
 CHAIN = ArchSpec(
     name="chain",

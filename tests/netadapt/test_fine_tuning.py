@@ -16,6 +16,7 @@ from support.pictures import save_images
 
 from nas.arch.spec import ArchSpec, BlockSpec
 from nas.errors import NasError
+from nas.models.inherited_weights import inherit_weights
 from nas.models.mobilenet import MobileNet, build_model
 from nas.netadapt import fine_tuning
 from nas.netadapt.fine_tuning import (
@@ -25,7 +26,6 @@ from nas.netadapt.fine_tuning import (
     fine_tune,
     split_data,
 )
-from nas.models.inherited_weights import inherit_weights
 from nas.training.data import EMBEDDED, load_data
 from nas.training.disk_images import DiskImages
 from nas.training.held_out import HELD_OUT_EVERY, HELD_OUT_IMAGES
