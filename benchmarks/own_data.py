@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from macro_specs import MACRO_BLOCKS, nas_bench_macro_spec
+from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 from small_images import cifar10
 
@@ -58,6 +59,7 @@ from nas.training.loop import Training
 from nas.training.recipes import load_recipe
 
 RESULTS = Path(__file__).parent / "results" / "own_data.json"
+FIGURE = Path(__file__).parent.parent / "docs" / "images" / "own_data.png"
 WIDTH = 0.25  # of the teacher, in which blocks are judged: a step takes a fifth of the time
 LARGEST, PLACES = "22222222", 8
 CHAINS = (0, 2, 5)  # places where an identity is a strided convolution, which no block is
@@ -130,6 +132,7 @@ def macro(table: str, folder: str, minutes: Sequence[float], seeds: int) -> dict
     found: dict[str, Any] = {
         "tau_flops": tau(flops, truth),
         "tau_prior": tau(prior, truth),
+        "true_effects": true_effects(digits, truth),
         "minutes": {},
     }
     print(f"FLOPs alone: tau {found['tau_flops']:.3f}; the ImageNet prior alone: {found['tau_prior']:.3f}", flush=True)
@@ -177,6 +180,45 @@ def macro(table: str, folder: str, minutes: Sequence[float], seeds: int) -> dict
         print(f"{spent:g} minutes: mean tau {mean:.3f} of {len(taus)} seeds{wanted}", flush=True)
         found["minutes"][f"{spent:g}"] = {"tau": round(mean, 3), "tau_std": round(float(np.std(taus)), 3), "runs": runs}
     return found
+
+
+def true_effects(digits: Sequence[str], truth: np.ndarray) -> dict[str, float]:
+    """Return what each other choice costs (points), by the sum over places that fits the truth best."""
+    places = [(place, digit) for place in range(PLACES) for digit in "10" if digit == "1" or place not in CHAINS]
+    features = np.array([[1.0, *(float(arch[place] == digit) for place, digit in places)] for arch in digits])
+    coefficients, *_ = np.linalg.lstsq(features, truth, rcond=None)
+    return {f"{place}{digit}": round(-float(c), 3) for (place, digit), c in zip(places, coefficients[1:], strict=True)}
+
+
+def draw(found: dict[str, Any]) -> None:
+    """Draw effects beside the truth, and tau against minutes."""
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    true, runs = found["true_effects"], list(found["minutes"].values())[-1]["runs"]
+    for digit, colour, label in (("1", "#0072B2", "kernel 3, expansion 3 for 5 and 6"), ("0", "#D55E00", "left out")):
+        names = [name for name in true if name[1] == digit]
+        rises = [float(np.mean([run["effects"][name] for run in runs])) for name in names]
+        left.scatter([max(rise, 0) for rise in rises], [true[name] for name in names], color=colour, label=label)
+        for name, rise in zip(names, rises, strict=True):
+            left.annotate(
+                f"block {int(name[0]) + 1}",
+                (max(rise, 0), true[name]),
+                fontsize=7,
+                xytext=(4, 2),
+                textcoords="offset points",
+            )
+    left.set(xlabel="rise of the log-loss in the teacher, nats", ylabel="points lost by full trainings")
+    left.legend(frameon=False, fontsize=8, loc="lower right")
+    minutes = [float(spent) for spent in found["minutes"]]
+    for spent, of_minutes in zip(minutes, found["minutes"].values(), strict=True):
+        right.scatter([spent] * len(of_minutes["runs"]), [run["tau"] for run in of_minutes["runs"]], s=12, color="0.6")
+    right.plot(minutes, [entry["tau"] for entry in found["minutes"].values()], color="#0072B2", marker="o")
+    right.axhline(found["tau_flops"], color="0.4", linestyle="--", linewidth=1)
+    right.annotate("FLOPs alone", (minutes[-1], found["tau_flops"]), ha="right", va="bottom", fontsize=8)
+    right.set(xlabel="minutes on two cores", ylabel="Kendall's tau with full trainings", xlim=(0, None))
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(FIGURE, dpi=110)
 
 
 def tau(estimate: np.ndarray, truth: np.ndarray) -> float:
@@ -298,6 +340,7 @@ def main() -> None:
         parts["nas_bench_macro"] = macro(
             arguments.nas_bench_macro, arguments.cifar10, arguments.minutes, arguments.seeds
         )
+        draw(parts["nas_bench_macro"])
     here = {"machine": Device.this().cpu, "cores": usable_cores(), "torch": torch.__version__}
     for name, part in parts.items():
         record[name] = {"date": datetime.now(UTC).date().isoformat(), **here, **part}

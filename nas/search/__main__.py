@@ -10,6 +10,7 @@ folder in reports/.
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,15 @@ def main(argv: list[str] | None = None) -> None:
         page = write_report(folder.path)
     _show(folder.record, console)
     specs = [f"{folder.path}/{result.target.name}.json" for result in folder.record.targets]
-    print(f"\nspecs:  {' '.join(specs)}\nreport: {page}\ntrain:  python -m nas.train {specs[-1]}")
+    train = f"python -m nas.train {specs[-1]}{_training_flags(request, specs[-1])}"
+    print(f"\nspecs:  {' '.join(specs)}\nreport: {page}\ntrain:  {train}")
+
+
+def _training_flags(request: SearchRequest, spec: str) -> str:
+    """Return the flags that train a found network on the images of its search, from its weights where it has any."""
+    weights = Path(spec).with_suffix(".pt")
+    flags = f" --data {shlex.quote(request.data)}" if request.data else ""
+    return flags + (f" --init {weights}" if weights.exists() else "")
 
 
 def _given(value: str | None, default: str) -> str:
