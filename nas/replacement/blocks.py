@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from nas.arch.spec import ArchSpec, HeadSpec, StemSpec
 from nas.models.inherited_weights import inherit_weights
-from nas.models.mobilenet import MobileNet
+from nas.models.mobilenet import MobileNet, build_model
 from nas.models.small_maps import use_small_map_convolutions
 from nas.replacement.choices import Replacement
 from nas.training.batchnorm import recalibrate
@@ -34,9 +35,22 @@ def new_block(teacher: MobileNet, replacement: Replacement, seed: int) -> nn.Mod
     A smaller kernel is the centre of the larger one, and the expanded channels with the largest weights are kept. What
     the teacher's block lacks is initialised from `seed`.
     """
-    network = inherit_weights(replacement.in_network(teacher.spec), teacher, seed=seed)
-    block: nn.Module = network.features[1 + replacement.position]
-    return block
+    position, block = replacement
+    assert block is not None
+    placed = list(teacher.spec.walk())[position]
+    # A network of this block alone: to build a whole one for each replacement takes minutes.
+    alone = ArchSpec(
+        name="block",
+        resolution=32,
+        stem=StemSpec(out=placed.in_channels),
+        blocks=(placed.block,),
+        head=HeadSpec(conv=0),
+        norm_eps=teacher.spec.norm_eps,
+    )
+    parent = build_model(alone, 2)
+    parent.features[1].load_state_dict(teacher.features[1 + position].state_dict())
+    child: nn.Module = inherit_weights(alone.replace(blocks=(block,)), parent, seed=seed).features[1]
+    return child
 
 
 def train_blocks(

@@ -24,13 +24,6 @@ class Replacement(NamedTuple):
     position: int
     block: BlockSpec | None
 
-    def in_network(self, teacher: ArchSpec) -> ArchSpec:
-        """Return the teacher with this block. Needs a block."""
-        assert self.block is not None
-        blocks = list(teacher.blocks)
-        blocks[self.position] = self.block
-        return teacher.replace(blocks=tuple(blocks))
-
 
 class Change(NamedTuple):
     """One decision of a slot that differs from the teacher's: `value` is the other choice, None for `LEFT_OUT`."""
