@@ -208,7 +208,7 @@ class ReplacementBlocks:
             "teacher": request.choices.teacher.id,
             "checkpoint": None if request.teacher is None else fingerprint(request.teacher.read_bytes()),
             "resolution": request.resolution,
-            "minutes": own.minutes,
+            "minutes": float(own.minutes),
             "seed": own.seed,
         }
         text = json.dumps(depends_on, indent=1)
