@@ -30,15 +30,13 @@ from nas.training.evaluation import Evaluation, evaluate_model
 from nas.training.held_out import hold_out
 from nas.training.images import Data, LabelledBatch, LeftOut
 from nas.training.loop import DivergedError
-from nas.training.optimization import make_optimizer
+from nas.training.optimization import INHERITED_SHARE, make_optimizer
 from nas.training.recipes import Recipe
 from nas.training.side_by_side import Ended, SideBySide, WorkerDiedError
 from nas.training.threads import torch_alike
 
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 1_024, 128
 EVALUATION_BATCH = 500  # at most; a recipe of smaller batches has less memory
-# The recipe's largest learning rate is for fresh weights. Proposals start at this share of it, which falls to nothing.
-LEARNING_SHARE = 0.25
 MOST_DEATHS = 3  # of workers in one step, after which it is tried again
 
 
@@ -193,7 +191,7 @@ def fine_tune(model: MobileNet, data: Data, tuning: FineTuning, generator: torch
         torch.manual_seed(seed)  # of dropout
         for step in range(tuning.steps):
             for group in optimizer.param_groups:
-                group["lr"] = LEARNING_SHARE * recipe.learning_rate * (1 - step / tuning.steps)
+                group["lr"] = INHERITED_SHARE * recipe.learning_rate * (1 - step / tuning.steps)
             images, labels = (tensor.to(device) for tensor in next(batches))
             logits = model(images.contiguous(memory_format=torch.channels_last))
             loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)

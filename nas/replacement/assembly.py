@@ -18,12 +18,11 @@ from nas.training.distillation import Teacher
 from nas.training.evaluation import Evaluation, evaluate_model
 from nas.training.images import Data
 from nas.training.loop import Machine, Training
+from nas.training.optimization import INHERITED_SHARE
 from nas.training.recipes import Recipe, load_recipe
 from nas.training.side_by_side import Ended, SideBySide
 
 EVALUATION_BATCH = 64
-# The recipe's largest learning rate is for fresh weights; those of an assembled network are nearly right.
-LEARNING_SHARE = 0.25
 
 
 class FineTuned(NamedTuple):
@@ -108,7 +107,7 @@ def finalist_recipe(lessons: Lessons) -> Recipe:
     return recipe.replace(
         epochs=plan.finalist_epochs,
         epoch_steps=plan.finalist_epoch_steps,
-        learning_rate=LEARNING_SHARE * recipe.learning_rate,
+        learning_rate=INHERITED_SHARE * recipe.learning_rate,
     )
 
 

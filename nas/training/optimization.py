@@ -11,6 +11,9 @@ from torch.optim import lr_scheduler
 
 from nas.training.recipes import Recipe
 
+# A recipe's largest learning rate is for fresh weights. Weights that are nearly right start at this share of it.
+INHERITED_SHARE = 0.125
+
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimiser, at its largest learning rate."""
