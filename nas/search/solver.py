@@ -18,6 +18,8 @@ from nas.arch.encoding import Encoding
 from nas.search.canonical import CanonicalForm
 from nas.search.limits import Limit
 
+Row = tuple[dict[int, float], float, float]  # coefficients by the index of a variable, lower and upper bound
+
 OPTIMAL, INFEASIBLE = 0, 2  # `status` of scipy.optimize.milp
 
 
@@ -79,6 +81,37 @@ def ranking(score: AdditiveModel, limits: Sequence[Limit], variants: Sequence[in
         best[variant] = solve(score, limits, variant, without=[one for one in given if one[0] == variant])
 
 
+def maximise(
+    gain: Sequence[float], integral: Sequence[bool], rows: Sequence[Row], gap: float, *, name: str
+) -> np.ndarray | None:
+    """Return the variables, shape (n,), each between 0 and 1, with the highest sum of gains within all rows.
+
+    Those that are `integral` are 0 or 1. The sum is proven within a relative `gap`. Returns None if it is proven that
+    nothing keeps the rows. Raises SolverError, with the `name` of what was to be solved, where nothing is proven.
+    """
+    counts = [len(coefficients) for coefficients, _, _ in rows]
+    columns = [column for coefficients, _, _ in rows for column in coefficients]
+    values = [value for coefficients, _, _ in rows for value in coefficients.values()]
+    matrix = csr_array((values, (np.repeat(np.arange(len(counts)), counts), columns)), shape=(len(counts), len(gain)))
+    bounds = [low for _, low, _ in rows], [high for _, _, high in rows]
+    # HiGHS's presolve can end with "infeasible or unbounded", which proves nothing; then it is left out.
+    for presolve in (True, False):
+        with _NO_DEBUG_OUTPUT:
+            result = milp(
+                -np.array(gain),
+                integrality=np.array(integral).astype(int),
+                bounds=Bounds(0, 1),
+                constraints=LinearConstraint(matrix, *bounds),
+                options={"mip_rel_gap": gap, "presolve": presolve},
+            )
+        if result.status == OPTIMAL:
+            assert result.x is not None
+            return np.asarray(result.x)
+        if result.status == INFEASIBLE:
+            return None
+    raise SolverError(f"the integer program of {name} was not solved: {result.message}")
+
+
 class _Program:
     """The integer program of one variant.
 
@@ -92,7 +125,7 @@ class _Program:
         self._depth_columns: list[list[int]] = []
         self._gain: list[float] = []
         self._integral: list[bool] = []
-        self._rows: list[tuple[dict[int, float], float, float]] = []  # coefficients, lower and upper bound
+        self._rows: list[Row] = []
         paired = {slot for sums in (score, *(limit.sums for limit in limits)) for p in sums.pairs for slot in p[:2]}
         for slot in range(len(space.slots)):
             kept = _useful_options(score, limits, variant, slot, np.inf if slot in paired else spare)
@@ -186,34 +219,8 @@ class _Program:
 
     def solved(self, gap: float) -> Encoding | None:
         """Return the optimum; None if it is proven that there is none. Raises SolverError otherwise."""
-        counts = [len(coefficients) for coefficients, _, _ in self._rows]
-        matrix = csr_array(
-            (
-                [value for coefficients, _, _ in self._rows for value in coefficients.values()],
-                (
-                    np.repeat(np.arange(len(counts)), counts),
-                    [column for coefficients, _, _ in self._rows for column in coefficients],
-                ),
-            ),
-            shape=(len(counts), len(self._gain)),
-        )
-        bounds = [low for _, low, _ in self._rows], [high for _, _, high in self._rows]
-        # HiGHS's presolve can end with "infeasible or unbounded", which proves nothing; then it is left out.
-        for presolve in (True, False):
-            with _NO_DEBUG_OUTPUT:
-                result = milp(
-                    -np.array(self._gain),
-                    integrality=np.array(self._integral).astype(int),
-                    bounds=Bounds(0, 1),
-                    constraints=LinearConstraint(matrix, *bounds),
-                    options={"mip_rel_gap": gap, "presolve": presolve},
-                )
-            if result.status == OPTIMAL:
-                assert result.x is not None
-                return self._encoding(np.asarray(result.x) > 0.5)
-            if result.status == INFEASIBLE:
-                return None
-        raise SolverError(f"the integer program of {self._space.name} was not solved: {result.message}")
+        found = maximise(self._gain, self._integral, self._rows, gap, name=self._space.name)
+        return None if found is None else self._encoding(found > 0.5)
 
     def _encoding(self, on: np.ndarray) -> Encoding:
         encoding = [-1] * len(self._space.decisions)

@@ -5,11 +5,8 @@
     surrogate.additive_model                # a sum over blocks: an integer program can find its optimum
     mean, std = surrogate.predict(encodings)
 
-This is Bayesian ridge regression. Accuracy is `level + slope * known(encoding)` plus a correction for each choice of
-each decision and for each variant. Corrections are small a priori: without data the surrogate is the known model. The
-size of the corrections and the noise of an evaluation maximise the evidence (MacKay 1992, Neural Computation 4, 415),
-so data overrule a known model that is poor. The uncertainty is computed with large corrections and noise, since
-accuracy is not quite a sum, which the evidence for a sum does not show.
+The regression is `nas.search.ridge`: accuracy is `level + slope * known(encoding)` plus a correction for each choice of
+each decision and for each variant.
 """
 
 from __future__ import annotations
@@ -18,12 +15,7 @@ import numpy as np
 
 from nas.arch.additive import AdditiveModel
 from nas.arch.space import SearchSpace
-
-# Standard deviations, in that of the evaluated accuracies.
-CORRECTIONS = (0.03, 0.1, 0.3, 1.0)
-NOISES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of an evaluation that is repeated
-CAUTIOUS = 0.3
-SLOPE_STD, LEVEL_STD = 0.5, 3.0
+from nas.search.ridge import Coefficients, Ridge
 
 
 class Surrogate:
@@ -32,68 +24,29 @@ class Surrogate:
     def __init__(self, known: AdditiveModel) -> None:
         self._known = known
         self._space = known.space
-        self._prior = np.concatenate([[LEVEL_STD, SLOPE_STD], np.full(_columns(self._space), CAUTIOUS)])
-        self._centre, self._spread = 0.0, 1.0
-        self._known_mean, self._known_std = 0.0, 1.0
-        self._mean = np.zeros(len(self._prior))
-        self._mean[1] = 1.0
-        self._covariance = np.diag(self._prior**2)
+        self._ridge = Ridge(_columns(self._space))
 
     def fit(self, encodings: np.ndarray, top1: np.ndarray) -> None:
         """Fit to networks, shape (n, decisions), and their accuracies, shape (n,). An earlier fit is forgotten."""
-        top1, known = np.asarray(top1, float), self._known(encodings)
-        self._centre, self._spread = float(top1.mean()), float(top1.std()) or 1.0
-        self._known_mean, self._known_std = float(known.mean()), float(known.std()) or 1.0
-        features = self._features(encodings)
-        start = np.zeros(len(self._prior))
-        start[1] = 1.0  # one standard deviation of the known model for one of the accuracies
-        residuals = (top1 - self._centre) / self._spread - features @ start
-        correction, noise = self._likeliest(features, residuals)
-        self._mean = start + self._posterior(features, correction, noise) @ (features.T @ residuals) / noise**2
-        self._covariance = self._posterior(features, CAUTIOUS, CAUTIOUS)
-
-    def _posterior(self, features: np.ndarray, correction: float, noise: float) -> np.ndarray:
-        """Return the covariance of the coefficients."""
-        stds = np.concatenate([self._prior[:2], np.full(features.shape[1] - 2, correction)])
-        covariance = np.linalg.inv(features.T @ features / noise**2 + np.diag(stds**-2.0))
-        return (covariance + covariance.T) / 2  # symmetric to the last bit
-
-    def _likeliest(self, features: np.ndarray, residuals: np.ndarray) -> tuple[float, float]:
-        """Return the sizes of correction and noise that make the residuals, shape (n,), most likely."""
-        given = (features[:, :2] * self._prior[:2] ** 2) @ features[:, :2].T
-        corrected = features[:, 2:] @ features[:, 2:].T
-        found = []
-        for correction in CORRECTIONS:
-            variances, axes = np.linalg.eigh(given + correction**2 * corrected)
-            along = (axes.T @ residuals) ** 2
-            for noise in NOISES:
-                total = variances.clip(0) + noise**2
-                found.append((-float((along / total + np.log(total)).sum()), correction, noise))
-        return max(found)[1:]
+        self._ridge.fit(self._known(encodings), self._indicators(encodings), np.asarray(top1, float))
 
     def predict(self, encodings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return accuracies and their standard deviations, without an evaluation's noise: arrays of shape (n,)."""
-        features = self._features(encodings)
-        variance = np.einsum("ij,jk,ik->i", features, self._covariance, features)
-        return self._centre + self._spread * (features @ self._mean), self._spread * np.sqrt(variance)
+        return self._ridge.predict(self._known(encodings), self._indicators(encodings))
 
     @property
     def additive_model(self) -> AdditiveModel:
         """Return the accuracy of `predict` as a sum over blocks."""
-        return self._sums(self._mean)
+        return self._sums(self._ridge.coefficients)
 
     def sampled_model(self, generator: np.random.Generator) -> AdditiveModel:
         """Return a model sampled from the posterior, for Thompson sampling."""
-        return self._sums(generator.multivariate_normal(self._mean, self._covariance, method="cholesky"))
+        return self._sums(self._ridge.sampled_coefficients(generator))
 
-    def _sums(self, coefficients: np.ndarray) -> AdditiveModel:
-        level, slope, *corrections = coefficients
-        slope = self._spread * slope / self._known_std
-        own = self._spread * np.array(corrections)
+    def _sums(self, coefficients: Coefficients) -> AdditiveModel:
+        level, slope, known_mean, own = coefficients
         variants = len(self._space.variants)
-        constants = (
-            self._centre + self._spread * level + slope * (self._known.constants - self._known_mean) + own[:variants]
-        )
+        constants = level + slope * (self._known.constants - known_mean) + own[:variants]
         options, at = [], variants
         for slot, values in zip(self._space.slots, self._known.options, strict=True):
             first = self._space.slot_column(slot)
@@ -107,21 +60,19 @@ class Surrogate:
             self._space, constants, options, [p._replace(values=slope * p.values) for p in self._known.pairs]
         )
 
-    def _features(self, encodings: np.ndarray) -> np.ndarray:
+    def _indicators(self, encodings: np.ndarray) -> np.ndarray:
         encodings = np.asarray(encodings)
-        features = np.zeros((len(encodings), len(self._prior)))
-        features[:, 0] = 1.0
-        features[:, 1] = (self._known(encodings) - self._known_mean) / self._known_std
+        indicators = np.zeros((len(encodings), _columns(self._space)))
         rows = np.arange(len(encodings))
-        features[rows, 2 + encodings[:, 0]] = 1.0
-        at = 2 + len(self._space.variants)
+        indicators[rows, encodings[:, 0]] = 1.0
+        at = len(self._space.variants)
         for slot in self._space.slots:
             first = self._space.slot_column(slot)
             for decision in range(first, first + 4):
                 there = encodings[:, decision] >= 0
-                features[rows[there], at + encodings[there, decision]] = 1.0
+                indicators[rows[there], at + encodings[there, decision]] = 1.0
                 at += len(self._space.decisions[decision].choices)
-        return features
+        return indicators
 
 
 def _columns(space: SearchSpace) -> int:
