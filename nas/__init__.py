@@ -29,6 +29,8 @@ _PUBLIC = {
     "LatencyPredictor": "nas.latency.predictor",
     "measure_latency": "nas.latency.networks",
     "load_run": "nas.runs.reading",
+    "AdditiveSampler": "nas.search.sampler",
+    "LinearLimit": "nas.search.sampler",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -1,5 +1,7 @@
-"""The examples run, and their losses fall."""
+"""The examples run: losses fall, and a search finds the best within its limit."""
 
+import itertools
+import math
 import random
 import runpy
 from pathlib import Path
@@ -9,7 +11,8 @@ import torch
 
 from nas.arch.loading import load_spec
 
-HEADS = Path(__file__).parent.parent / "examples" / "heads.py"
+EXAMPLES = Path(__file__).parent.parent / "examples"
+HEADS = EXAMPLES / "heads.py"
 
 
 @pytest.mark.parametrize("train", ["train_segmentation", "train_detection"])
@@ -36,3 +39,18 @@ def test_masks_and_boxes_are_of_the_same_shapes():
         # The one drawn last is whole: at its middle is its label.
         left, top, right, bottom = boxes[-1].int().tolist()
         assert mask[(top + bottom) // 2, (left + right) // 2] == labels[-1]
+
+
+def test_the_sampler_finds_nearly_the_best_within_the_limit(capsys):
+    example = runpy.run_path(str(EXAMPLES / "optuna_sampler.py"))
+    example["main"]()
+    printed = capsys.readouterr().out
+    value, cost = float(printed.split()[3]), float(printed.split()[6])
+    costs = example["COST"].values()
+    values = [
+        60 + sum(i * math.sqrt(cost) for i, cost in enumerate(layers, start=1))
+        for layers in itertools.product(costs, repeat=len(example["CHOICES"]))
+        if sum(layers) <= 8.0
+    ]
+    assert cost <= 8.0
+    assert sum(other > value + 0.005 for other in values) <= 3
