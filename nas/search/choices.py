@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ Point = tuple[int, ...]
 Sums = list[np.ndarray]
 Values = Mapping[Any, float] | Callable[[Any], float] | float
 
+BATCH = 4  # points that are left out, those with the highest sums first: more rows make a program slower
 MOST_CHOICES = 1_000  # of one parameter: each is a variable of the integer program
 
 
@@ -81,6 +82,11 @@ class Choices:
         """Return the values of a point as Optuna stores them, by the names of the parameters."""
         return {name: self._internal(name, value) for name, value in self.params(point).items()}
 
+    def neighbours(self, point: Point) -> Iterator[Point]:
+        """Yield the points that differ in one parameter."""
+        for i, choices in enumerate(self._choices):
+            yield from ((*point[:i], choice, *point[i + 1 :]) for choice in range(len(choices)) if choice != point[i])
+
     def params(self, point: Point) -> dict[str, Any]:
         """Return the values of a point by the names of the parameters."""
         return {name: choices[i] for name, choices, i in zip(self.names, self._choices, point, strict=True)}
@@ -128,7 +134,6 @@ def best_point(
     be the highest within a relative `gap`. Raises SolverError where the solver proves nothing.
     """
     starts = np.cumsum([0, *(len(values) for values in gains)])
-    spread = max(float(np.abs(np.concatenate(gains)).max()), 1e-300)
 
     def columns(point: Point) -> list[int]:
         return [int(start) + choice for start, choice in zip(starts, point, strict=False)]
@@ -141,16 +146,23 @@ def best_point(
     for bound in bounds:
         unit = max(abs(bound.most), float(np.abs(np.concatenate(bound.sums)).max())) or 1.0
         rows.append((dict(enumerate(np.concatenate(bound.sums) / unit)), -np.inf, bound.most / unit))
-    rows += [other_than(point) for point in without]
-    gain = np.concatenate(gains) / spread
+    # The least of each parameter is 0, so that the gap is relative to what the choices make of it.
+    gain = np.concatenate([values - values.min() for values in gains])
+    gain = gain / (gain.max() or 1.0)
+    left = sorted(without, key=lambda point: (-value_of(gains, point), point))
+    batch = BATCH
     while True:
         found = maximise(gain.tolist(), [True] * len(gain), rows, gap, name="the parameters")
         if found is None:
             return None
         point = tuple(int(values.argmax()) for values in np.split(found, starts[1:-1]))
-        if all(bound.keeps(point) for bound in bounds):
+        if point in left:
+            rows += [other_than(one) for one in left[:batch]]
+            left, batch = left[batch:], 4 * batch
+        elif all(bound.keeps(point) for bound in bounds):
             return point
-        rows.append(other_than(point))  # over a bound by less than the solver's tolerance: the best of all others
+        # Over a bound by less than the solver's tolerance, or left out with a slightly smaller sum than others.
+        rows.append(other_than(point))
 
 
 def _choices(name: str, distribution: BaseDistribution) -> list[Any]:

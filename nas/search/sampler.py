@@ -145,7 +145,7 @@ class AdditiveSampler(BaseSampler):
         if self._given is None and any(set(other.distributions) - set(distributions) for other in trials):
             return  # trials can differ in what they do not have in common
         space = self._space_of(distributions)
-        if best_point(space.known, space.bounds, space.taken(trials)) is None:
+        if not space.has_more(space.taken(trials)):
             with suppress(RuntimeError):  # outside study.optimize there is nothing to stop
                 study.stop()
 
@@ -179,6 +179,14 @@ class _Space:
         """Return the points that trials had, have, or wait for."""
         found = (self._point(trial) for trial in trials)
         return {point for point in found if point is not None}
+
+    def has_more(self, taken: set[Point]) -> bool:
+        """Return whether there is a point within the limits that is not taken."""
+        for point in taken:  # a neighbour is found sooner than by the solver
+            for other in self.choices.neighbours(point):
+                if other not in taken and all(bound.keeps(other) for bound in self.bounds):
+                    return True
+        return best_point([np.zeros(len(values)) for values in self.known], self.bounds, taken) is not None
 
     def _point(self, trial: FrozenTrial) -> Point | None:
         if trial.state == TrialState.RUNNING and _ANNOUNCED in trial.system_attrs:
