@@ -1,7 +1,7 @@
 """Compare samplers on NAS-Bench-Macro, where each evaluation is a look-up of a network that was trained.
 
     uv run --with smac --with cmaes python benchmarks/strategies.py --nas-bench-macro FILE.csv
-    uv run python benchmarks/strategies.py --nas-bench-macro FILE.csv --only ours random    # prints, keeps no result
+    uv run python benchmarks/strategies.py --nas-bench-macro FILE.csv --only ours random    # these methods again
 
 NAS-Bench-Macro (arXiv 2103.11922) trained 6,561 networks on CIFAR-10, each three times: eight layers, each an identity
 or one of two blocks. FILE.csv has the columns `arch` (eight digits), `acc1`, `acc2`, `acc3` (percent) and `flops`
@@ -244,7 +244,7 @@ def row(name: str, result: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nas-bench-macro", metavar="FILE.csv", required=True, help="arch, acc1, acc2, acc3, flops")
-    parser.add_argument("--only", nargs="+", metavar="METHOD", help=f"of {', '.join(METHODS)}; no result is kept")
+    parser.add_argument("--only", nargs="+", metavar="METHOD", help=f"of {', '.join(METHODS)}")
     parser.add_argument("--limit", type=float, default=LIMIT, help="FLOPs; with another than 65e6 no result is kept")
     parser.add_argument("--seeds", type=int, default=10)
     arguments = parser.parse_args(argv)
@@ -252,24 +252,25 @@ def main(argv: list[str] | None = None) -> None:
     for name in arguments.only or ():
         if name not in METHODS:
             raise unknown_name("method", name, METHODS)
-    others = {name: version(name) for name in NEEDS.values() if importlib.util.find_spec(name)}
-    record: dict[str, Any] = {
+    kept = json.loads(RESULTS.read_text(encoding="utf-8"))["methods"] if RESULTS.exists() else {}
+    measured = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.processor() or platform.machine()}, {usable_cores()} cores",
-        "versions": versions() | others,
-        "limit_flops": arguments.limit,
-        "seeds": arguments.seeds,
-        "methods": {},
+        "versions": versions() | {name: version(name) for name in NEEDS.values() if importlib.util.find_spec(name)},
     }
     print(f"{'':17}" + "".join(f"{number:>29}" for number in EVALUATIONS) + "    over   s a run")
     for name in arguments.only or METHODS:
         if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
             print(f"{name:17}left out: {NEEDS[name]} is not installed", flush=True)
             continue
-        record["methods"][name] = regrets(table, name, arguments.seeds)
-        print(row(name, record["methods"][name]), flush=True)
-        if not arguments.only and arguments.limit == LIMIT:
-            RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        result = regrets(table, name, arguments.seeds)
+        print(row(name, result), flush=True)
+        if arguments.limit == LIMIT:
+            kept[name] = measured | result
+            methods = {name: kept[name] for name in METHODS if name in kept}
+            RESULTS.write_text(
+                json.dumps({"limit_flops": LIMIT, "methods": methods}, indent=2) + "\n", encoding="utf-8"
+            )
     print("points of top-1 below the best mean of three: median / worst (mean ± standard error) of the seeds")
     print("over: share of evaluations over the limit; s a run: processor seconds of one seed")
 
