@@ -195,7 +195,6 @@ METHODS: dict[str, Callable[[Run], None]] = {
     "ours-no-start": with_optuna(lambda run: ours(run, start=False)),
     "random": random_networks,
     "tpe": with_optuna(lambda run: optuna.samplers.TPESampler(seed=run.seed)),
-    "tpe-multivariate": with_optuna(lambda run: optuna.samplers.TPESampler(seed=run.seed, multivariate=True)),
     "nsga2": with_optuna(lambda run: optuna.samplers.NSGAIISampler(seed=run.seed)),
     "catcma": catcma,
     "gp": with_optuna(lambda run: optuna.samplers.GPSampler(seed=run.seed)),
