@@ -13,6 +13,7 @@ import numpy as np
 from nas.accuracy.imagenet_prior import ImageNetPrior
 from nas.arch.additive import AdditiveModel
 from nas.arch.cost import block_layers
+from nas.arch.encoding import encode_network
 from nas.arch.skeleton import Variant
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
@@ -74,12 +75,19 @@ class LearnedSpace:
         if penalty is None:
             at = self._at(self._home)
             return at.outside(spec), OUTSIDE_FACTOR * at.std, True
+        at = self._at(self._variant_of(spec))
+        return at.top1(spec, penalty), at.std, False
+
+    def _variant_of(self, spec: ArchSpec) -> Variant:
+        """Return the variant of a network that fits the space: its own, or the nearest one to its channels."""
+        encoding = encode_network(self.space, spec)
+        if encoding is not None:
+            return self.space.variants[encoding[0]]
         slots = slots_of(self.space, spec)
         assert slots is not None
         scales = [math.log(b.out / self.space.stages[s.stage].out) for s, b in zip(slots, spec.blocks[1:], strict=True)]
         width = _nearest(self.space.widths, math.exp(float(np.mean(scales))))
-        at = self._at(Variant(width, _nearest(self.space.resolutions, spec.resolution)))
-        return at.top1(spec, penalty), at.std, False
+        return Variant(width, _nearest(self.space.resolutions, spec.resolution))
 
     def _at(self, variant: Variant) -> LearnedVariant:
         if variant not in self._of_variant:

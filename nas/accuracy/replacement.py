@@ -102,6 +102,10 @@ class ReplacementBlocks:
         """Return top-1 (percent) as a sum over blocks. The space is learned if it is not known yet."""
         return self.learned(space).additive_model(space)
 
+    def check(self, space: SearchSpace) -> None:
+        """Raise NasError for a space that the user's teacher cannot judge, before anything is trained."""
+        self._request(space)
+
     def learned(self, space: SearchSpace) -> LearnedSpace:
         """Return what was learned about a space; learn it if it is not known yet."""
         if space.name not in self._learned:

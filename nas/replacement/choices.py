@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nas.arch.encoding import encode_network
 from nas.arch.skeleton import BLOCK_DECISIONS, Slot
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec, BlockSpec
@@ -82,9 +83,13 @@ class Choices:
 def slots_of(space: SearchSpace, spec: ArchSpec) -> list[Slot] | None:
     """Return the slot of each block behind the first one, or None if there are no depths of the stages for them.
 
-    The channels may lie between the choices, as those of trimmed networks do. Of several ways to divide the blocks that
-    is taken in which all stages have the most equal width.
+    For a network of the space they are those of its encoding. The channels of another one may lie between the choices,
+    as those of trimmed networks do. Of several ways to divide its blocks that is taken in which all stages have the
+    most equal width, and of equal ones that with the shallower early stages.
     """
+    encoding = encode_network(space, spec)
+    if encoding is not None:
+        return [slot for slot in space.slots if encoding[space.slot_column(slot)] >= 0]
     stages = tuple((stage.depths, stage.stride, stage.out) for stage in space.stages)
     return _divided(stages, tuple((block.stride, block.out) for block in spec.blocks[1:]))
 
@@ -104,5 +109,5 @@ def _divided(
             for slot, (stride, _) in zip(slots, blocks, strict=True)
         ):
             scales = [math.log(out / stages[slot.stage][2]) for slot, (_, out) in zip(slots, blocks, strict=True)]
-            found.append((float(np.std(scales)), slots))
-    return min(found)[1] if found else None
+            found.append((round(float(np.std(scales)), 9), slots))
+    return min(found, key=lambda one: one[0])[1] if found else None

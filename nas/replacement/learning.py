@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -243,7 +244,7 @@ def _judged(
     total, done = len(by_position), 0
     try:
         jobs = {
-            pool.begin(_judge, *given, chunk, request.resolution, plan.steps, request.seed + min(chunk)): chunk
+            pool.begin(_judge, *given, chunk, request.resolution, plan.steps, request.seed): chunk
             for chunk in _chunks(by_position, max(CHUNKS, pool.at_a_time))
         }
         with console.progress("training replacement blocks") as progress:
@@ -307,14 +308,17 @@ def _trained_blocks(
     steps: int,
     seed: int,
 ) -> list[tuple[int, torch.nn.Module | None]]:
-    """Return the positions and modules of replacements after their training, None where a block is left out."""
+    """Return the positions and modules of replacements after their training, None where a block is left out.
+
+    All have the same seed, so that the result of one does not depend on which others are trained beside it.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     teacher.to(device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
     blocks: list[tuple[int, torch.nn.Module | None]] = []
-    for number, (_, replacement) in enumerate(work):
+    for _, replacement in work:
         block = None
         if replacement.block is not None:
-            block = new_block(teacher, replacement, seed + number).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            block = new_block(teacher, replacement, seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         blocks.append((replacement.position, block))
     learners = [(position, block) for position, block in blocks if block is not None]
     if learners:
@@ -337,14 +341,19 @@ def _machine() -> Machine:
 
 
 def _load_plan(folder: Path, console: Console) -> Plan:
+    """Return the plan of the folder, or an empty one: what was trained by a plan that is lost is removed."""
     file = folder / "plan.json"
-    if not file.exists():
-        return Plan()
-    try:
-        return Plan(**json.loads(read_text(file)))
-    except (TypeError, ValueError):
-        console.say(f"note: {file} is not readable; it is made anew")
-        return Plan()
+    if file.exists():
+        try:
+            plan = Plan(**json.loads(read_text(file)))
+            if all(type(value) is int and value >= 0 for value in plan):
+                return plan
+        except (NasError, TypeError, ValueError):
+            pass
+        console.say(f"note: {file} is not readable; the teacher and its replacement blocks are trained anew")
+    for trained in ("teacher", "blocks"):
+        shutil.rmtree(folder / trained, ignore_errors=True)
+    return Plan()
 
 
 def _save_plan(folder: Path, plan: Plan) -> Plan:
@@ -385,6 +394,6 @@ def _load_position(folder: Path, position: int, console: Console) -> list[tuple[
             )
             for row in rows
         ]
-    except (NasError, KeyError, TypeError, IndexError) as error:
-        console.say(f"note: {str(error).split(';')[0]}: these blocks are trained again")
+    except (NasError, KeyError, TypeError, IndexError):
+        console.say(f"note: {file} is not readable; its blocks are trained again")
         return None

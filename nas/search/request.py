@@ -199,7 +199,10 @@ class SearchRequest:
             teacher=self.teacher,
             seed=self.seed,
         )
-        return ReplacementBlocks(own_data, console)
+        estimator = ReplacementBlocks(own_data, console)
+        for skeleton in self.skeletons:
+            estimator.check(self.space(skeleton))
+        return estimator
 
     def limits(self, space: SearchSpace, num_classes: int) -> tuple[Limit, ...]:
         """Return the limits beside latency, on networks with that many classes."""
@@ -277,7 +280,7 @@ class SearchRequest:
                 f"--estimator {self.estimator} trains networks: name the images with --data, such as {SAMPLE}"
             )
         if self.estimator not in ON_IMAGES and (self.data or self.data_dir):
-            raise NasError(f"--data is for --estimator {' and '.join(ON_IMAGES)}; {self.estimator} looks at no images")
+            raise NasError(f"--data is for --estimator {' or '.join(ON_IMAGES)}; {self.estimator} looks at no images")
         for flag in ("minutes", "teacher", "finalists"):
             if self.estimator != REPLACEMENT and getattr(self, flag) is not None:
                 name = "train-finalists" if flag == "finalists" else flag
