@@ -375,6 +375,7 @@ def test_a_search_prints_the_validation_accuracy_of_that_data(
     folder: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ["--large-space", "few.py", "--only", "large", "--runtime", "synthetic", "--trials", "4"]
+    common += ["--estimator", "short-training"]
     search.main([*common, "--budget-ms", "0.7", "--data", EMBEDDED, "--out", "run"])
     printed = " ".join(capsys.readouterr().out.split())
     assert "est.: short-training: fashion-mnist-sample, validation accuracy after 2 epochs" in printed
@@ -472,7 +473,7 @@ def test_other_strategies_work_beside_it(folder: Path, trained: list[str]) -> No
     ("changes", "message"),
     [
         ({"data": None}, "--estimator short-training trains networks: name the images with --data"),
-        ({"estimator": "imagenet-prior"}, "--data is for --estimator short-training"),
+        ({"estimator": "imagenet-prior"}, "--data is for --estimator replacement or short-training"),
         ({"strategy": "exact"}, "--strategy exact needs an accuracy that is a sum over blocks"),
         ({"resolutions": (96, 128)}, "name a single one with --resolutions"),
         ({"recipe_level": "timm-ra"}, "--recipe-level belongs to imagenet-prior"),

@@ -141,8 +141,8 @@ def test_a_search_goes_on_with_the_same_images(
         "synthetic",
         "--trials",
         "2",
-        "--budget-ms",
-        "0.7",
+        "--estimator",
+        "short-training",
     ]
     command = [*few, *workers, "--budget-ms", "0.7", "--out", "run"]
     search.main([*command, "--data", OLD])

@@ -83,7 +83,7 @@ def test_nothing_is_learned_twice(lessons: Lessons, folder: Path, nothing_is_tra
     assert files(folder) == before
 
 
-class Interrupted(Exception):
+class StoppedError(Exception):
     """The end of a process."""
 
 
@@ -96,12 +96,12 @@ def test_an_interrupted_run_goes_on_where_it_was(
 
     def interrupted(where: Path, position: int, judged: Any) -> None:
         if len(trained) == saved:
-            raise Interrupted
+            raise StoppedError
         trained.append(position)
         save(where, position, judged)
 
     monkeypatch.setattr(learning, "_save_position", interrupted)
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         learn_lessons(request_of(), folder, Silent())
     monkeypatch.setattr(learning, "_save_position", lambda *given: (trained.append(given[1]), save(*given)))
     assert same(learn_lessons(request_of(), folder, Silent()), lessons)
@@ -138,8 +138,8 @@ def test_a_damaged_plan_is_made_anew_with_all_that_rests_on_it(
     """Whatever is trained by another plan has other epochs and steps."""
     (folder / "plan.json").write_text(text, encoding="utf-8")
     console = Recorder()
-    monkeypatch.setattr(learning, "_teacher", lambda *given: (_ for _ in ()).throw(Interrupted))
-    with pytest.raises(Interrupted):
+    monkeypatch.setattr(learning, "_teacher", lambda *given: (_ for _ in ()).throw(StoppedError))
+    with pytest.raises(StoppedError):
         learn_lessons(request_of(), folder, console)
     (line,) = console.lines
     assert line.startswith(f"note: {folder / 'plan.json'} is not readable; ")
@@ -166,13 +166,15 @@ def test_the_plan_is_decided_by_the_minutes_and_kept(tmp_path: Path, monkeypatch
 
 
 def test_more_minutes_are_more_steps_up_to_those_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning, "_step_seconds", lambda request: 0.1)
-    whole = 3  # steps that show all images
-    for minutes, epochs, epoch_steps in ((0.001, 5, 1), (0.02, 5, 1), (0.03, 5, 2), (0.05, 6, 3), (9, 60, whole)):
+    monkeypatch.setattr(learning, "_step_seconds", lambda request: 6.0)
+    # An epoch of all images has 3 steps; there are at least 5 epochs, and as many as the recipe has.
+    for steps, epochs, epoch_steps in ((1, 5, 1), (9, 5, 1), (12, 5, 2), (18, 6, 3), (9_999, 60, 3)):
+        minutes = (steps + 0.1) / 10 / learning.TEACHER_SHARE
         assert learning._teacher_steps(request_of(minutes=minutes)) == {"epochs": epochs, "epoch_steps": epoch_steps}
-    monkeypatch.setattr(learning, "networks_at_a_time", lambda: 3)
-    finalists = learning._finalist_steps(request_of(minutes=1.01))
-    assert finalists == {"finalist_epochs": 12, "finalist_epoch_steps": 3}
+    for at_a_time, epochs in ((3, 4), (2, 2), (1, 1)):  # three finalists take one round, two or three
+        monkeypatch.setattr(learning, "networks_at_a_time", lambda number=at_a_time: number)
+        found = learning._finalist_steps(request_of(minutes=(12 + 0.1) / 10 / learning.FINALISTS_SHARE))
+        assert found == {"finalist_epochs": epochs, "finalist_epoch_steps": 3}
 
 
 # Teachers that cannot judge ---------------------------------------------------------------------------
@@ -183,7 +185,9 @@ def test_a_teacher_no_better_than_chance_is_an_error(folder: Path, nothing_is_tr
     for tensor in contents["average"].values():
         tensor.zero_()
     save_checkpoint(folder / "teacher" / "best.pt", contents)
-    chance = r"^the teacher is right for 33.3 % of the held-out images of bars, no better than chance \(33.3 %\), .*--min"
+    chance = (
+        r"^the teacher is right for 33.3 % of the held-out images of bars, no better than chance \(33.3 %\), .*--min"
+    )
     with pytest.raises(NasError, match=chance) as error:
         learn_lessons(request_of(), folder, Silent())
     assert "\n" not in str(error.value)
@@ -191,7 +195,7 @@ def test_a_teacher_no_better_than_chance_is_an_error(folder: Path, nothing_is_tr
 
 def test_one_class_is_nothing_to_tell_apart(lessons: Lessons) -> None:
     request = request_of(data_of(classes=1))
-    with pytest.raises(NasError, match="^bars: it has one class; there is nothing to tell apart$"):
+    with pytest.raises(NasError, match=r"^bars: it has one class; there is nothing to tell apart$"):
         learning._check_teacher(request, 10, 10)
 
 
@@ -203,9 +207,7 @@ def test_a_teacher_of_the_user_is_not_trained(lessons: Lessons, folder: Path, tm
     assert not (tmp_path / "own" / "teacher").exists()
 
 
-def test_fewer_images_than_a_batch_are_learned_from(
-    lessons: Lessons, folder: Path, tmp_path: Path
-) -> None:
+def test_fewer_images_than_a_batch_are_learned_from(lessons: Lessons, folder: Path, tmp_path: Path) -> None:
     """The teacher is the user's; 16 images are fewer than any batch."""
     few = replace(request_of().data, train=images(16))
     request = request_of(teacher=folder / "teacher" / "best.pt")
@@ -218,10 +220,10 @@ def test_fewer_images_than_a_batch_are_learned_from(
 
 def test_few_images_for_a_teacher_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Recorder()
-    monkeypatch.setattr(learning, "_check_teacher", lambda *given: (_ for _ in ()).throw(Interrupted))
+    monkeypatch.setattr(learning, "_check_teacher", lambda *given: (_ for _ in ()).throw(StoppedError))
     (tmp_path / "plan.json").write_text(plan_text(FEW_STEPS._replace(epochs=1, epoch_steps=1)))
     few = replace(request_of().data, train=images(16))
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         learn_lessons(replace(request_of(), data=few), tmp_path, console)
     (warning,) = console.lines
     assert "16 images to train on are fewer than the batch of 128 of recipe quick" in warning
