@@ -78,7 +78,7 @@ def test_it_keeps_the_protocol(estimator: ReplacementBlocks) -> None:
 
 
 def test_a_space_must_be_learned_before_networks_are_estimated(estimator: ReplacementBlocks) -> None:
-    with pytest.raises(NasError, match="^no space was learned yet; ask for its additive model first$"):
+    with pytest.raises(NasError, match=r"^no space was learned yet; ask for its additive model first$"):
         estimator.estimate([LARGEST])
     estimator.additive_model(LITTLE)
     outside = LARGEST.replace(blocks=LARGEST.blocks[:2])
@@ -199,6 +199,7 @@ def test_a_search_hands_over_the_weights_of_what_it_found(
     reached = evaluate_model(model, data_of().val.batches(64, SIDE)).top1
     assert results["accuracy"]["validation_top1"] == pytest.approx(reached, abs=1e-3)
     assert f"small: {reached:.2f} % on the validation images; its weights are in run/small.pt" in printed
+    assert "train: python -m nas.train run/small.json --data fashion-mnist-sample --init run/small.pt" in printed
     told = re.findall(r"small: a finalist estimated at [\d.]+ % reaches ([\d.]+) % on held-out images", printed)
     assert 1 <= len(told) <= 3
     assert load_checkpoint("run/small.pt")["held_out_top1"] == pytest.approx(max(map(float, told)), abs=0.06)
@@ -212,7 +213,8 @@ def test_a_search_hands_over_the_weights_of_what_it_found(
     searched(*ON_DATA, "--resume")
     assert Path("run/small.json").read_text(encoding="utf-8") == small
     # Another budget learns nothing anew, and no finalists mean no weights.
-    searched(*ON_DATA, "--train-finalists", "0", "--out", "without")
+    printed = searched(*ON_DATA, "--train-finalists", "0", "--out", "without")
+    assert printed.endswith("train:  python -m nas.train without/small.json --data fashion-mnist-sample\n")
     assert not Path("without/small.pt").exists()
     assert not Path("without/finalists").exists()
     assert "validation_top1" not in load_results(Path("without/small.json"))["accuracy"]

@@ -1,0 +1,107 @@
+"""Finalists: the best few networks are trained before one is chosen, where the estimator has weights for them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.problems import TINY
+from support.searching import Recorder
+
+from nas.accuracy.imagenet_prior import ImageNetPrior
+from nas.arch.spec import ArchSpec
+from nas.runs.target import Target
+from nas.search.finalists import FINALISTS, choose_finalist, finalists_of, folder_of, hand_over_weights
+
+SPECS = [TINY.smallest(variant) for variant in TINY.variants] + [TINY.largest(TINY.variants[0])]
+TARGET = Target("small", 1.0)
+
+
+class Trained(ImageNetPrior):
+    """An estimator whose finalists reach what a test says."""
+
+    def __init__(self, reached: dict[str, float]) -> None:
+        super().__init__()
+        self.reached = reached
+        self.trained: list[str] = []
+        self.handed: list[tuple[str, Path, Path]] = []
+
+    def train_finalists(self, specs: Sequence[ArchSpec], folder: Path) -> np.ndarray:
+        self.trained += [spec.id for spec in specs]
+        return np.array([self.reached[spec.id] for spec in specs])
+
+    def hand_over(self, spec: ArchSpec, folder: Path, path: Path) -> float:
+        self.handed.append((spec.id, folder, path))
+        return 77.7
+
+
+def context_of(estimator: Any, finalists: int | None = None) -> Any:
+    return SimpleNamespace(
+        estimator=estimator,
+        request=SimpleNamespace(finalists=finalists),
+        console=Recorder(),
+        folder=SimpleNamespace(path=Path("run")),
+    )
+
+
+def trials(*top1: float) -> Any:
+    """Return trials of the networks with these estimates."""
+    return [SimpleNamespace(spec=spec, top1=value) for spec, value in zip(SPECS, top1, strict=False)]
+
+
+def reached(*top1: float) -> dict[str, float]:
+    return {spec.id: value for spec, value in zip(SPECS, top1, strict=False)}
+
+
+def test_the_best_few_by_the_estimate_are_trained_and_the_best_of_them_is_chosen() -> None:
+    estimator = Trained(reached(10, 70, 60, 65))
+    context = context_of(estimator)
+    assert choose_finalist(context, TARGET, trials(1, 2, 4, 3)) == SPECS[1]
+    assert estimator.trained == [SPECS[index].id for index in (2, 3, 1)]
+    assert len(estimator.trained) == FINALISTS == finalists_of(context)
+    assert context.console.lines == [
+        f"small: a finalist estimated at {estimate:.1f} % reaches {found:.1f} % on held-out images"
+        for estimate, found in ((4, 60), (3, 65), (2, 70))
+    ]
+
+
+@pytest.mark.parametrize("finalists", [0, 1])
+def test_fewer_than_two_finalists_leave_the_choice_to_the_estimate(finalists: int) -> None:
+    estimator = Trained(reached(10, 70, 60, 65))
+    assert choose_finalist(context_of(estimator, finalists), TARGET, trials(1, 2, 4, 3)) == SPECS[2]
+    assert not estimator.trained
+
+
+def test_a_single_network_is_not_trained_to_be_chosen() -> None:
+    estimator = Trained(reached(10))
+    assert choose_finalist(context_of(estimator), TARGET, trials(1)) == SPECS[0]
+    assert not estimator.trained
+
+
+def test_of_two_that_reach_the_same_the_one_with_the_better_estimate_is_chosen() -> None:
+    estimator = Trained(reached(50, 50))
+    assert choose_finalist(context_of(estimator, 2), TARGET, trials(1, 2)) == SPECS[1]
+
+
+def test_an_estimator_without_weights_chooses_by_its_estimate_and_hands_over_none() -> None:
+    context = context_of(ImageNetPrior())
+    assert choose_finalist(context, TARGET, trials(1, 2, 4, 3)) == SPECS[2]
+    assert hand_over_weights(context, TARGET, SPECS[2]) is None
+    assert not context.console.lines
+
+
+def test_weights_are_handed_over_beside_the_spec() -> None:
+    estimator = Trained({})
+    context = context_of(estimator, 1)
+    assert hand_over_weights(context, TARGET, SPECS[0]) == 77.7
+    assert estimator.handed == [(SPECS[0].id, folder_of(context), Path("run/small.pt"))]
+    (line,) = context.console.lines
+    assert line == f"small: 77.70 % on the validation images; its weights are in {Path('run/small.pt')}"
+
+
+def test_without_finalists_no_weights_are_handed_over() -> None:
+    estimator = Trained({})
+    assert hand_over_weights(context_of(estimator, 0), TARGET, SPECS[0]) is None
+    assert not estimator.handed
