@@ -2,6 +2,8 @@
 
 import dataclasses
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from support.replacing import LARGEST, LITTLE, SIDE, learned_folder, lessons
 from nas.accuracy.imagenet_prior import ImageNetPrior
 from nas.accuracy.learned_space import LearnedSpace
 from nas.arch.skeleton import Slot
-from nas.replacement.choices import Change
+from nas.replacement.choices import Change, Choices
 from nas.replacement.effects import Effect
 from nas.replacement.learning import Lessons
 
@@ -39,6 +41,21 @@ def test_encodings_are_estimated_like_networks_at_every_variant(learned: Learned
     assert len(fitting) > 5
     expected = [learned.estimate(spec)[0] for spec in fitting]
     assert learned.additive_model(some)(some.encode(fitting)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_networks_whose_rounded_channels_are_nearer_to_another_width_have_their_own(lessons: Lessons) -> None:
+    """At width 0.75 three quarters of 24 channels are 24, as they are rounded to multiples of 8."""
+    early, late = LITTLE.stages
+    stages = (dataclasses.replace(early, out=24, depths=(1, 3)), dataclasses.replace(late, out=40))
+    space = dataclasses.replace(LITTLE, stages=stages, widths=(0.75, 1.0), variants=())
+    choices, rng = Choices(space, space.largest((1.0, SIDE))), random.Random(0)
+    effects = {change: Effect(rng.uniform(0, 1), 0.01, (0.5, 0.5)) for change in choices.changes()}
+    teacher: Any = SimpleNamespace(spec=choices.teacher)
+    made_up = dataclasses.replace(lessons, choices=choices, teacher=teacher, effects=effects)
+    learned = LearnedSpace(space, made_up, ImageNetPrior())
+    specs = [space.sample(rng) for _ in range(40)]
+    expected = [learned.estimate(spec)[0] for spec in specs]
+    assert learned.additive_model(space)(space.encode(specs)) == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_teacher_has_the_top1_that_it_reached(learned: LearnedSpace, lessons: Lessons) -> None:

@@ -112,7 +112,8 @@ def test_every_argument_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = (
         "--budget-ms 7.5 --small-budget-ms 2.5 --only small --large-space a --small-space b --widths 0.5 1 "
         "--resolutions 96 128 --table t.json --runtime r --threads 3 --precision p --allow-other-device "
-        "--loaders 0 --minutes 4.5 --teacher t.pt --train-finalists 0 --estimator e --recipe-level l --strategy s --trials 9 "
+        "--loaders 0 --minutes 4.5 --teacher t.pt --train-finalists 0 --estimator e --recipe-level l "
+        "--strategy s --trials 9 "
         "--objective mnasnet --reward-w -0.15 "
         "--workers 3 --storage sqlite:///x.db --study y "
         "--max-params 3.5M --max-memory-mb 20.5 "
