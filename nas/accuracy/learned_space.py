@@ -103,7 +103,8 @@ class LearnedSpace:
         effects = self.lessons.effects
         told = [change for change, effect in effects.items() if abs(effect.rise) > NOISY * effect.error]
         halves = np.array([effect.halves for effect in effects.values()])
-        agreement = float(np.corrcoef(halves.T)[0, 1]) if len(halves) > 2 else math.nan
+        with np.errstate(invalid="ignore"):  # of halves that are all alike
+            agreement = float(np.corrcoef(halves.T)[0, 1]) if len(halves) > 2 else math.nan
         lines = [
             f"replacement blocks: {len(told)} of {len(effects)} effects are above the noise ({NOISY:g} standard "
             f"errors); the two halves of the held-out images agree with a correlation of {agreement:.2f}"

@@ -73,7 +73,7 @@ class ReplacementBlocks:
         self.own_data = own_data or OwnData()
         self._console = console or Silent()
         self._prior = ImageNetPrior()
-        self._learned: dict[str, LearnedSpace] = {}
+        self._learned: dict[SearchSpace, LearnedSpace] = {}  # by the space at all its variants
         data = load_data(self.own_data.source, self.own_data.data_dir, self.own_data.loaders)
         for note in data.notes:
             self._console.say(f"note: {note}")
@@ -108,12 +108,13 @@ class ReplacementBlocks:
 
     def learned(self, space: SearchSpace) -> LearnedSpace:
         """Return what was learned about a space; learn it if it is not known yet."""
-        if space.name not in self._learned:
+        whole = dataclasses.replace(space, variants=())
+        if whole not in self._learned:
             lessons = learn_lessons(self._request(space), self._folder(space), self._console)
-            learned = self._learned[space.name] = LearnedSpace(space, lessons, self._prior)
+            learned = self._learned[whole] = LearnedSpace(whole, lessons, self._prior)
             for line in learned.in_words():
                 self._console.say(line)
-        return self._learned[space.name]
+        return self._learned[whole]
 
     def train_finalists(self, specs: Sequence[ArchSpec], folder: Path) -> np.ndarray:
         """Return top-1 (percent) on held-out images of networks after a short training, shape (n,).

@@ -47,7 +47,8 @@ def new_block(teacher: MobileNet, replacement: Replacement, seed: int) -> nn.Mod
         head=HeadSpec(conv=0),
         norm_eps=teacher.spec.norm_eps,
     )
-    parent = build_model(alone, 2)
+    with torch.random.fork_rng(devices=[]):
+        parent = build_model(alone, 2)
     parent.features[1].load_state_dict(teacher.features[1 + position].state_dict())
     child: nn.Module = inherit_weights(alone.replace(blocks=(block,)), parent, seed=seed).features[1]
     return child

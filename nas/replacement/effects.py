@@ -14,6 +14,7 @@ from torch.nn import functional
 from nas.models.mobilenet import MobileNet
 from nas.replacement.blocks import feature_maps
 from nas.training.images import Data
+from nas.training.loop import DivergedError
 
 
 class Effect(NamedTuple):
@@ -39,7 +40,8 @@ def log_loss_rises(
 ) -> np.ndarray:
     """Return the rise of the log-loss (nats) of each held-out image, shape (blocks, images).
 
-    `blocks` are positions and what stands there, None for nothing. Only the layers behind it are computed anew.
+    `blocks` are positions and what stands there, None for nothing. Only the layers behind it are computed anew. Raises
+    DivergedError for a rise that is not finite.
     """
     teacher.eval()
     device = next(teacher.parameters()).device
@@ -58,7 +60,14 @@ def log_loss_rises(
                 ]
             )
         )
-    return torch.cat(rises, 1).double().cpu().numpy()
+    found: np.ndarray = torch.cat(rises, 1).double().cpu().numpy()
+    if not np.isfinite(found).all():
+        position = blocks[int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])][0]
+        raise DivergedError(
+            f"the network with a replacement of block {position} gives no finite log-loss: the block diverged; train "
+            "the teacher for longer, with more --minutes"
+        )
+    return found
 
 
 def _log_losses(teacher: MobileNet, feature_map: Tensor, position: int, labels: Tensor) -> Tensor:

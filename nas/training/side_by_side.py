@@ -186,8 +186,8 @@ class _Worker:
         self.process.join()
         how = manner_of_death(self.process.exitcode or 0)
         return WorkerDiedError(
-            f"a process that trains a network died ({how}); continue the run with --resume, with --workers 1 if "
-            "memory is short"
+            f"a process that trains a network died ({how}); continue the run with --resume; where memory is "
+            "short, on fewer cores"
         )
 
 
