@@ -31,11 +31,12 @@ from nas.errors import NasError
 from nas.files import fingerprint, write_text
 from nas.replacement.assembly import EVALUATION_BATCH, finalist_recipe, fine_tune_assembled
 from nas.replacement.choices import Choices, slots_of
-from nas.replacement.learning import LessonRequest, learn_lessons
+from nas.replacement.learning import LessonRequest, Lessons, learn_lessons
 from nas.training.checkpoint import find_checkpoint, load_checkpoint, load_model, save_checkpoint
 from nas.training.data import EMBEDDED, load_data
 from nas.training.evaluation import evaluate_model
 from nas.training.held_out import hold_out
+from nas.training.images import Data
 from nas.training.trained_on import content_of, counts_of
 
 MINUTES = 10.0
@@ -130,7 +131,10 @@ class ReplacementBlocks:
                     new, learned.lessons, self._data, seed=self.own_data.seed, progress=progress
                 )
             for spec, (weights, evaluation) in zip(new, trained, strict=True):
-                save_checkpoint(_checkpoint(folder, spec), self._contents(spec, learned, weights, evaluation.top1))
+                contents = _contents(
+                    spec, weights, evaluation.top1, self.whole_data, learned.lessons, self.own_data.seed
+                )
+                save_checkpoint(_checkpoint(folder, spec), contents)
         return np.array([load_checkpoint(_checkpoint(folder, spec))["held_out_top1"] for spec in specs])
 
     def hand_over(self, spec: ArchSpec, folder: Path, path: Path) -> float:
@@ -146,26 +150,6 @@ class ReplacementBlocks:
             raise NasError(f"{self._data.source}: none of the images to validate on can be read")
         save_checkpoint(path, {**contents, "spec": spec.to_dict()})
         return evaluation.top1
-
-    def _contents(
-        self, spec: ArchSpec, learned: LearnedSpace, weights: dict[str, Tensor], top1: float
-    ) -> dict[str, Any]:
-        """Return the contents of a finalist's checkpoint, which reads like one of nas.train."""
-        data = self.whole_data
-        return {
-            "spec": spec.to_dict(),
-            "source": data.source,
-            "classes": list(data.classes),
-            "images": list(counts_of(data)),
-            "crop": data.val.crop,
-            "recipe": finalist_recipe(learned.lessons).to_dict(),
-            "resolution": learned.lessons.resolution,
-            "seed": self.own_data.seed,
-            "init": None,
-            "teacher": learned.lessons.choices.teacher.name,
-            "average": weights,
-            "held_out_top1": top1,
-        }
 
     def _space_of(self, spec: ArchSpec) -> LearnedSpace:
         """Return the learned space that a network is of, or else one that it fits, or else any."""
@@ -221,6 +205,29 @@ class ReplacementBlocks:
         if not (folder / "settings.json").exists():
             write_text(folder / "settings.json", text + "\n")
         return folder
+
+
+def _contents(
+    spec: ArchSpec, weights: dict[str, Tensor], top1: float, data: Data, lessons: Lessons, seed: int
+) -> dict[str, Any]:
+    """Return the contents of a finalist's checkpoint, which reads like one of nas.train.
+
+    `top1` (percent) is that on the held-out images of `data`.
+    """
+    return {
+        "spec": spec.to_dict(),
+        "source": data.source,
+        "classes": list(data.classes),
+        "images": list(counts_of(data)),
+        "crop": data.val.crop,
+        "recipe": finalist_recipe(lessons.plan).to_dict(),
+        "resolution": lessons.resolution,
+        "seed": seed,
+        "init": None,
+        "teacher": lessons.choices.teacher.name,
+        "average": weights,
+        "held_out_top1": top1,
+    }
 
 
 def _checkpoint(folder: Path, spec: ArchSpec) -> Path:

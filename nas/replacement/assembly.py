@@ -13,7 +13,7 @@ from nas.arch.spec import ArchSpec, BlockSpec
 from nas.models.inherited_weights import classes_of, inherit_weights
 from nas.models.mobilenet import MobileNet, build_model
 from nas.replacement.choices import slots_of
-from nas.replacement.learning import RECIPE, Lessons
+from nas.replacement.learning import RECIPE, Lessons, Plan
 from nas.training.distillation import Teacher
 from nas.training.evaluation import Evaluation, evaluate_model
 from nas.training.images import Data
@@ -100,10 +100,9 @@ def _unlike(known: BlockSpec, wanted: BlockSpec) -> tuple[int, int]:
     return sum(differing), abs(known.expanded - wanted.expanded)
 
 
-def finalist_recipe(lessons: Lessons) -> Recipe:
+def finalist_recipe(plan: Plan) -> Recipe:
     """Return the recipe of finalists: `quick` at a part of its learning rate, for the epochs of the plan."""
     recipe = load_recipe(RECIPE)
-    plan = lessons.plan
     return recipe.replace(
         epochs=plan.finalist_epochs,
         epoch_steps=plan.finalist_epoch_steps,
@@ -123,7 +122,7 @@ def fine_tune_assembled(
 
     Raises NasError where training does.
     """
-    recipe = finalist_recipe(lessons)
+    recipe = finalist_recipe(lessons.plan)
     pool = SideBySide(data)
     teacher = lessons.teacher
     given = teacher.spec, teacher.state_dict(), len(data.classes), recipe, lessons.resolution, seed

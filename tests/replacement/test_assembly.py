@@ -97,7 +97,7 @@ def test_a_network_that_does_not_fit_is_initialised_from_the_seed(lessons: Lesso
 
 
 def test_finalists_are_trained_for_the_epochs_of_the_plan(lessons: Lessons) -> None:
-    recipe = finalist_recipe(lessons)
+    recipe = finalist_recipe(lessons.plan)
     assert (recipe.epochs, recipe.epoch_steps) == (lessons.plan.finalist_epochs, lessons.plan.finalist_epoch_steps)
 
 
