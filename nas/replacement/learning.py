@@ -9,32 +9,28 @@ done. So a run that was interrupted goes on where it was, and the next search wi
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nas.arch.skeleton import Slot
 from nas.arch.spec import ArchSpec
 from nas.console import Console
 from nas.errors import NasError
-from nas.files import read_text, write_text
 from nas.models.mobilenet import MobileNet, build_model
 from nas.replacement.blocks import new_block, train_blocks
 from nas.replacement.choices import Change, Choices, Replacement
 from nas.replacement.effects import Effect, log_loss_rises
-from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
+from nas.replacement.kept import Judged, Plan, load_plan, load_position, save_plan, save_position
+from nas.training.checkpoint import load_model
 from nas.training.cores import train_on_cores
-from nas.training.evaluation import evaluate_model
-from nas.training.images import Data, LeftOut, small_data_warning
+from nas.training.evaluation import Evaluation, evaluate_model
+from nas.training.images import Data, LabelledBatch, LeftOut, small_data_warning
 from nas.training.loop import Machine, Training
 from nas.training.recipes import load_recipe
 from nas.training.run import BEST, LAST, Settings
@@ -52,16 +48,6 @@ EVALUATION_BATCH = 64
 TIMED_STEPS = 3
 CHUNKS = 4  # parts of the work on blocks, at least: what is done of it survives an interruption
 CHANCE_ERRORS = 3.0  # standard errors by which a teacher must be better than the most frequent class
-
-
-class Plan(NamedTuple):
-    """How much is done: decided once by timing, and then kept, so that a run repeats."""
-
-    epochs: int = 0  # of the teacher
-    epoch_steps: int = 0
-    steps: int = 0  # of each replacement; 0: not decided yet
-    finalist_epochs: int = 0  # of networks put together from blocks
-    finalist_epoch_steps: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,15 +87,14 @@ def learn_lessons(request: LessonRequest, folder: Path, console: Console) -> Les
 
     Raises NasError for a teacher that is no better than chance, and where training does.
     """
-    plan = _load_plan(folder, console)
+    plan = load_plan(folder, console)
     if request.teacher is None and not plan.epochs:
-        plan = _save_plan(folder, plan._replace(**_teacher_steps(request)))
+        plan = save_plan(folder, plan._replace(**_teacher_steps(request)))
     teacher = _teacher(request, plan, folder, console)
-    evaluation = evaluate_model(teacher, request.data.val.batches(EVALUATION_BATCH, request.resolution))
-    _check_teacher(request, evaluation.right, evaluation.images)
+    evaluation = _evaluated(request, teacher)
     console.say(f"teacher: {evaluation.top1:.1f} % on {evaluation.images} held-out images of {request.data.source}")
     if not plan.steps:
-        plan = _save_plan(folder, plan._replace(steps=_block_steps(request, teacher), **_finalist_steps(request)))
+        plan = save_plan(folder, plan._replace(steps=_block_steps(request, teacher), **_finalist_steps(request)))
     effects, weights = _judged(request, plan, teacher, folder, console)
     return Lessons(
         choices=request.choices,
@@ -147,7 +132,8 @@ def _step_seconds(request: LessonRequest) -> float:
     recipe, data = load_recipe(RECIPE), request.data
     with torch.random.fork_rng():
         model = build_model(request.choices.teacher, len(data.classes), recipe.dropout)
-    return Training(model, data, recipe, resolution=request.resolution).time_steps(TIMED_STEPS)
+    training = Training(model, data, recipe, resolution=request.resolution, machine=_machine())
+    return training.time_steps(TIMED_STEPS)
 
 
 def _divided(request: LessonRequest, steps: int, least: int) -> tuple[int, int]:
@@ -195,21 +181,31 @@ def _teacher(request: LessonRequest, plan: Plan, folder: Path, console: Console)
     return load_model(out / BEST)
 
 
-def _check_teacher(request: LessonRequest, right: int, images: int) -> None:
-    """Raise NasError for a teacher that is no better than to name the most frequent class."""
-    counts = np.zeros(len(request.data.classes), int)
-    for _, labels in request.data.val.batches(EVALUATION_BATCH, 32):
-        counts += np.bincount(labels.numpy(), minlength=len(counts))
-    chance = counts.max() / max(1, counts.sum())
-    error = math.sqrt(chance * (1 - chance) / max(1, images))
-    if len(request.data.classes) < 2:
-        raise NasError(f"{request.data.source}: it has one class; there is nothing to tell apart")
-    if right / max(1, images) <= chance + CHANCE_ERRORS * error:
+def _evaluated(request: LessonRequest, teacher: MobileNet) -> Evaluation:
+    """Return the evaluation of the teacher on the held-out images.
+
+    Raises NasError if it is no better than to name the most frequent class.
+    """
+    data = request.data
+    counts = np.zeros(len(data.classes), int)
+
+    def counted() -> Iterator[LabelledBatch]:
+        for images, labels in data.val.batches(EVALUATION_BATCH, request.resolution):
+            counts[:] += np.bincount(labels.numpy(), minlength=len(counts))
+            yield images, labels
+
+    evaluation = evaluate_model(teacher, counted())
+    if not evaluation.images:
+        raise NasError(f"{data.source}: none of the images to evaluate on can be read")
+    chance = counts.max() / evaluation.images
+    error = math.sqrt(chance * (1 - chance) / evaluation.images)
+    if evaluation.right / evaluation.images <= chance + CHANCE_ERRORS * error:
         raise NasError(
-            f"the teacher is right for {100 * right / max(1, images):.1f} % of the held-out images of "
-            f"{request.data.source}, no better than chance ({100 * chance:.1f} %), so that it cannot judge blocks; "
-            "give it more --minutes, or name a trained one with --teacher"
+            f"the teacher is right for {evaluation.top1:.1f} % of the held-out images of {data.source}, no better than "
+            f"chance ({100 * chance:.1f} %), so that it cannot judge blocks; give it more --minutes, or name a trained "
+            "one with --teacher"
         )
+    return evaluation
 
 
 # Blocks -----------------------------------------------------------------------------------------------
@@ -226,7 +222,7 @@ def _judged(
     effects: dict[Change, Effect] = {}
     weights: dict[Change, dict[str, Tensor]] = {}
 
-    def take(judged: Sequence[tuple[Change, Any, Effect]]) -> None:
+    def take(judged: Sequence[Judged]) -> None:
         for change, trained, effect in judged:
             effects[change] = effect
             if trained is not None:
@@ -236,7 +232,7 @@ def _judged(
     for change, replacement in _work_of(request):
         by_position.setdefault(replacement.position, []).append((change, replacement))
     for position in list(by_position):
-        if (known := _load_position(folder, position, console)) is not None:
+        if (known := load_position(folder, position, console)) is not None:
             take(known)
             del by_position[position]
     pool = SideBySide(request.data)
@@ -254,7 +250,7 @@ def _judged(
                     del jobs[number]
                     continue
                 position, judged = value
-                _save_position(folder, position, judged)
+                save_position(folder, position, judged)
                 take(judged)
                 done += 1
                 progress(done / total, f"{done} of {total} places")
@@ -282,7 +278,7 @@ def _judge(
     resolution: int,
     steps: int,
     seed: int,
-) -> Iterator[tuple[int, list[tuple[Change, dict[str, Tensor] | None, Effect]]]]:
+) -> Iterator[tuple[int, list[Judged]]]:
     """Train and judge the replacements of some positions, and yield each position's. It is a job of `SideBySide`."""
     teacher = build_model(teacher_spec, classes, 0.0)
     teacher.load_state_dict(teacher_weights)
@@ -335,65 +331,3 @@ def _machine() -> Machine:
     if torch.cuda.is_available():
         return Machine(device="cuda", bf16=True)
     return Machine()
-
-
-# Files ------------------------------------------------------------------------------------------------
-
-
-def _load_plan(folder: Path, console: Console) -> Plan:
-    """Return the plan of the folder, or an empty one: what was trained by a plan that is lost is removed."""
-    file = folder / "plan.json"
-    if file.exists():
-        try:
-            plan = Plan(**json.loads(read_text(file)))
-            if all(type(value) is int and value >= 0 for value in plan):
-                return plan
-        except (NasError, TypeError, ValueError):
-            pass
-        console.say(f"note: {file} is not readable; the teacher and its replacement blocks are trained anew")
-    for trained in ("teacher", "blocks"):
-        shutil.rmtree(folder / trained, ignore_errors=True)
-    return Plan()
-
-
-def _save_plan(folder: Path, plan: Plan) -> Plan:
-    write_text(folder / "plan.json", json.dumps(plan._asdict()) + "\n")
-    return plan
-
-
-def _position_file(folder: Path, position: int) -> Path:
-    return folder / "blocks" / f"{position:02}.pt"
-
-
-def _save_position(folder: Path, position: int, judged: Sequence[tuple[Change, Any, Effect]]) -> None:
-    rows = [
-        {
-            "slot": list(change.slot),
-            "decision": change.decision,
-            "value": change.value,
-            "weights": weights,
-            "effect": [effect.rise, effect.error, list(effect.halves)],
-        }
-        for change, weights, effect in judged
-    ]
-    save_checkpoint(_position_file(folder, position), {"replacements": rows})
-
-
-def _load_position(folder: Path, position: int, console: Console) -> list[tuple[Change, Any, Effect]] | None:
-    """Return the trained replacements of a position; None where there are none, or none that can be read."""
-    file = _position_file(folder, position)
-    if not file.exists():
-        return None
-    try:
-        rows = load_checkpoint(file)["replacements"]
-        return [
-            (
-                Change(Slot(*row["slot"]), row["decision"], row["value"]),
-                row["weights"],
-                Effect(row["effect"][0], row["effect"][1], tuple(row["effect"][2])),
-            )
-            for row in rows
-        ]
-    except (NasError, KeyError, TypeError, IndexError):
-        console.say(f"note: {file} is not readable; its blocks are trained again")
-        return None

@@ -1,6 +1,7 @@
 """What is learned is learned once, in whatever order, and goes on where it was interrupted."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.replacing import FEW_STEPS, LARGEST, LITTLE, data_of, images, plan_text, request_of
+from support.replacing import FEW_STEPS, LARGEST, LITTLE, images, plan_text, request_of
 from support.searching import Recorder
 
 from nas.console import Silent
@@ -92,7 +93,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     lessons: Lessons, folder: Path, monkeypatch: pytest.MonkeyPatch, saved: int
 ) -> None:
     shutil.rmtree(folder / "blocks")
-    save, trained = learning._save_position, list[int]()
+    save, trained = learning.save_position, list[int]()
 
     def interrupted(where: Path, position: int, judged: Any) -> None:
         if len(trained) == saved:
@@ -100,10 +101,10 @@ def test_an_interrupted_run_goes_on_where_it_was(
         trained.append(position)
         save(where, position, judged)
 
-    monkeypatch.setattr(learning, "_save_position", interrupted)
+    monkeypatch.setattr(learning, "save_position", interrupted)
     with pytest.raises(StoppedError):
         learn_lessons(request_of(), folder, Silent())
-    monkeypatch.setattr(learning, "_save_position", lambda *given: (trained.append(given[1]), save(*given)))
+    monkeypatch.setattr(learning, "save_position", lambda *given: (trained.append(given[1]), save(*given)))
     assert same(learn_lessons(request_of(), folder, Silent()), lessons)
     assert sorted(trained) == [1, 2, 3, 4, 5], "a position was trained twice"
 
@@ -122,8 +123,8 @@ def test_damaged_blocks_are_trained_again(
 ) -> None:
     damage(folder / "blocks" / "03.pt")
     console, trained = Recorder(), list[int]()
-    save = learning._save_position
-    monkeypatch.setattr(learning, "_save_position", lambda *given: (trained.append(given[1]), save(*given)))
+    save = learning.save_position
+    monkeypatch.setattr(learning, "save_position", lambda *given: (trained.append(given[1]), save(*given)))
     assert same(learn_lessons(request_of(), folder, console), lessons)
     assert trained == [3]
     (line,) = (line for line in console.lines if line.startswith("note: "))
@@ -153,7 +154,7 @@ def test_a_damaged_plan_is_made_anew_with_all_that_rests_on_it(
 def test_the_plan_is_decided_by_the_minutes_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "LEAST_STEPS", 2)
     monkeypatch.setattr(learning, "LEAST_EPOCHS", 2)
-    monkeypatch.setattr(learning, "_check_teacher", lambda *given: None)
+    monkeypatch.setattr(learning, "CHANCE_ERRORS", -math.inf)
     first = learn_lessons(request_of(minutes=1e-6), tmp_path, Silent())
     assert first.plan.epochs == 2
     assert first.plan.epoch_steps == 1
@@ -193,12 +194,6 @@ def test_a_teacher_no_better_than_chance_is_an_error(folder: Path, nothing_is_tr
     assert "\n" not in str(error.value)
 
 
-def test_one_class_is_nothing_to_tell_apart(lessons: Lessons) -> None:
-    request = request_of(data_of(classes=1))
-    with pytest.raises(NasError, match=r"^bars: it has one class; there is nothing to tell apart$"):
-        learning._check_teacher(request, 10, 10)
-
-
 def test_a_teacher_of_the_user_is_not_trained(lessons: Lessons, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "plan.json").write_text(plan_text(FEW_STEPS._replace(epochs=0, epoch_steps=0)))
@@ -220,7 +215,7 @@ def test_fewer_images_than_a_batch_are_learned_from(lessons: Lessons, folder: Pa
 
 def test_few_images_for_a_teacher_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Recorder()
-    monkeypatch.setattr(learning, "_check_teacher", lambda *given: (_ for _ in ()).throw(StoppedError))
+    monkeypatch.setattr(learning, "_evaluated", lambda *given: (_ for _ in ()).throw(StoppedError))
     (tmp_path / "plan.json").write_text(plan_text(FEW_STEPS._replace(epochs=1, epoch_steps=1)))
     few = replace(request_of().data, train=images(16))
     with pytest.raises(StoppedError):
@@ -237,7 +232,7 @@ def test_a_killed_process_ends_the_work_and_what_was_saved_is_what_one_process_l
 ) -> None:
     shutil.rmtree(folder / "blocks")
     monkeypatch.setattr("nas.training.side_by_side.usable_cores", lambda: 2)
-    save, pools = learning._save_position, list[SideBySide]()
+    save, pools = learning.save_position, list[SideBySide]()
 
     def kept(data: Any) -> SideBySide:
         pools.append(SideBySide(data))
@@ -248,7 +243,7 @@ def test_a_killed_process_ends_the_work_and_what_was_saved_is_what_one_process_l
         os.kill(next(worker.process.pid for worker in pools[-1]._workers if worker.number), signal.SIGKILL)
 
     monkeypatch.setattr(learning, "SideBySide", kept)
-    monkeypatch.setattr(learning, "_save_position", kill)
+    monkeypatch.setattr(learning, "save_position", kill)
     died = r"^a process that trains a network died \(signal SIGKILL, perhaps for want of memory\); .* with --resume"
     with pytest.raises(NasError, match=died) as error:
         learn_lessons(request_of(), folder, Silent())
@@ -256,6 +251,6 @@ def test_a_killed_process_ends_the_work_and_what_was_saved_is_what_one_process_l
     assert pools[-1].at_a_time == 2
     assert not pools[-1]._workers
     assert 0 < len(list((folder / "blocks").iterdir())) < 5
-    monkeypatch.setattr(learning, "_save_position", save)
+    monkeypatch.setattr(learning, "save_position", save)
     monkeypatch.setattr("nas.training.side_by_side.usable_cores", lambda: 1)
     assert same(learn_lessons(request_of(), folder, Silent()), lessons)
