@@ -87,6 +87,7 @@ def learn_lessons(request: LessonRequest, folder: Path, console: Console) -> Les
 
     Raises NasError for a teacher that is no better than chance, and where training does.
     """
+    begun = time.monotonic()
     plan = load_plan(folder, console)
     if request.teacher is None and not plan.epochs:
         plan = save_plan(folder, plan._replace(**_teacher_steps(request)))
@@ -94,7 +95,8 @@ def learn_lessons(request: LessonRequest, folder: Path, console: Console) -> Les
     evaluation = _evaluated(request, teacher)
     console.say(f"teacher: {evaluation.top1:.1f} % on {evaluation.images} held-out images of {request.data.source}")
     if not plan.steps:
-        plan = save_plan(folder, plan._replace(steps=_block_steps(request, teacher), **_finalist_steps(request)))
+        left = (1 - FINALISTS_SHARE) * 60 * request.minutes - (time.monotonic() - begun)
+        plan = save_plan(folder, plan._replace(steps=_block_steps(request, teacher, left), **_finalist_steps(request)))
     effects, weights = _judged(request, plan, teacher, folder, console)
     return Lessons(
         choices=request.choices,
@@ -144,8 +146,11 @@ def _divided(request: LessonRequest, steps: int, least: int) -> tuple[int, int]:
     return epochs, min(whole, max(1, steps // epochs))
 
 
-def _block_steps(request: LessonRequest, teacher: MobileNet) -> int:
-    """Return for how many steps all replacements can be trained side by side in their share of the minutes."""
+def _block_steps(request: LessonRequest, teacher: MobileNet, left: float) -> int:
+    """Return for how many steps all replacements can be trained side by side in their share of the minutes.
+
+    `left` are the seconds that are left: a teacher may have taken longer than its share.
+    """
     work, seconds = _work_of(request), []
     with threads_used(1):
         for steps in (1, 1 + TIMED_STEPS):  # the difference leaves out what is done once
@@ -153,8 +158,8 @@ def _block_steps(request: LessonRequest, teacher: MobileNet) -> int:
             _trained_blocks(request.data, teacher, work, request.resolution, steps, request.seed)
             seconds.append(time.perf_counter() - begun)
     each = max(seconds[1] - seconds[0], 1e-6) / TIMED_STEPS
-    share = (1 - TEACHER_SHARE - FINALISTS_SHARE) * 60 * request.minutes * networks_at_a_time()
-    return int(min(STEPS, max(LEAST_STEPS, (share - seconds[0]) / each)))
+    share = min((1 - TEACHER_SHARE - FINALISTS_SHARE) * 60 * request.minutes, left - sum(seconds))
+    return int(min(STEPS, max(LEAST_STEPS, (share * networks_at_a_time() - seconds[0]) / each)))
 
 
 def _teacher(request: LessonRequest, plan: Plan, folder: Path, console: Console) -> MobileNet:

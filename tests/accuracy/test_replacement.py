@@ -43,7 +43,7 @@ def learning_is_quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plan = FEW_STEPS._asdict()
     teacher, blocks = ("epochs", "epoch_steps"), plan["steps"]
     monkeypatch.setattr(learning, "_teacher_steps", lambda request: {name: plan[name] for name in teacher})
-    monkeypatch.setattr(learning, "_block_steps", lambda request, teacher: blocks)
+    monkeypatch.setattr(learning, "_block_steps", lambda request, teacher, left: blocks)
     finalists = {name: value for name, value in plan.items() if name.startswith("finalist")}
     monkeypatch.setattr(learning, "_finalist_steps", lambda request: finalists)
 
