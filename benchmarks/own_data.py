@@ -67,6 +67,7 @@ CHAINS = (0, 2, 5)  # places where an identity is a strided convolution, which n
 FLOPS_LIMITS = (50e6, 65e6, 80e6)
 WANTED = {2.0: 0.77, 10.0: 0.80}  # tau by minutes on two cores
 WANTED_REGRET = 0.2  # points
+LEAST_DRAWN = 1e-3  # nats
 SPACE, NEXT_BUDGET = "mobilenet_v3_small_images", 0.9
 TRAIN_SEEDS = 3
 WIDTHS = np.arange(0.3, 1.0, 0.05)  # of the narrower networks that are measured
@@ -178,7 +179,14 @@ def macro(table: str, folder: str, minutes: Sequence[float], seeds: int) -> dict
         taus = [run["tau"] for run in runs]
         mean = float(np.mean(taus))
         wanted = f" (wanted {WANTED[spent]:.2f})" if spent in WANTED else ""
-        print(f"{spent:g} minutes: mean tau {mean:.3f} of {len(taus)} seeds{wanted}", flush=True)
+        regrets = {
+            limit: round(float(np.mean([run["regret"][limit] for run in runs])), 2) for limit in runs[0]["regret"]
+        }
+        print(
+            f"{spent:g} minutes: mean tau {mean:.3f} of {len(taus)} seeds{wanted}, "
+            f"mean regret {regrets} (wanted at most {WANTED_REGRET})",
+            flush=True,
+        )
         found["minutes"][f"{spent:g}"] = {"tau": round(mean, 3), "tau_std": round(float(np.std(taus)), 3), "runs": runs}
     return found
 
@@ -198,18 +206,14 @@ def draw(found: dict[str, Any]) -> None:
     true, runs = found["true_effects"], list(found["minutes"].values())[-1]["runs"]
     for digit, colour, label in (("1", "#0072B2", "kernel 3, expansion 3 for 5 and 6"), ("0", "#D55E00", "left out")):
         names = [name for name in true if name[1] == digit]
-        rises = [float(np.mean([run["effects"][name] for run in runs])) for name in names]
-        left.scatter([max(rise, 0) for rise in rises], [true[name] for name in names], color=colour, label=label)
+        rises = [max(float(np.mean([run["effects"][name] for run in runs])), LEAST_DRAWN) for name in names]
+        left.scatter(rises, [true[name] for name in names], color=colour, label=label)
         for name, rise in zip(names, rises, strict=True):
-            left.annotate(
-                f"block {int(name[0]) + 1}",
-                (max(rise, 0), true[name]),
-                fontsize=7,
-                xytext=(4, 2),
-                textcoords="offset points",
-            )
+            block, place = f"block {int(name[0]) + 1}", (rise, true[name])
+            left.annotate(block, place, fontsize=7, xytext=(4, 2), textcoords="offset points")
+    left.set_xscale("log")
     left.set(xlabel="rise of the log-loss in the teacher, nats", ylabel="points lost by full trainings")
-    left.legend(frameon=False, fontsize=8, loc="lower right")
+    left.legend(frameon=False, fontsize=8, loc="upper left")
     minutes = [float(spent) for spent in found["minutes"]]
     for spent, of_minutes in zip(minutes, found["minutes"].values(), strict=True):
         right.scatter([spent] * len(of_minutes["runs"]), [run["tau"] for run in of_minutes["runs"]], s=12, color="0.6")
