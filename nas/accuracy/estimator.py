@@ -68,6 +68,13 @@ class SharedEstimator(Estimator, Protocol):
         """Add the estimates of other processes, so that these networks are not trained again."""
 
 
+class HandedOver(NamedTuple):
+    """The top-1 (percent) of handed over weights on the validation images, at a resolution (pixels)."""
+
+    top1: float
+    resolution: int
+
+
 @runtime_checkable
 class WeightsEstimator(Estimator, Protocol):
     """An estimator that has weights for the networks that it estimates, so that a search hands over trained ones."""
@@ -78,8 +85,8 @@ class WeightsEstimator(Estimator, Protocol):
         Their checkpoints are kept in the folder, and a network that has one there is not trained again.
         """
 
-    def hand_over(self, spec: ArchSpec, folder: Path, path: Path) -> float:
+    def hand_over(self, spec: ArchSpec, folder: Path, path: Path) -> HandedOver:
         """Write the checkpoint of a finalist, or of a network that is trained now, to `path`.
 
-        Returns its top-1 (percent) on the validation images, which nothing was decided on.
+        Returns what it reaches on the validation images, which nothing was decided on.
         """

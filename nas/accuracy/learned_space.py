@@ -18,6 +18,7 @@ from nas.arch.skeleton import Variant
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.replacement.choices import LEFT_OUT, slots_of
+from nas.replacement.effects import Effect
 from nas.replacement.learning import Lessons
 from nas.replacement.space_effects import SpaceEffects, penalty
 
@@ -27,6 +28,7 @@ WEIGHTS = (-1.0, 0.25, 0.25)
 # The spread of the accuracies of NAS-Bench-Macro in that of the prior, and the share of it that stays unexplained.
 SPREAD, UNEXPLAINED = 0.63, 0.4
 OUTSIDE_FACTOR = 2.0  # multiplies the standard deviation of a network that does not fit the space
+TOLD = 8  # groups of effects that are told in words, the largest first
 NOISY = 2.0  # standard errors below which an effect counts as noise
 
 _Number = TypeVar("_Number", int, float)
@@ -91,7 +93,9 @@ class LearnedSpace:
 
     def _at(self, variant: Variant) -> LearnedVariant:
         if variant not in self._of_variant:
-            home = None if variant == self._home else self._at(self._home)
+            # The teacher's width at the same resolution: estimates speak for its training, whatever it saw.
+            width = self._home.width
+            home = None if variant.width == width else self._at(Variant(width, variant.resolution))
             self._of_variant[variant] = LearnedVariant(
                 self.space.at([variant]), self._effects, self._prior, self.lessons, home
             )
@@ -116,15 +120,19 @@ class LearnedSpace:
                 "warning: nearly all effects are noise: the ranking is that of the prior and of the "
                 "multiply-accumulates; more --minutes make a better teacher, and more images less noise"
             )
-        grouped: dict[tuple[str, str, int], list[float]] = {}
+        grouped: dict[tuple[int, str], list[tuple[float, Effect]]] = {}
         for change, effect in effects.items():
-            if change.decision == LEFT_OUT:
-                text = "without one of the later blocks"
-            else:
-                text = _told(change.decision, change.value)
-            grouped.setdefault((change.decision, text, change.slot.stage), []).append(-points * penalty(change, effect))
-        for (_, text, stage), values in sorted(grouped.items(), key=lambda item: (item[0][2], item[0][0])):
-            lines.append(f"  stage {stage + 1}: {text}: {np.mean(values):+.2f} points a block")
+            left_out = change.decision == LEFT_OUT
+            text = "without one of the later blocks" if left_out else _told(change.decision, change.value)
+            grouped.setdefault((change.slot.stage, text), []).append((-points * penalty(change, effect), effect))
+        ranked = sorted(grouped.items(), key=lambda item: -abs(sum(value for value, _ in item[1])) / len(item[1]))
+        for (stage, text), members in ranked[:TOLD]:
+            value = sum(value for value, _ in members) / len(members)
+            rise = sum(effect.rise for _, effect in members) / len(members)
+            error = math.hypot(*(effect.error for _, effect in members)) / len(members)
+            lines.append(
+                f"  stage {stage + 1}: {text}: {value + 0.0:+.2f} points a block (log-loss {rise:+.4f} ± {error:.4f})"
+            )
         return lines
 
 

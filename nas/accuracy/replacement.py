@@ -3,8 +3,8 @@
 A teacher is trained on the images, and every other choice of each of its blocks is put in its place
 (`nas.replacement`). The rise of the log-loss on held-out images is the cost of that choice, and a network costs the sum
 over its blocks. That is a form that `exact` solves. The prior and the multiply-accumulates know what a short look at
-the images does not, so that the three are mixed. The weights of the mixture were found on NAS-Bench-Macro
-(arXiv 2103.11922) by `benchmarks/own_data.py`, and are the same everywhere.
+the images does not, so that the three are mixed. The weights of the mixture were chosen on NAS-Bench-Macro
+(arXiv 2103.11922), where `benchmarks/own_data.py` shows how it ranks, and are the same everywhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from nas.accuracy.estimator import Estimates
+from nas.accuracy.estimator import Estimates, HandedOver
 from nas.accuracy.imagenet_prior import ImageNetPrior
 from nas.accuracy.learned_space import LearnedSpace
 from nas.arch.additive import AdditiveModel
@@ -33,11 +33,12 @@ from nas.replacement.assembly import EVALUATION_BATCH, finalist_recipe, fine_tun
 from nas.replacement.choices import Choices, slots_of
 from nas.replacement.learning import LessonRequest, Lessons, learn_lessons
 from nas.training.checkpoint import find_checkpoint, load_checkpoint, load_model, save_checkpoint
-from nas.training.data import EMBEDDED, load_data
+from nas.training.data import EMBEDDED, FOLDER, load_data
 from nas.training.evaluation import evaluate_model
 from nas.training.held_out import hold_out
 from nas.training.images import Data
-from nas.training.trained_on import content_of, counts_of
+from nas.training.trained_on import counts_of
+from nas.utf8 import ESCAPING
 
 MINUTES = 10.0
 MAX_RESOLUTION = 96  # pixels of the images that teachers are trained on: a step at 224 takes five times as long
@@ -123,7 +124,7 @@ class ReplacementBlocks:
         They are put together from the teacher's blocks and the replacements, and learn from the teacher. Their
         checkpoints are kept in the folder, and a network that has one there is not trained again.
         """
-        new = [spec for spec in specs if not _checkpoint(folder, spec).exists()]
+        new = [spec for spec in specs if not _is_readable(_checkpoint(folder, spec))]
         if new:
             learned = self._space_of(new[0])
             with self._console.progress("training the finalists") as progress:
@@ -137,10 +138,10 @@ class ReplacementBlocks:
                 save_checkpoint(_checkpoint(folder, spec), contents)
         return np.array([load_checkpoint(_checkpoint(folder, spec))["held_out_top1"] for spec in specs])
 
-    def hand_over(self, spec: ArchSpec, folder: Path, path: Path) -> float:
+    def hand_over(self, spec: ArchSpec, folder: Path, path: Path) -> HandedOver:
         """Write the checkpoint of a finalist, or of a network that is trained now, to `path`.
 
-        Returns its top-1 (percent) on the validation images, which nothing was decided on.
+        Returns what it reaches on the validation images, which nothing was decided on.
         """
         self.train_finalists([spec], folder)
         contents = load_checkpoint(_checkpoint(folder, spec))
@@ -149,7 +150,7 @@ class ReplacementBlocks:
         if not evaluation.images:
             raise NasError(f"{self._data.source}: none of the images to validate on can be read")
         save_checkpoint(path, {**contents, "spec": spec.to_dict()})
-        return evaluation.top1
+        return HandedOver(evaluation.top1, contents["resolution"])
 
     def _space_of(self, spec: ArchSpec) -> LearnedSpace:
         """Return the learned space that a network is of, or else one that it fits, or else any."""
@@ -188,12 +189,11 @@ class ReplacementBlocks:
     def _folder(self, space: SearchSpace) -> Path:
         """Return the folder for what is learned about a space: its name holds a hash of all that it depends on."""
         own, request = self.own_data, self._request(space)
-        content = content_of(self._data.source, self._data.classes, counts_of(self.whole_data)) or own.source
         depends_on = {
             "version": VERSION,
             "space": space.name,
             "stages": repr((space.stem, space.first, space.stages, space.head)),
-            "images": content,
+            "images": _content_of(own.source),
             "teacher": request.choices.teacher.id,
             "checkpoint": None if request.teacher is None else fingerprint(request.teacher.read_bytes()),
             "resolution": request.resolution,
@@ -228,6 +228,26 @@ def _contents(
         "average": weights,
         "held_out_top1": top1,
     }
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        return "held_out_top1" in load_checkpoint(path)
+    except NasError:
+        return False
+
+
+def _content_of(source: str) -> str:
+    """Return what says whether images are the same: the fingerprint of a folder's files, or the name of a data set.
+
+    A file counts by its place in the folder and its size, so that a folder may be moved.
+    """
+    if not source.startswith(FOLDER):
+        return source
+    folder = Path(source.removeprefix(FOLDER))
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    listed = [f"{path.relative_to(folder)} {path.stat().st_size}" for path in files]
+    return fingerprint("\n".join(listed).encode("utf-8", ESCAPING))
 
 
 def _checkpoint(folder: Path, spec: ArchSpec) -> Path:

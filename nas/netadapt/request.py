@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.accuracy import ESTIMATORS, TRAINING
+from nas.accuracy import ESTIMATORS, ON_IMAGES
 from nas.errors import NasError
 from nas.names import resolve
 from nas.netadapt.proposals import STEP_SHARE, Rules
@@ -40,10 +40,10 @@ class NetAdaptRequest:
     def __post_init__(self) -> None:
         if self.finish != "none" and not self.data:
             raise NasError(f"--finish {self.finish} needs images to train on; name them with --data")
-        if self.estimator == TRAINING:
+        if self.estimator in ON_IMAGES:
             raise NasError(
-                f"--estimator {TRAINING} would train every proposal from nothing; name the images with --data, and "
-                "each proposal is trained from the weights that it inherits"
+                f"--estimator {self.estimator} is for searches; name the images with --data alone, and each proposal "
+                "is trained from the weights that it inherits"
             )
         resolve("estimator", self.estimator, ESTIMATORS)
 

@@ -44,10 +44,10 @@ def assemble(spec: ArchSpec, lessons: Lessons, *, seed: int = 0) -> MobileNet:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return build_model(spec, classes_of(lessons.teacher), 0.0)
-    return inherit_weights(spec, _parent(spec, slots, lessons), seed=seed)
+    return inherit_weights(spec, _parent(spec, slots, lessons, seed), seed=seed)
 
 
-def _parent(spec: ArchSpec, slots: Sequence[Slot], lessons: Lessons) -> MobileNet:
+def _parent(spec: ArchSpec, slots: Sequence[Slot], lessons: Lessons, seed: int) -> MobileNet:
     """Return a network of trained blocks, as many as `spec` has, each with as much in common with its block as can be.
 
     Where a block of the teacher stands unchanged the network is the teacher.
@@ -59,9 +59,10 @@ def _parent(spec: ArchSpec, slots: Sequence[Slot], lessons: Lessons) -> MobileNe
         block, weights = _most_alike(slot, wanted, lessons)
         blocks.append(block)
         modules.append((teacher.features[1 + choices.position(slot)] if slot in choices.options else None, weights))
-    parent = build_model(
-        teacher.spec.replace(blocks=tuple(blocks), resolution=spec.resolution), classes_of(teacher), 0.0
-    )
+    parent_spec = teacher.spec.replace(blocks=tuple(blocks), resolution=spec.resolution)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # for the blocks that the teacher lacks
+        parent = build_model(parent_spec, classes_of(teacher), 0.0)
     parent.features[0].load_state_dict(teacher.features[0].state_dict())
     for index, (module, weights) in enumerate(modules):
         if weights is None and module is not None:
@@ -78,7 +79,7 @@ def _most_alike(slot: Slot, wanted: BlockSpec, lessons: Lessons) -> tuple[BlockS
     """Return the trained block that is most like the wanted one, and its weights; None for the teacher's own."""
     choices = lessons.choices
     if slot not in choices.options:
-        return wanted, None
+        return wanted.replace(out=choices.space.stage_out(slot.stage, choices.width)), None
     known: list[tuple[BlockSpec, dict[str, Tensor] | None]] = [
         (lessons.teacher.spec.blocks[choices.position(slot)], None)
     ]

@@ -10,30 +10,37 @@ done. So a run that was interrupted goes on where it was, and the next search wi
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from nas.arch.spec import ArchSpec
 from nas.console import Console
 from nas.errors import NasError
+from nas.files import make_folder
 from nas.models.mobilenet import MobileNet, build_model
 from nas.replacement.blocks import new_block, train_blocks
 from nas.replacement.choices import Change, Choices, Replacement
 from nas.replacement.effects import Effect, log_loss_rises
 from nas.replacement.kept import Judged, Plan, load_plan, load_position, save_plan, save_position
-from nas.training.checkpoint import load_model
+from nas.training.batchnorm import IMAGES
+from nas.training.checkpoint import load_checkpoint, load_model
 from nas.training.cores import train_on_cores
 from nas.training.evaluation import Evaluation, evaluate_model
+from nas.training.held_out import HELD_OUT_EVERY
 from nas.training.images import Data, LabelledBatch, LeftOut, small_data_warning
-from nas.training.loop import Machine, Training
-from nas.training.recipes import load_recipe
-from nas.training.run import BEST, LAST, Settings
+from nas.training.loop import DivergedError, Machine, Training
+from nas.training.recipes import Recipe, load_recipe
+from nas.training.run import BEST, LAST, Settings, train
 from nas.training.side_by_side import Ended, SideBySide, networks_at_a_time
 from nas.training.threads import threads_used
 
@@ -41,6 +48,7 @@ RECIPE = "quick"
 # Of the minutes. The blocks, and judging them, take the rest.
 TEACHER_SHARE, FINALISTS_SHARE = 0.75, 0.06
 FINALISTS = 3  # trained side by side at the end of a search
+MOST_STEPS = 3_700  # of the teacher, where an epoch has few: those of the recipe on the included images
 LEAST_EPOCHS = 5  # of the teacher; where the minutes allow fewer, an epoch shows a part of the images
 STEPS, LEAST_STEPS = 200, 30  # of each replacement, at most and at least
 BATCH = 64  # images of such a step
@@ -87,12 +95,20 @@ def learn_lessons(request: LessonRequest, folder: Path, console: Console) -> Les
 
     Raises NasError for a teacher that is no better than chance, and where training does.
     """
+    _check_images(request)
+    make_folder(folder)
+    with _alone_in(folder):
+        return _lessons(request, folder, console)
+
+
+def _lessons(request: LessonRequest, folder: Path, console: Console) -> Lessons:
     begun = time.monotonic()
     plan = load_plan(folder, console)
     if request.teacher is None and not plan.epochs:
         plan = save_plan(folder, plan._replace(**_teacher_steps(request)))
-    teacher = _teacher(request, plan, folder, console)
+    teacher = load_model(request.teacher) if request.teacher else _teacher(request, plan, folder, console)
     evaluation = _evaluated(request, teacher)
+    LeftOut(console.say)(request.data.unreadable)
     console.say(f"teacher: {evaluation.top1:.1f} % on {evaluation.images} held-out images of {request.data.source}")
     if not plan.steps:
         left = (1 - FINALISTS_SHARE) * 60 * request.minutes - (time.monotonic() - begun)
@@ -109,9 +125,28 @@ def learn_lessons(request: LessonRequest, folder: Path, console: Console) -> Les
     )
 
 
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other searches out of a folder. Raises NasError where one is at work in it."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise NasError(f"{folder}: another search learns the same now; wait until it has ended") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _teacher_steps(request: LessonRequest) -> dict[str, int]:
     """Return how many epochs of how many steps the teacher can be trained for in its share of the minutes."""
+    recipe, data = load_recipe(RECIPE), request.data
     steps = TEACHER_SHARE * 60 * request.minutes / _step_seconds(request)
+    # An epoch ends with batch norm's statistics and a validation, of which an image takes a third of a step's time.
+    extra = (min(IMAGES, len(data.train)) + len(data.val)) / (3 * recipe.batch_size)
+    whole = recipe.steps_of_epoch(len(data.train))
+    steps *= whole / (whole + extra)
     epochs, epoch_steps = _divided(request, max(LEAST_EPOCHS, int(steps)), LEAST_EPOCHS)
     return {"epochs": epochs, "epoch_steps": epoch_steps}
 
@@ -130,19 +165,31 @@ def _finalist_steps(request: LessonRequest) -> dict[str, int]:
 
 
 def _step_seconds(request: LessonRequest) -> float:
-    """Return the seconds of a step of the teacher's training."""
+    """Return the seconds of a step of the teacher's training, those of its images included."""
     recipe, data = load_recipe(RECIPE), request.data
     with torch.random.fork_rng():
         model = build_model(request.choices.teacher, len(data.classes), recipe.dropout)
     training = Training(model, data, recipe, resolution=request.resolution, machine=_machine())
-    return training.time_steps(TIMED_STEPS)
+    return training.time_steps(TIMED_STEPS) + _batch_seconds(request, recipe)
+
+
+def _batch_seconds(request: LessonRequest, recipe: Recipe) -> float:
+    """Return the seconds that a batch of training images takes to be read, behind the first one."""
+    batches = request.data.train.training_batches(recipe, request.resolution, torch.Generator().manual_seed(0))
+    next(batches, None)  # starts the loaders
+    begun = time.perf_counter()
+    read = sum(1 for _ in islice(batches, TIMED_STEPS))
+    return (time.perf_counter() - begun) / max(1, read)
 
 
 def _divided(request: LessonRequest, steps: int, least: int) -> tuple[int, int]:
-    """Return the number of epochs, within the recipe's and at least `least`, and the steps of each of them."""
+    """Return the number of epochs, at least `least`, and the steps of each of them.
+
+    There are as many epochs as in the recipe at most, or more of few images.
+    """
     recipe = load_recipe(RECIPE)
     whole = recipe.steps_of_epoch(len(request.data.train))
-    epochs = min(recipe.epochs, max(least, steps // whole))
+    epochs = min(max(recipe.epochs, MOST_STEPS // whole), max(least, steps // whole))
     return epochs, min(whole, max(1, steps // epochs))
 
 
@@ -157,15 +204,38 @@ def _block_steps(request: LessonRequest, teacher: MobileNet, left: float) -> int
             begun = time.perf_counter()
             _trained_blocks(request.data, teacher, work, request.resolution, steps, request.seed)
             seconds.append(time.perf_counter() - begun)
+        judging = _judging_seconds(request, teacher)
     each = max(seconds[1] - seconds[0], 1e-6) / TIMED_STEPS
-    share = min((1 - TEACHER_SHARE - FINALISTS_SHARE) * 60 * request.minutes, left - sum(seconds))
-    return int(min(STEPS, max(LEAST_STEPS, (share * networks_at_a_time() - seconds[0]) / each)))
+    teachers = 0.0 if request.teacher else TEACHER_SHARE
+    share = min((1 - teachers - FINALISTS_SHARE) * 60 * request.minutes, left - sum(seconds))
+    return int(min(STEPS, max(LEAST_STEPS, (share * networks_at_a_time() - seconds[0] - judging) / each)))
+
+
+def _judging_seconds(request: LessonRequest, teacher: MobileNet) -> float:
+    """Return the seconds that the rises of all changes take on one thread, from those of one batch.
+
+    On average half of the teacher's layers are behind a replacement.
+    """
+    images, _ = next(iter(request.data.val.batches(EVALUATION_BATCH, request.resolution)))
+    device = next(teacher.parameters()).device
+    begun = time.perf_counter()
+    with torch.inference_mode():
+        teacher.eval()(images.to(device, memory_format=torch.channels_last))
+    return (time.perf_counter() - begun) / len(images) * len(request.data.val) * len(_work_of(request)) / 2
 
 
 def _teacher(request: LessonRequest, plan: Plan, folder: Path, console: Console) -> MobileNet:
-    """Return the teacher: the user's own, or one that is trained in the folder."""
-    if request.teacher is not None:
-        return load_model(request.teacher)
+    """Return the teacher that is trained in the folder; one whose files are damaged is trained anew.
+
+    Raises NasError where the training does.
+    """
+    try:
+        if (folder / "teacher" / LAST).exists() and load_checkpoint(folder / "teacher" / LAST)["epoch"]:
+            load_checkpoint(folder / "teacher" / BEST)
+    except (NasError, KeyError) as error:
+        console.say(f"note: {str(error).split(';')[0]}; the teacher and its replacement blocks are trained anew")
+        for trained in ("teacher", "blocks"):
+            shutil.rmtree(folder / trained, ignore_errors=True)
     recipe = load_recipe(RECIPE).replace(epochs=plan.epochs, epoch_steps=plan.epoch_steps)
     data = request.data
     spec, out = request.choices.teacher, folder / "teacher"
@@ -173,17 +243,39 @@ def _teacher(request: LessonRequest, plan: Plan, folder: Path, console: Console)
     if warning := small_data_warning(data, recipe):
         console.say(warning)
     settings = Settings(spec=spec, source=data.source, recipe=recipe, resolution=request.resolution, seed=request.seed)
+    machine = _machine()
+    run = train_on_cores if machine.device == "cpu" else train
     with console.progress(f"training the teacher {spec.name}") as progress:
-        train_on_cores(
-            settings,
-            data,
-            out,
-            resume=(out / LAST).exists(),
-            machine=_machine(),
-            on_epoch=lambda metrics: left_out(data.unreadable),
-            on_step=lambda s: progress((s.epoch - 1 + s.step / s.steps) / s.epochs, f"epoch {s.epoch}/{s.epochs}"),
-        )
+        try:
+            run(
+                settings,
+                data,
+                out,
+                resume=(out / LAST).exists(),
+                machine=machine,
+                on_epoch=lambda metrics: left_out(data.unreadable),
+                on_step=lambda s: progress((s.epoch - 1 + s.step / s.steps) / s.epochs, f"epoch {s.epoch}/{s.epochs}"),
+            )
+        except DivergedError as error:
+            raise DivergedError(
+                f"the teacher: {str(error).split(';')[0]}; take another --seed, or train one yourself by a recipe with "
+                f"a lower learning_rate and name it with --teacher (its last good state is {out / LAST})"
+            ) from None
     return load_model(out / BEST)
+
+
+def _check_images(request: LessonRequest) -> None:
+    """Raise NasError for so few held-out images that even a teacher that is always right is no better than chance."""
+    chance, count = 1 / len(request.data.classes), len(request.data.val)
+    if chance + CHANCE_ERRORS * math.sqrt(chance * (1 - chance) / max(1, count)) >= 1:
+        raise NasError(_too_few(request, f"of {len(request.data.classes)} classes"))
+
+
+def _too_few(request: LessonRequest, of: str) -> str:
+    return (
+        f"{request.data.source}: {len(request.data.val)} held-out images {of} are too few to tell a teacher from "
+        f"chance; every {HELD_OUT_EVERY}th training image is held out: add images, or search without --data"
+    )
 
 
 def _evaluated(request: LessonRequest, teacher: MobileNet) -> Evaluation:
@@ -204,6 +296,8 @@ def _evaluated(request: LessonRequest, teacher: MobileNet) -> Evaluation:
         raise NasError(f"{data.source}: none of the images to evaluate on can be read")
     chance = counts.max() / evaluation.images
     error = math.sqrt(chance * (1 - chance) / evaluation.images)
+    if chance + CHANCE_ERRORS * error >= 1:
+        raise NasError(_too_few(request, f"with {100 * chance:.0f} % of one class"))
     if evaluation.right / evaluation.images <= chance + CHANCE_ERRORS * error:
         raise NasError(
             f"the teacher is right for {evaluation.top1:.1f} % of the held-out images of {data.source}, no better than "

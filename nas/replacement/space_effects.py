@@ -15,8 +15,8 @@ from nas.replacement.choices import LEFT_OUT, Change, slots_of
 from nas.replacement.effects import Effect
 
 # A large rise overstates what a network loses that is trained with the other choice from the beginning, most of all
-# where a block is left out, for nothing was trained to make up for it. Both numbers were found on NAS-Bench-Macro, by
-# `benchmarks/own_data.py`.
+# where a block is left out, for nothing was trained to make up for it. Both numbers were chosen on NAS-Bench-Macro,
+# where `benchmarks/own_data.py` shows how the estimate ranks.
 POWER, LEFT_OUT_SHARE = 0.7, 0.7
 
 
@@ -75,8 +75,9 @@ class SpaceEffects:
         """Return the penalty of a block of any kernel, expansion and activation."""
         block, stage = placed.block, self._space.stages[slot.stage]
         kernel = min(stage.kernels, key=lambda known: abs(known - block.kernel))
-        known = [self._penalties.get(Change(slot, "expansion", choice), 0.0) for choice in stage.expansions]
-        expansion = float(np.interp(block.expanded / placed.in_channels, stage.expansions, known))
+        choices = sorted(stage.expansions)
+        known = [self._penalties.get(Change(slot, "expansion", choice), 0.0) for choice in choices]
+        expansion = float(np.interp(block.expanded / placed.in_channels, choices, known))
         activation = block.activation if block.activation in stage.activations else stage.activations[0]
         others = (("kernel", kernel), ("se", block.se > 0), ("activation", activation))
         return expansion + sum(self._penalties.get(Change(slot, *own), 0.0) for own in others)

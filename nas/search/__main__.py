@@ -60,7 +60,8 @@ def _training_flags(request: SearchRequest, spec: str) -> str:
     """Return the flags that train a found network on the images of its search, from its weights where it has any."""
     weights = Path(spec).with_suffix(".pt")
     flags = f" --data {shlex.quote(request.data)}" if request.data else ""
-    return flags + (f" --init {weights}" if weights.exists() else "")
+    flags += f" --data-dir {shlex.quote(str(request.data_dir))}" if request.data_dir else ""
+    return flags + (f" --init {shlex.quote(str(weights))}" if weights.exists() else "")
 
 
 def _given(value: str | None, default: str) -> str:

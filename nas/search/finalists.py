@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.accuracy.estimator import WeightsEstimator
+from nas.accuracy.estimator import HandedOver, WeightsEstimator
 from nas.arch.spec import ArchSpec
 from nas.runs.record import Trial
 from nas.runs.target import Target
@@ -27,7 +27,8 @@ def choose_finalist(context: SearchContext, target: Target, fitting: Sequence[Tr
     top1 = estimator.train_finalists(specs, folder_of(context))
     for trial, reached in zip(ranked, top1, strict=False):
         context.console.say(
-            f"{target.name}: a finalist estimated at {trial.top1:.1f} % reaches {reached:.1f} % on held-out images"
+            f"{target.name}: a finalist estimated at {trial.top1:.1f} % reaches {reached:.1f} % on held-out images "
+            "after a short training"
         )
     return specs[int(np.argmax(top1))]
 
@@ -42,15 +43,20 @@ def folder_of(context: SearchContext) -> Path:
     return context.folder.path / FOLDER
 
 
-def hand_over_weights(context: SearchContext, target: Target, spec: ArchSpec) -> float | None:
-    """Write the weights of a found network beside its spec; None where there are none.
-
-    Returns its top-1 (percent) on the validation images.
-    """
+def hand_over_weights(context: SearchContext, target: Target, spec: ArchSpec) -> HandedOver | None:
+    """Write the weights of a found network beside its spec, and return what they reach; None where there are none."""
     estimator = context.estimator
     if not isinstance(estimator, WeightsEstimator) or finalists_of(context) < 1:
         return None
     path = context.folder.path / f"{target.name}.pt"
-    top1 = estimator.hand_over(spec, folder_of(context), path)
-    context.console.say(f"{target.name}: {top1:.2f} % on the validation images; its weights are in {path}")
-    return top1
+    handed_over = estimator.hand_over(spec, folder_of(context), path)
+    top1, resolution = handed_over
+    context.console.say(
+        f"{target.name}: {top1:.2f} % on the validation images at {resolution} px; its weights are in {path}"
+    )
+    if resolution != spec.resolution:
+        context.console.say(
+            f"note: {target.name} was timed at {spec.resolution} px, and its weights are for {resolution} px: train it "
+            "on, as the last line below says, before it is exported"
+        )
+    return handed_over

@@ -170,10 +170,10 @@ def _trials(context: SearchContext, target: Target) -> Iterator[Trial]:
 
 
 def _fitting(context: SearchContext, target: Target) -> list[Trial]:
-    """Return the finalists that were measured within the limit."""
+    """Return the finalists that were measured within the limit, each once."""
     known = context.folder.result_of(target.name).measured
     within = {spec_id for spec_id, measured in known.items() if measured.normalised_ms <= target.limit_ms}
-    return [trial for trial in _trials(context, target) if trial.spec.id in within]
+    return list({trial.spec.id: trial for trial in _trials(context, target) if trial.spec.id in within}.values())
 
 
 def _find_rewarded(context: SearchContext, result: TargetResult, space: SearchSpace) -> ArchSpec:
@@ -201,7 +201,7 @@ def _find_predicted(context: SearchContext, result: TargetResult, space: SearchS
         raise NasError(f"no network of {space.name} that keeps the other limits is predicted within the budget")
     problem = explore(context, result, latency, limit_ms)
     _record_optimum(context, result, problem, 0)
-    return candidates(context, target, limit_ms, 0)[0].trial.spec
+    return choose_finalist(context, target, [logged.trial for logged in candidates(context, target, limit_ms, 0)])
 
 
 def _record_optimum(context: SearchContext, result: TargetResult, problem: Problem, attempt: int) -> None:

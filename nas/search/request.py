@@ -295,9 +295,13 @@ class SearchRequest:
         if len(self.resolutions) > 1:
             raise NasError(
                 f"{self.estimator} trains all networks at the same low resolution and cannot choose one: "
-                f"name a single one with --resolutions (default: {PLAIN_RESOLUTION})"
+                "name a single one with --resolutions, or leave it out"
             )
         if self.estimator == REPLACEMENT:
+            if self.teacher and len(self.skeletons) > 1:
+                raise NasError("--teacher is a network of one skeleton: add --only large or --only small")
+            if self.objective != "top1" and (self.finalists or 0) > 1:
+                raise NasError("--train-finalists is for --objective top1; leave it out")
             if self.shares_work:
                 raise NasError(
                     f"--workers and --storage are for --estimator {TRAINING}: {REPLACEMENT} trains one teacher for all "

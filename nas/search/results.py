@@ -49,7 +49,8 @@ def write_results(context: SearchContext, proof: Proof, published: Sequence[Publ
         reached = hand_over_weights(context, result.target, network.spec)
         results = _results_of(context, result, network)
         if reached is not None:
-            results["accuracy"]["validation_top1"] = round(reached, 3)
+            results["accuracy"]["validation_top1"] = round(reached.top1, 3)
+            results["accuracy"]["validation_resolution"] = reached.resolution
         network.spec.save(folder.path / f"{result.target.name}.json", results)
     _write_tables(context)
     folder.update(

@@ -166,8 +166,10 @@ class Training:
         self._stepped.train()
         total, seen, step = 0.0, 0, 0
         unread: Tensor | None = None
-        batches = self.data.train.training_batches(self.recipe, self.resolution, generator, processes.share)
-        for images, labels in islice(batches, self.steps):
+        # No name for the batches: behind the last one their loader must be free for the batches of batch norm.
+        for images, labels in islice(
+            self.data.train.training_batches(self.recipe, self.resolution, generator, processes.share), self.steps
+        ):
             loss = self._step(images, labels)
             # The loss is read a step later, so that a GPU has that step to work on meanwhile.
             total += self._finite(unread, step)

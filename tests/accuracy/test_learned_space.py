@@ -10,7 +10,7 @@ import pytest
 from support.replacing import LARGEST, LITTLE, SIDE, learned_folder, lessons
 
 from nas.accuracy.imagenet_prior import ImageNetPrior
-from nas.accuracy.learned_space import LearnedSpace
+from nas.accuracy.learned_space import SPREAD, LearnedSpace
 from nas.arch.skeleton import Slot
 from nas.replacement.choices import Change, Choices
 from nas.replacement.effects import Effect
@@ -83,10 +83,16 @@ def test_fewer_channels_lower_the_estimate(lessons: Lessons, learned: LearnedSpa
 
 
 def test_from_one_width_to_another_the_prior_tells_the_difference(lessons: Lessons, learned: LearnedSpace) -> None:
-    largest = [LITTLE.largest(variant) for variant in LITTLE.variants]
-    top1 = {spec.id: learned.estimate(spec)[0] for spec in largest}
-    prior = dict(zip(top1, ImageNetPrior().estimate(largest).top1, strict=True))
-    assert sorted(top1, key=top1.__getitem__) == sorted(prior, key=prior.__getitem__)
+    for resolution in LITTLE.resolutions:
+        narrow, wide = (LITTLE.largest((width, resolution)) for width in LITTLE.widths)
+        prior = ImageNetPrior().estimate([narrow, wide]).top1
+        difference = learned.estimate(wide)[0] - learned.estimate(narrow)[0]
+        assert difference == pytest.approx(SPREAD * (prior[1] - prior[0]))
+
+
+def test_estimates_speak_for_the_teachers_training_at_any_resolution(lessons: Lessons, learned: LearnedSpace) -> None:
+    for resolution in LITTLE.resolutions:
+        assert learned.estimate(LARGEST.replace(resolution=resolution))[0] == pytest.approx(lessons.top1)
 
 
 def test_a_trimmed_network_lies_between_those_around_it(learned: LearnedSpace) -> None:
@@ -102,7 +108,8 @@ def test_a_network_that_does_not_fit_is_marked_and_less_certain(learned: Learned
     assert outside[0] < inside[0]
 
 
-def test_what_was_learned_is_said_in_words(lessons: Lessons) -> None:
+def test_what_was_learned_is_said_in_words(lessons: Lessons, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.accuracy.learned_space.TOLD", 100)
     harmful = {change: Effect(0.5, 0.01, (0.4 + 0.01 * n, 0.6)) for n, change in enumerate(lessons.effects)}
     first, *lines = LearnedSpace(LITTLE, dataclasses.replace(lessons, effects=harmful), ImageNetPrior()).in_words()
     count = len(harmful)
@@ -110,6 +117,10 @@ def test_what_was_learned_is_said_in_words(lessons: Lessons) -> None:
     assert not any("warning" in line for line in lines)
     assert sum(line.startswith("  stage 1: kernel 3: -") for line in lines) == 1
     assert sum(line.startswith("  stage 2: without one of the later blocks: -") for line in lines) == 1
+    assert all("(log-loss +0.5000 ± 0.0" in line for line in lines)
+    monkeypatch.setattr("nas.accuracy.learned_space.TOLD", 2)
+    shortened = LearnedSpace(LITTLE, dataclasses.replace(lessons, effects=harmful), ImageNetPrior()).in_words()
+    assert shortened == [first, *lines[:2]]
 
 
 def test_effects_that_are_noise_are_warned_of(lessons: Lessons) -> None:

@@ -121,6 +121,22 @@ def test_the_folder_is_named_after_all_that_counts(
     assert ReplacementBlocks(dataclasses.replace(own, minutes=11))._folder(LITTLE) == folders[1]
 
 
+def test_a_folder_counts_by_its_files_wherever_it_lies(tmp_path: Path, lessons: Lessons) -> None:
+    def name_of(place: str) -> str:
+        return (
+            ReplacementBlocks(OwnData(root=Path("kept"), source=f"imagefolder:{tmp_path / place}"))._folder(LITTLE).name
+        )
+
+    (tmp_path / "one" / "train" / "a").mkdir(parents=True)
+    image = tmp_path / "one" / "train" / "a" / "1.png"
+    image.write_bytes(b"12")
+    first = name_of("one")
+    shutil.copytree(tmp_path / "one", tmp_path / "moved")
+    assert name_of("moved") == first
+    image.write_bytes(b"123")
+    assert name_of("one") != first
+
+
 def test_one_class_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, data_of(classes=1))
     with pytest.raises(NasError, match=r"^bars: it has one class; there is nothing to tell apart$"):
@@ -148,7 +164,8 @@ def test_finalists_are_trained_once_and_handed_over(
     reached = estimator.hand_over(named, folder, Path("small.pt"))
     model = load_model("small.pt")
     assert model.spec == named
-    assert evaluate_model(model, data_of().val.batches(64, SIDE)).top1 == pytest.approx(reached)
+    assert evaluate_model(model, data_of().val.batches(64, SIDE)).top1 == pytest.approx(reached.top1)
+    assert reached.resolution == SIDE
     contents = load_checkpoint("small.pt")
     assert contents["classes"] == ["class 0", "class 1", "class 2"]
     assert contents["images"] == [480, 160]
@@ -198,7 +215,7 @@ def test_a_search_hands_over_the_weights_of_what_it_found(
     assert model.spec.id == ArchSpec.load("run/small.json").id
     reached = evaluate_model(model, data_of().val.batches(64, SIDE)).top1
     assert results["accuracy"]["validation_top1"] == pytest.approx(reached, abs=1e-3)
-    assert f"small: {reached:.2f} % on the validation images; its weights are in run/small.pt" in printed
+    assert f"small: {reached:.2f} % on the validation images at {SIDE} px; its weights are in run/small.pt" in printed
     assert "train: python -m nas.train run/small.json --data fashion-mnist-sample --init run/small.pt" in printed
     told = re.findall(r"small: a finalist estimated at [\d.]+ % reaches ([\d.]+) % on held-out images", printed)
     assert 1 <= len(told) <= 3
@@ -230,6 +247,7 @@ def test_a_search_hands_over_the_weights_of_what_it_found(
         (("--minutes", "3"), "--minutes is for --estimator replacement; leave it out with imagenet-prior"),
         (("--teacher", "x"), "--teacher is for --estimator replacement; leave it out with imagenet-prior"),
         (("--train-finalists", "2"), "--train-finalists is for --estimator replacement; leave it out with imagenet-"),
+        ((*ON_DATA, "--objective", "mnasnet", "--train-finalists", "2"), "--train-finalists is for --objective top1; "),
         ((*ON_DATA, "--minutes", "0"), "argument --minutes: '0' is not a finite number above 0"),
         ((*ON_DATA, "--train-finalists", "-1"), "argument --train-finalists: "),
         ((*ON_DATA, "--teacher", "nowhere.pt"), "nowhere.pt: no such file"),

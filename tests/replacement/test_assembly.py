@@ -1,5 +1,6 @@
 """Networks that are put together from the teacher's blocks and the trained replacements."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from nas.arch.skeleton import Slot
 from nas.arch.spec import ArchSpec
 from nas.models.mobilenet import MobileNet, build_model
 from nas.replacement.assembly import assemble, finalist_recipe, fine_tune_assembled
-from nas.replacement.choices import Change
+from nas.replacement.choices import Change, Choices
 from nas.replacement.learning import Lessons
 from nas.training.evaluation import evaluate_model
 from nas.training.held_out import hold_out
@@ -51,6 +52,19 @@ def test_a_change_brings_the_weights_of_its_replacement(lessons: Lessons) -> Non
             changed = index == 1 + replacement.position
             assert same(module, weights if changed else lessons.teacher.features[index])
         assert same(network.classifier, lessons.teacher.classifier)
+
+
+@pytest.mark.parametrize("width", [1.0, 0.5])
+def test_blocks_that_the_teacher_lacks_are_new_and_come_from_the_seed(lessons: Lessons, width: float) -> None:
+    spec = LITTLE.smallest((1.0, SIDE))
+    small = replace(lessons, choices=Choices(LITTLE, spec), teacher=build_model(spec, 3, 0.0), weights={}, effects={})
+    wanted = LITTLE.largest((width, SIDE))
+    first, again = assemble(wanted, small, seed=1), assemble(wanted, small, seed=1)
+    assert first.spec == wanted
+    assert same(first, again)
+    assert not same(first, assemble(wanted, small, seed=2))
+    if width == 1.0:
+        assert same(first.features[1], small.teacher.features[1])
 
 
 def test_blocks_that_are_left_out_are_missing(lessons: Lessons) -> None:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from nas.errors import NasError
 from nas.replacement import learning
 from nas.replacement.choices import LEFT_OUT, Choices
 from nas.replacement.learning import Lessons, Plan, learn_lessons
-from nas.training.checkpoint import load_checkpoint, save_checkpoint
+from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
 from nas.training.side_by_side import SideBySide
 
 
@@ -46,7 +47,8 @@ def nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """Return what is kept in a folder, without its lock."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("[!.]*") if path.is_file())
 
 
 def same(one: Lessons, other: Lessons) -> bool:
@@ -168,9 +170,13 @@ def test_the_plan_is_decided_by_the_minutes_and_kept(tmp_path: Path, monkeypatch
 
 def test_more_minutes_are_more_steps_up_to_those_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "_step_seconds", lambda request: 6.0)
-    # An epoch of all images has 3 steps; there are at least 5 epochs, and as many as the recipe has.
-    for steps, epochs, epoch_steps in ((1, 5, 1), (9, 5, 1), (12, 5, 2), (18, 6, 3), (9_999, 60, 3)):
-        minutes = (steps + 0.1) / 10 / learning.TEACHER_SHARE
+    monkeypatch.setattr(learning, "MOST_STEPS", 210)
+    data = request_of().data
+    # Three images of an epoch's end take as long as one of a step.
+    end = (len(data.train) + len(data.val)) / 3 / 128
+    # An epoch of all images has 3 steps; there are at least 5 epochs, and as many as have the most steps.
+    for steps, epochs, epoch_steps in ((1, 5, 1), (9, 5, 1), (12, 5, 2), (18, 6, 3), (9_999, 70, 3)):
+        minutes = (steps + 0.1) * (3 + end) / 3 / 10 / learning.TEACHER_SHARE
         assert learning._teacher_steps(request_of(minutes=minutes)) == {"epochs": epochs, "epoch_steps": epoch_steps}
     for at_a_time, epochs in ((3, 4), (2, 2), (1, 1)):  # three finalists take one round, two or three
         monkeypatch.setattr(learning, "networks_at_a_time", lambda number=at_a_time: number)
@@ -192,6 +198,57 @@ def test_a_teacher_no_better_than_chance_is_an_error(folder: Path, nothing_is_tr
     with pytest.raises(NasError, match=chance) as error:
         learn_lessons(request_of(), folder, Silent())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("own_teacher", "left", "cores", "steps"),
+    [
+        (False, 1_000.0, 1, 103),  # a fifth of ten minutes, without one step and judging
+        (False, 1_000.0, 2, learning.STEPS),
+        (False, 100.0, 1, 84),  # the teacher took long
+        (False, 0.0, 1, learning.LEAST_STEPS),
+        (True, 1_000.0, 1, learning.STEPS),  # no teacher is trained
+    ],
+)
+def test_blocks_get_the_minutes_that_are_theirs(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, own_teacher: bool, left: float, cores: int, steps: int
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(learning, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(learning, "networks_at_a_time", lambda: cores)
+    monkeypatch.setattr(learning, "_judging_seconds", lambda *given: 10.0)
+
+    def take(data: object, teacher: object, work: object, resolution: int, steps: int, seed: int) -> None:
+        clock[0] += steps  # a second a step
+
+    monkeypatch.setattr(learning, "_trained_blocks", take)
+    checkpoint = folder / "teacher" / "best.pt"
+    request = request_of(minutes=10.0, teacher=checkpoint if own_teacher else None)
+    assert learning._block_steps(request, load_model(checkpoint), left) == steps
+
+
+def test_images_too_few_to_tell_a_teacher_from_chance_are_refused_before_it_is_trained(
+    tmp_path: Path, nothing_is_trained: None
+) -> None:
+    few = replace(request_of().data, val=images(4))
+    with pytest.raises(NasError, match=r"^bars: 4 held-out images of 3 classes are too few to tell .*: add images"):
+        learn_lessons(replace(request_of(), data=few), tmp_path, Silent())
+
+
+@pytest.mark.parametrize("name", ["last.pt", "best.pt"])
+def test_a_damaged_teacher_is_trained_anew_with_its_blocks(lessons: Lessons, folder: Path, name: str) -> None:
+    file, console = folder / "teacher" / name, Recorder()
+    file.write_bytes(file.read_bytes()[:100])
+    assert same(learn_lessons(request_of(), folder, console), lessons)
+    assert any(line.endswith("the teacher and its replacement blocks are trained anew") for line in console.lines)
+
+
+def test_two_searches_do_not_learn_the_same_at_once(folder: Path) -> None:
+    with (
+        learning._alone_in(folder),
+        pytest.raises(NasError, match=r"another search learns the same now; wait until it has ended$"),
+    ):
+        learn_lessons(request_of(), folder, Silent())
 
 
 def test_a_teacher_of_the_user_is_not_trained(lessons: Lessons, folder: Path, tmp_path: Path) -> None:

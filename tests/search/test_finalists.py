@@ -10,10 +10,12 @@ import pytest
 from support.problems import TINY
 from support.searching import Recorder
 
+from nas.accuracy.estimator import HandedOver
 from nas.accuracy.imagenet_prior import ImageNetPrior
 from nas.arch.spec import ArchSpec
 from nas.runs.target import Target
 from nas.search.finalists import FINALISTS, choose_finalist, finalists_of, folder_of, hand_over_weights
+from nas.search.proof import _fitting
 
 SPECS = [TINY.smallest(variant) for variant in TINY.variants] + [TINY.largest(TINY.variants[0])]
 TARGET = Target("small", 1.0)
@@ -32,9 +34,9 @@ class Trained(ImageNetPrior):
         self.trained += [spec.id for spec in specs]
         return np.array([self.reached[spec.id] for spec in specs])
 
-    def hand_over(self, spec: ArchSpec, folder: Path, path: Path) -> float:
+    def hand_over(self, spec: ArchSpec, folder: Path, path: Path) -> HandedOver:
         self.handed.append((spec.id, folder, path))
-        return 77.7
+        return HandedOver(77.7, 32)
 
 
 def context_of(estimator: Any, finalists: int | None = None) -> Any:
@@ -62,7 +64,8 @@ def test_the_best_few_by_the_estimate_are_trained_and_the_best_of_them_is_chosen
     assert estimator.trained == [SPECS[index].id for index in (2, 3, 1)]
     assert len(estimator.trained) == FINALISTS == finalists_of(context)
     assert context.console.lines == [
-        f"small: a finalist estimated at {estimate:.1f} % reaches {found:.1f} % on held-out images"
+        f"small: a finalist estimated at {estimate:.1f} % reaches {found:.1f} % on held-out images "
+        "after a short training"
         for estimate, found in ((4, 60), (3, 65), (2, 70))
     ]
 
@@ -93,12 +96,29 @@ def test_an_estimator_without_weights_chooses_by_its_estimate_and_hands_over_non
 
 
 def test_weights_are_handed_over_beside_the_spec() -> None:
-    estimator = Trained({})
+    estimator, spec = Trained({}), SPECS[0].replace(resolution=32)
     context = context_of(estimator, 1)
-    assert hand_over_weights(context, TARGET, SPECS[0]) == 77.7
-    assert estimator.handed == [(SPECS[0].id, folder_of(context), Path("run/small.pt"))]
+    assert hand_over_weights(context, TARGET, spec) == (77.7, 32)
+    assert estimator.handed == [(spec.id, folder_of(context), Path("run/small.pt"))]
     (line,) = context.console.lines
-    assert line == f"small: 77.70 % on the validation images; its weights are in {Path('run/small.pt')}"
+    assert line == f"small: 77.70 % on the validation images at 32 px; its weights are in {Path('run/small.pt')}"
+
+
+def test_weights_for_another_resolution_than_was_timed_are_said() -> None:
+    context = context_of(Trained({}), 1)
+    hand_over_weights(context, TARGET, SPECS[0].replace(resolution=224))
+    _, note = context.console.lines
+    assert "was timed at 224 px, and its weights are for 32 px: train it on" in note
+
+
+def test_a_network_that_several_attempts_ended_with_is_one_finalist() -> None:
+    logged = [SimpleNamespace(trial=trial) for trial in [*trials(1, 2), *trials(1, 2)]]
+    measured = {spec.id: SimpleNamespace(normalised_ms=0.5) for spec in SPECS[:2]}
+    folder = SimpleNamespace(
+        result_of=lambda name: SimpleNamespace(measured=measured), trials=lambda name: logged, path=Path("run")
+    )
+    found = _fitting(SimpleNamespace(folder=folder), TARGET)  # type: ignore[arg-type]
+    assert [trial.spec for trial in found] == SPECS[:2]
 
 
 def test_without_finalists_no_weights_are_handed_over() -> None:
