@@ -360,7 +360,11 @@ def test_the_smallest_budget_is_named_by_the_flag_that_sets_it(refused: Refused)
         (["mobilenet_v3_small", "--budget-ms", "1", "--estimator", "x"], "unknown estimator 'x'; known: imagenet-"),
         (
             ["mobilenet_v3_small", "--budget-ms", "1", "--estimator", "short-training"],
-            "--estimator short-training would train every proposal from nothing; name the images with --data, ",
+            "--estimator short-training is for searches; name the images with --data alone, and each proposal is ",
+        ),
+        (
+            ["mobilenet_v3_small", "--budget-ms", "1", "--estimator", "replacement"],
+            "--estimator replacement is for searches; name the images with --data alone, and each proposal is ",
         ),
         (["mobilenet_v3_small", "--budget-ms", "1", "--data", "x"], "unknown data source 'x'; known: fashion-mnist-"),
         (

@@ -90,7 +90,9 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     TINY_NET.save("tiny.json")
     quick = (resources.files("nas.training") / "recipes" / "quick.toml").read_text()
-    Path("quicker.toml").write_text(quick.replace("learning_rate = 4e-3", "learning_rate = 0.1"))
+    quicker, changed = re.subn(r"(?m)^learning_rate = .*$", "learning_rate = 0.1", quick)
+    assert changed == 1
+    Path("quicker.toml").write_text(quicker)
     for part in ("train", "val"):
         folder = Path("images", part)
         save_kinds(folder / "rising", RISING)
