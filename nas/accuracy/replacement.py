@@ -82,9 +82,10 @@ class ReplacementBlocks:
         if len(data.classes) < 2:
             raise NasError(f"{data.source}: it has one class; there is nothing to tell apart")
         self._data, self.whole_data = hold_out(data), data
+        minutes = self.own_data.minutes
         self.training_recipe = (
-            f"{data.source}, from a teacher and replacement blocks trained on it for {self.own_data.minutes:g} "
-            "minutes, with the ImageNet prior and multiply-accumulates"
+            f"{data.source}, from a teacher and replacement blocks trained on it for {minutes:g} "
+            f"minute{'s'[: minutes != 1]}, with the ImageNet prior and multiply-accumulates"
         )
 
     def estimate(self, specs: Sequence[ArchSpec]) -> Estimates:
