@@ -42,7 +42,7 @@ from nas.accuracy.imagenet_prior import ImageNetPrior
 from nas.accuracy.learned_space import WEIGHTS
 from nas.arch.loading import load_space, load_spec
 from nas.arch.skeleton import Slot
-from nas.arch.spec import ArchSpec, StemSpec, round_channels
+from nas.arch.spec import ArchSpec, StemSpec, load_results, round_channels
 from nas.console import Silent
 from nas.cpu import usable_cores
 from nas.latency.device import Device
@@ -249,7 +249,7 @@ def embedded(budget_ms: float) -> dict[str, Any]:
             folder = Path("reports") / f"{budget_ms:g}ms"
             spec = load_spec(str(folder / "small.json"))
             handed_over = load_checkpoint(folder / "small.pt")
-            results = json.loads((folder / "small.json").read_text(encoding="utf-8"))
+            reached = load_results(folder / "small.json")["accuracy"]["validation_top1"]
             table = open_table(None, "onnxruntime", 1, Silent())
             narrower, times = as_fast(spec, table)
         finally:
@@ -267,7 +267,7 @@ def embedded(budget_ms: float) -> dict[str, Any]:
         "search_minutes": [round(one / 60, 2) for one in seconds],
         "latency_ms": {"found": round(times[0], 4), "uniform width": round(times[1], 4)},
         "found": spec.to_dict(),
-        "handed_over_top1": results["accuracy"]["validation_top1"],
+        "handed_over_top1": reached,
         "scratch_as_long_top1": [round(one, 2) for one in scratch.tolist()],
         "trained_top1": {"found": full[:, 0].round(2).tolist(), "uniform width": full[:, 1].round(2).tolist()},
         "better": round(float(differences.mean()), 2),
