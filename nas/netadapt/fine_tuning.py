@@ -28,7 +28,7 @@ from nas.training.batchnorm import recalibrate
 from nas.training.data import load_data
 from nas.training.evaluation import Evaluation, evaluate_model
 from nas.training.held_out import hold_out
-from nas.training.images import Data, LabelledBatch, LeftOut
+from nas.training.images import Data, LeftOut, endless_batches
 from nas.training.loop import DivergedError
 from nas.training.optimization import INHERITED_SHARE, make_optimizer
 from nas.training.recipes import Recipe
@@ -186,7 +186,7 @@ def fine_tune(model: MobileNet, data: Data, tuning: FineTuning, generator: torch
         use_small_map_convolutions(model)
     model.train()
     optimizer = make_optimizer(model, recipe)
-    batches = _endless(data, recipe, resolution, generator)
+    batches = endless_batches(data, recipe, resolution, generator)
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # of dropout
         for step in range(tuning.steps):
@@ -200,16 +200,6 @@ def fine_tune(model: MobileNet, data: Data, tuning: FineTuning, generator: torch
             optimizer.step()
     chosen = torch.randperm(len(data.train), generator=generator)[:CALIBRATION_IMAGES].tolist()
     recalibrate(model, data.train.batches(CALIBRATION_BATCH, resolution, chosen), device)
-
-
-def _endless(data: Data, recipe: Recipe, resolution: int, generator: torch.Generator) -> Iterator[LabelledBatch]:
-    """Yield training batches, epoch after epoch. Raises NasError if no image can be read."""
-    while True:
-        batch = None
-        for batch in data.train.training_batches(recipe, resolution, generator):
-            yield batch
-        if batch is None:
-            raise NasError(f"{data.source}: none of the images to train on can be read")
 
 
 def evaluate_on_held_out(model: MobileNet, data: Data, batch_size: int = EVALUATION_BATCH) -> Evaluation:

@@ -50,29 +50,15 @@ def train_final(request: NetAdaptRequest, final: Path, out: Path, console: Conso
 def _train(
     request: NetAdaptRequest, spec: ArchSpec, recipe: Recipe, out: Path, init: str | None, console: Console
 ) -> None:
-    from nas.training.cores import train_on_cores
+    from nas.training.cores import train_shown
     from nas.training.data import load_data
-    from nas.training.images import LeftOut, small_data_warning
     from nas.training.loop import Machine
-    from nas.training.run import LAST, Settings, best_epoch
+    from nas.training.run import Settings, best_epoch
 
     assert request.data is not None
     data = load_data(request.data, request.data_dir, request.loaders)
-    if warning := small_data_warning(data, recipe):
-        console.say(warning)
     settings = Settings(
         spec=spec, source=request.data, recipe=recipe, resolution=spec.resolution, seed=request.seed, init=init
     )
-    left_out = LeftOut(console.say)
-    with console.progress(f"training {spec.name}") as progress:
-        rows = train_on_cores(
-            settings,
-            data,
-            out,
-            resume=(out / LAST).exists(),
-            machine=Machine(),
-            say=console.say,
-            on_epoch=lambda metrics: left_out(data.unreadable),
-            on_step=lambda s: progress((s.epoch - 1 + s.step / s.steps) / s.epochs, f"epoch {s.epoch}/{s.epochs}"),
-        )
+    rows = train_shown(settings, data, out, console, f"training {spec.name}", machine=Machine())
     console.say(f"{spec.name}: {best_epoch(rows).top1:.2f} % on the validation images of {data.source}, in {out}")

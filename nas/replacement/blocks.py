@@ -10,7 +10,7 @@ all of them (arXiv 2107.10624, section 3; arXiv 2411.19146, section 3).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from nas.models.mobilenet import MobileNet, build_model
 from nas.models.small_maps import use_small_map_convolutions
 from nas.replacement.choices import Replacement
 from nas.training.batchnorm import recalibrate
-from nas.training.images import Data
+from nas.training.images import Data, endless_batches
 from nas.training.loop import DivergedError
 from nas.training.recipes import Recipe
 
@@ -67,18 +67,19 @@ def train_blocks(
 ) -> None:
     """Train blocks, each with its position, for `steps` batches of training images, and set their statistics.
 
-    Raises DivergedError for a block whose error is not finite.
+    Raises DivergedError for a block whose error is not finite, and NasError if no image can be read.
     """
     teacher.eval()
     device, last = _device_of(teacher), max(position for position, _ in blocks)
     optimizers = [torch.optim.AdamW(block.parameters(), LEARNING_RATE, weight_decay=0.0) for _, block in blocks]
     schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) for optimizer in optimizers]
     generator = torch.Generator().manual_seed(seed)
-    batches = _endless(data, recipe.replace(batch_size=batch_size), resolution, generator)
+    batches = endless_batches(data, recipe.replace(batch_size=batch_size), resolution, generator)
     for _, block in blocks:
         use_small_map_convolutions(block.train())
     for step in range(steps):
-        maps = feature_maps(teacher, next(batches).to(device), last)
+        images, _ = next(batches)
+        maps = feature_maps(teacher, images.to(device, memory_format=torch.channels_last), last)
         for (position, block), optimizer, schedule in zip(blocks, optimizers, schedules, strict=True):
             wanted = maps[position + 1]
             loss = (block(maps[position]) - wanted).square().sum() / wanted.square().sum()
@@ -120,12 +121,6 @@ class _Beside(nn.Module):
         maps = feature_maps(self._teacher[0], images, max(self._positions))
         for position, block in zip(self._positions, self.blocks, strict=True):
             block(maps[position])
-
-
-def _endless(data: Data, recipe: Recipe, resolution: int, generator: torch.Generator) -> Iterator[Tensor]:
-    while True:
-        for images, _ in data.train.training_batches(recipe, resolution, generator):
-            yield images.contiguous(memory_format=torch.channels_last)
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -21,7 +21,7 @@ Judged = tuple[Change, Any, Effect]
 
 
 class Plan(NamedTuple):
-    """How much is done: decided once by timing, and then kept, so that a run repeats."""
+    """The amounts of work: decided once by timing, and then kept, so that a run repeats."""
 
     epochs: int = 0  # of the teacher
     epoch_steps: int = 0

@@ -1,6 +1,6 @@
 """Learn from a teacher what every change of one decision costs, and keep what was learned in a folder.
 
-    lessons = learn_lessons(request, Path("reports/teachers/ab12…"), console)
+    lessons = learn_lessons(request, Path("reports/own_data/ab12…"), console)
     lessons.effects[Change(Slot(1, 0), "kernel", 3)].rise
 
 The folder holds the plan of the work, the teacher's training, and a file of trained blocks for each position that is
@@ -34,20 +34,20 @@ from nas.replacement.effects import Effect, log_loss_rises
 from nas.replacement.kept import Judged, Plan, load_plan, load_position, save_plan, save_position
 from nas.training.batchnorm import IMAGES
 from nas.training.checkpoint import load_checkpoint, load_model
-from nas.training.cores import train_on_cores
+from nas.training.cores import train_shown
 from nas.training.evaluation import Evaluation, evaluate_model
 from nas.training.held_out import HELD_OUT_EVERY
-from nas.training.images import Data, LabelledBatch, LeftOut, small_data_warning
+from nas.training.images import Data, LabelledBatch, LeftOut
 from nas.training.loop import DivergedError, Machine, Training
 from nas.training.recipes import Recipe, load_recipe
-from nas.training.run import BEST, LAST, Settings, train
+from nas.training.run import BEST, LAST, Settings
 from nas.training.side_by_side import Ended, SideBySide, networks_at_a_time
 from nas.training.threads import threads_used
 
 RECIPE = "quick"
 # Of the minutes. The blocks, and judging them, take the rest.
 TEACHER_SHARE, FINALISTS_SHARE = 0.75, 0.06
-FINALISTS = 3  # trained side by side at the end of a search
+FINALISTS = 3  # trained side by side at the end of a search, where it does not ask for another number
 MOST_STEPS = 3_700  # of the teacher, where an epoch has few: those of the recipe on the included images
 LEAST_EPOCHS = 5  # of the teacher; where the minutes allow fewer, an epoch shows a part of the images
 STEPS, LEAST_STEPS = 200, 30  # of each replacement, at most and at least
@@ -76,7 +76,7 @@ class LessonRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Lessons:
-    """What was learned: the teacher, its top-1 (percent) on the held-out images, and every change's effect.
+    """The results of learning: the teacher, its top-1 (percent) on the held-out images, and every change's effect.
 
     `weights` holds the trained block of each change, without those that leave a block out.
     """
@@ -237,30 +237,17 @@ def _teacher(request: LessonRequest, plan: Plan, folder: Path, console: Console)
         for trained in ("teacher", "blocks"):
             shutil.rmtree(folder / trained, ignore_errors=True)
     recipe = load_recipe(RECIPE).replace(epochs=plan.epochs, epoch_steps=plan.epoch_steps)
-    data = request.data
     spec, out = request.choices.teacher, folder / "teacher"
-    left_out = LeftOut(console.say)
-    if warning := small_data_warning(data, recipe):
-        console.say(warning)
-    settings = Settings(spec=spec, source=data.source, recipe=recipe, resolution=request.resolution, seed=request.seed)
-    machine = _machine()
-    run = train_on_cores if machine.device == "cpu" else train
-    with console.progress(f"training the teacher {spec.name}") as progress:
-        try:
-            run(
-                settings,
-                data,
-                out,
-                resume=(out / LAST).exists(),
-                machine=machine,
-                on_epoch=lambda metrics: left_out(data.unreadable),
-                on_step=lambda s: progress((s.epoch - 1 + s.step / s.steps) / s.epochs, f"epoch {s.epoch}/{s.epochs}"),
-            )
-        except DivergedError as error:
-            raise DivergedError(
-                f"the teacher: {str(error).split(';')[0]}; take another --seed, or train one yourself by a recipe with "
-                f"a lower learning_rate and name it with --teacher (its last good state is {out / LAST})"
-            ) from None
+    settings = Settings(
+        spec=spec, source=request.data.source, recipe=recipe, resolution=request.resolution, seed=request.seed
+    )
+    try:
+        train_shown(settings, request.data, out, console, f"training the teacher {spec.name}", machine=_machine())
+    except DivergedError as error:
+        raise DivergedError(
+            f"the teacher: {str(error).split(';')[0]}; take another --seed, or train one yourself by a recipe with "
+            f"a lower learning_rate and name it with --teacher (its last good state is {out / LAST})"
+        ) from None
     return load_model(out / BEST)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from nas.arch.additive import AdditiveModel, PeakModel
+from nas.arch.additive import AdditiveModel, PeakModel, values_of_options
 from nas.arch.cost import FLOAT_BYTES, NUM_CLASSES, Layer, block_layers, network_layers
 from nas.arch.encoding import Encoding
 from nas.arch.skeleton import Variant
@@ -103,23 +103,16 @@ def _bytes_text(count: float) -> str:
 def _params(space: SearchSpace, num_classes: int, each: int) -> AdditiveModel:
     constants = [each * sum(layer.parameters for layer in _fixed(space, s, num_classes)) for s in space.variants]
     return AdditiveModel(
-        space, np.array(constants), _of_options(space, lambda layers: each * sum(x.parameters for x in layers))
+        space, np.array(constants), values_of_options(space, lambda layers: each * sum(x.parameters for x in layers))
     )
 
 
 def _peaks(space: SearchSpace, num_classes: int) -> PeakModel:
-    def peak(layers: list[Layer]) -> int:
+    def peak(layers: Sequence[Layer]) -> int:
         return FLOAT_BYTES * max(layer.activations for layer in layers)
 
     constants = [peak(_fixed(space, variant, num_classes)) for variant in space.variants]
-    return PeakModel(space, np.array(constants), _of_options(space, peak))
-
-
-def _of_options(space: SearchSpace, value: Callable[[list[Layer]], float]) -> list[np.ndarray]:
-    return [
-        np.array([[value(list(block_layers(p))) for p in space.options(variant, slot)] for variant in space.variants])
-        for slot in space.slots
-    ]
+    return PeakModel(space, np.array(constants), values_of_options(space, peak))
 
 
 def _fixed(space: SearchSpace, variant: Variant, num_classes: int) -> list[Layer]:

@@ -38,12 +38,12 @@ def write_results(context: SearchContext, proof: Proof, published: Sequence[Publ
     for result in folder.record.targets:
         spec = proof.found[result.target.name].replace(name=result.target.network_name)
         found.append(_network(context, proof, f"found {result.target.name}", spec, result.target.name, None))
-    # Estimates on the user's images say little of published networks, unless each of these is trained for one.
-    others: Sequence[PublishedResult] = () if context.looks_at_images else published
-    if context.trains:
+    others = published
+    if context.trains:  # then only the networks that were measured beside the found ones are trained for an estimate
         others = proof.compared
-    if context.trains:
         context.estimator.estimate([other.spec for other in others])  # side by side
+    elif context.looks_at_images:  # a teacher on the user's images says little of networks outside its space
+        others = ()
     networks = (*found, *(_network(context, proof, other.spec.name, other.spec, None, other) for other in others))
     for result, network in zip(folder.record.targets, found, strict=True):
         reached = hand_over_weights(context, result.target, network.spec)

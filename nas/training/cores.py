@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from nas.console import Console
 from nas.cpu import usable_cores
 from nas.errors import NasError
 from nas.models.mobilenet import build_model
 from nas.training.checkpoint import load_checkpoint
 from nas.training.disk_images import with_share_of_loaders
 from nas.training.distillation import Teacher
-from nas.training.images import Data
+from nas.training.images import Data, LeftOut, small_data_warning
 from nas.training.loaders import lack_of_shared_memory
 from nas.training.local_processes import LocalProcesses, local_processes
 from nas.training.loop import Machine, Metrics, Training
@@ -161,6 +162,29 @@ def train_on_cores(
             say(f"{way} each train together")
         local.keep(way.processes)
         return local.run(_train, way.processes, way.threads)
+
+
+def train_shown(
+    settings: Settings, data: Data, out: Path, console: Console, title: str, *, machine: Machine
+) -> list[Metrics]:
+    """Train in a folder, or go on there, and return the metrics of each epoch.
+
+    The console shows progress under a title, and has a line for each image that cannot be read. On a CPU all cores are
+    used as `train_on_cores` finds best. Raises NasError where the training does.
+    """
+    if warning := small_data_warning(data, settings.recipe):
+        console.say(warning)
+    left_out = LeftOut(console.say)
+    with console.progress(title) as progress:
+        given: dict[str, Any] = {
+            "resume": (out / LAST).exists(),
+            "machine": machine,
+            "on_epoch": lambda metrics: left_out(data.unreadable),
+            "on_step": lambda s: progress((s.epoch - 1 + s.step / s.steps) / s.epochs, f"epoch {s.epoch}/{s.epochs}"),
+        }
+        if torch.device(machine.device).type != "cpu":
+            return train(settings, data, out, **given)
+        return train_on_cores(settings, data, out, say=console.say, **given)
 
 
 def _check_share(settings: Settings, data: Data, processes: int, parts: int, *, given: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from nas.errors import NasError
 from nas.training.recipes import Recipe
 
 # ImageNet's, which torchvision's published weights were trained with.
@@ -77,6 +78,16 @@ class Data:
     def unreadable(self) -> dict[str, str]:
         """Return the images that could not be read so far, with the reason."""
         return self.train.unreadable | self.val.unreadable
+
+
+def endless_batches(data: Data, recipe: Recipe, resolution: int, generator: torch.Generator) -> Iterator[LabelledBatch]:
+    """Yield training batches, epoch after epoch. Raises NasError if no image can be read."""
+    while True:
+        batch = None
+        for batch in data.train.training_batches(recipe, resolution, generator):
+            yield batch
+        if batch is None:
+            raise NasError(f"{data.source}: none of the images to train on can be read")
 
 
 def small_data_warning(data: Data, recipe: Recipe) -> str | None:

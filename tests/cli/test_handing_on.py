@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +14,11 @@ from support import synthetic
 from support.synthetic import network_ms
 
 from nas import export, predict, train
+from nas.accuracy.replacement import _contents
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.errors import NasError
 from nas.netadapt import __main__ as netadapt
+from nas.replacement.kept import Plan
 from nas.training import data as training_data
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.images import Data
@@ -88,10 +91,10 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         SPEC.save("search/large.json", {"measured_ms": 1.0})
         Image.fromarray(np.arange(28 * 28, dtype=np.uint8).reshape(28, 28)).save("picture.png")
         train.main(["search/large.json", "--epochs", "1"])
-        # What a search with --data hands over is a checkpoint of a training whose epochs it does not tell.
-        trained = load_checkpoint(PLACES["train: best.pt"])
-        untold = {"version", "metrics", "epoch", "processes", "threads"}
-        save_checkpoint("searched/large.pt", {key: value for key, value in trained.items() if key not in untold})
+        lessons = SimpleNamespace(plan=Plan(finalist_epochs=1), resolution=32, choices=SimpleNamespace(teacher=SPEC))
+        weights = load_checkpoint(PLACES["train: best.pt"])["average"]
+        contents = _contents(SPEC, weights, 50.0, few, lessons, seed=0)  # type: ignore[arg-type]
+        save_checkpoint(PLACES["search --data: large.pt"], contents)
         trim(PLACES["train: best.pt"], "--out", "trimmed")
         export.main(["trimmed"])
         yield folder
