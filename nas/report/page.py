@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jinja2
 import msgspec
 
-from nas.report.texts import budget_text, device_text, display_name
+from nas.report.texts import budget_text, device_text, display_name, images_text
 from nas.runs.reading import Run
 from nas.runs.record import NetworkResult, ProvenOptimum, TargetResult
 
@@ -73,6 +73,7 @@ def render_page(run: Run, figures: Sequence[DrawnFigure]) -> str:
         record=run.record,
         table=run.table,
         estimator=run.estimator,
+        images=images_text(run),
         results=[_result(run, result) for result in run.record.targets],
         together=[network for network in networks if network.raw_ms is not None or network.found],
         apart=sorted(apart, key=lambda network: network.latency_ms),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
+from nas.runs.folder import CONTENT
 from nas.runs.reading import Run
 from nas.runs.record import NetworkResult
 
@@ -37,6 +40,12 @@ def budget_text(budget_ms: float) -> str:
     """Return a budget to hundredths of a millisecond at most: "6", "1.86", "1,000"."""
     text = f"{budget_ms:,.2f}".rstrip("0").rstrip(".")
     return text if text != "0" else f"{budget_ms:.1g}"
+
+
+def images_text(run: Run) -> str:
+    """Return the images that all accuracies of the run speak for: "ImageNet", "cifar10", or the name of a folder."""
+    source = run.record.arguments.get("data")
+    return "ImageNet" if source is None else PurePath(CONTENT.sub("", source).strip().removeprefix("imagefolder:")).name
 
 
 def device_text(run: Run) -> str:

@@ -17,7 +17,7 @@ from matplotlib.transforms import Bbox
 from nas.report.plots.figure import ReportFigure
 from nas.report.plots.labels import Label, box_around, pixels_along, place_labels, text_size
 from nas.report.plots.style import GREY, INK, LIGHT, SKELETON_COLORS, add_title, new_figure, plain_ticks
-from nas.report.texts import budget_text, device_text, display_name, is_once_for_all
+from nas.report.texts import budget_text, device_text, display_name, images_text, is_once_for_all
 from nas.runs.pareto import front_indices
 from nas.runs.reading import Run
 from nas.runs.record import NetworkResult
@@ -71,6 +71,7 @@ class FrontData:
 
     title: str
     subtitle: str
+    images: str  # that accuracies speak for
     trials: tuple[SkeletonTrials, ...]
     points: tuple[NetworkPoint, ...]
     budgets: tuple[BudgetLine, ...]
@@ -89,8 +90,9 @@ def front_data(run: Run) -> FrontData:
     targets = [result.target for result in run.record.targets]
     named = _named_of_family(run.record.networks)
     return FrontData(
-        title=f"ImageNet accuracy against latency on {'that' if run.table.other_device else 'this'} device",
+        title=f"{images_text(run)} accuracy against latency on {'that' if run.table.other_device else 'this'} device",
         subtitle=device_text(run),
+        images=images_text(run),
         trials=tuple(_trials(run, skeleton) for skeleton in dict.fromkeys(target.skeleton for target in targets)),
         points=tuple(
             NetworkPoint(
@@ -139,7 +141,7 @@ def draw(data: FrontData) -> Figure:
     axes = figure.add_subplot()
     add_title(axes, data.title, data.subtitle)
     axes.set_xlabel("latency, ms (found and published networks: measured whole; trials: the table's prediction)")
-    axes.set_ylabel("ImageNet top-1, %")
+    axes.set_ylabel(f"{data.images} top-1, %")
     axes.set_xscale("log")
     axes.grid(zorder=0)
     axes.set_axisbelow(True)

@@ -74,7 +74,7 @@ def test_budgets_are_named_wherever_they_stand(run, budgets_ms):
 
 def test_a_front_of_one_point_and_no_trials():
     point = NetworkPoint("found Small", 1.0, 60.0, 0.7, None, "small")
-    check_texts(draw(FrontData("title", "device", (), (point,), (BudgetLine("small", 1.0),))))
+    check_texts(draw(FrontData("title", "device", "ImageNet", (), (point,), (BudgetLine("small", 1.0),))))
 
 
 def test_the_found_are_named_in_full_above_all_else(run):
@@ -110,7 +110,7 @@ def test_estimates_hang_at_the_published_points_that_have_names():
         NetworkPoint(None, 6.0, 73.5, 0.4, 75.0, None, True),
         NetworkPoint("found Large", 4.0, 74.5, 0.5, None, "large"),
     )
-    (axes,) = draw(FrontData("title", "device", (), points, ())).axes
+    (axes,) = draw(FrontData("title", "device", "ImageNet", (), points, ())).axes
     drawn = [(line.get_marker(), *line.get_xydata().tolist()) for line in axes.lines]
     assert ("o", [5.0, 74.0]) in drawn
     assert ("D", [5.0, 75.2]) in drawn
