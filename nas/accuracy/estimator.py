@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from nas.arch.additive import AdditiveModel
+from nas.arch.skeleton import Variant
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 
@@ -78,6 +79,12 @@ class HandedOver(NamedTuple):
 @runtime_checkable
 class WeightsEstimator(Estimator, Protocol):
     """An estimator that has weights for the networks that it estimates, so that a search hands over trained ones."""
+
+    def variant_of(self, spec: ArchSpec) -> Variant:
+        """Return the variant that a network is of, or is closest to.
+
+        Finalists are of different ones: only the prior compares these.
+        """
 
     def train_finalists(self, specs: Sequence[ArchSpec], folder: Path) -> np.ndarray:
         """Return top-1 (percent) on held-out images of networks after a short training, shape (n,).

@@ -78,16 +78,17 @@ class LearnedSpace:
         if penalty is None:
             at = self._at(self._home)
             return at.outside(spec), OUTSIDE_FACTOR * at.std, True
-        at = self._at(self._variant_of(spec))
+        at = self._at(self.variant_of(spec))
         return at.top1(spec, penalty), at.std, False
 
-    def _variant_of(self, spec: ArchSpec) -> Variant:
-        """Return the variant of a network that fits the space: its own, or the nearest one to its channels."""
+    def variant_of(self, spec: ArchSpec) -> Variant:
+        """Return the variant of a network: its own, else the nearest one to its channels, else the teacher's."""
         encoding = encode_network(self.space, spec)
         if encoding is not None:
             return self.space.variants[encoding[0]]
         slots = slots_of(self.space, spec)
-        assert slots is not None
+        if slots is None:
+            return self._home
         scales = [math.log(b.out / self.space.stages[s.stage].out) for s, b in zip(slots, spec.blocks[1:], strict=True)]
         width = _nearest(self.space.widths, math.exp(float(np.mean(scales))))
         return Variant(width, _nearest(self.space.resolutions, spec.resolution))

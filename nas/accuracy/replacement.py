@@ -119,6 +119,10 @@ class ReplacementBlocks:
                 self._console.say(line)
         return self._learned[whole]
 
+    def variant_of(self, spec: ArchSpec) -> Variant:
+        """Return the variant that a network is of, or is closest to."""
+        return self._space_of(spec).variant_of(spec)
+
     def train_finalists(self, specs: Sequence[ArchSpec], folder: Path) -> np.ndarray:
         """Return top-1 (percent) on held-out images of networks after a short training, shape (n,).
 

@@ -117,8 +117,8 @@ def _parser() -> Parser:
         "--train-finalists",
         type=natural_int,
         metavar="K",
-        help="with --data: train the K best networks a little and take the best of them; 0: hand over no weights "
-        "(default: 3)",
+        help="with --data: train K networks a little, the best of each width first, and take the best of them; "
+        "0: hand over no weights (default: 3)",
     )
     parser.add_argument(
         "--recipe-level", metavar="NAME", help="training that estimates speak for (default: mobilenet-v3)"

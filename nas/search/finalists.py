@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.accuracy.estimator import HandedOver, WeightsEstimator
+from nas.arch.skeleton import Variant
 from nas.arch.spec import ArchSpec
 from nas.runs.record import Trial
 from nas.runs.target import Target
@@ -18,19 +19,46 @@ FOLDER = "finalists"  # in that of the run
 
 
 def choose_finalist(context: SearchContext, target: Target, fitting: Sequence[Trial]) -> ArchSpec:
-    """Return the best of networks that keep the limit: by the estimate, or by training the best few of them."""
+    """Return the best of networks that keep the limit: by the estimate, or by training the best few of them.
+
+    Those are the best of each variant first.
+    """
     ranked = sorted(fitting, key=lambda trial: -trial.top1)
     estimator, number = context.estimator, finalists_of(context)
     if not isinstance(estimator, WeightsEstimator) or number < 2 or len(ranked) < 2:
         return ranked[0].spec
-    specs = [trial.spec for trial in ranked[:number]]
-    top1 = estimator.train_finalists(specs, folder_of(context))
-    for trial, reached in zip(ranked, top1, strict=False):
+    best = _best_of_variants(estimator, ranked)
+    finalists = [*best, *(trial for trial in ranked if trial not in best)][:number]
+    top1 = estimator.train_finalists([trial.spec for trial in finalists], folder_of(context))
+    for trial, reached in zip(finalists, top1, strict=True):
         context.console.say(
-            f"{target.name}: a finalist estimated at {trial.top1:.1f} % reaches {reached:.1f} % on held-out images "
-            "after a short training"
+            f"{target.name}: a finalist of width {estimator.variant_of(trial.spec).width:g}, estimated at "
+            f"{trial.top1:.1f} %, reaches {reached:.1f} % on held-out images after a short training"
         )
-    return specs[int(np.argmax(top1))]
+    return finalists[int(np.argmax(top1))].spec
+
+
+def rivals(context: SearchContext, measured: Sequence[Trial], others: Sequence[Trial]) -> list[ArchSpec]:
+    """Return the best networks of `others`, one a variant, of variants that none of `measured` is of.
+
+    The estimate compares widths by the prior alone, which knows nothing of the images: a short training of the best of
+    several widths decides between them. There are none where finalists are not trained.
+    """
+    estimator, number = context.estimator, finalists_of(context)
+    if not isinstance(estimator, WeightsEstimator) or number < 2:
+        return []
+    known = {estimator.variant_of(trial.spec) for trial in measured}
+    best = _best_of_variants(estimator, sorted(others, key=lambda trial: -trial.top1))
+    new = [trial.spec for trial in best if estimator.variant_of(trial.spec) not in known]
+    return new[: max(0, number - len(known))]
+
+
+def _best_of_variants(estimator: WeightsEstimator, ranked: Sequence[Trial]) -> list[Trial]:
+    """Return the first network of each variant, in the order of `ranked`."""
+    best: dict[Variant, Trial] = {}
+    for trial in ranked:
+        best.setdefault(estimator.variant_of(trial.spec), trial)
+    return list(best.values())
 
 
 def finalists_of(context: SearchContext) -> int:

@@ -19,7 +19,7 @@ from nas.runs.target import Target
 from nas.search.comparison import COMPARED, measured_beside
 from nas.search.context import SearchContext
 from nas.search.extremes import fastest_ms, slowest_ms
-from nas.search.finalists import choose_finalist
+from nas.search.finalists import choose_finalist, rivals
 from nas.search.limits import Limit
 from nas.search.objective import make_problem, reward_of
 from nas.search.optimum import proven_optimum
@@ -30,6 +30,7 @@ from nas.search.trials import candidates, current_ms, explore, stages_of, trim_a
 # within the limit is measured above it half of the time.
 DEPTHS = (1.0, 0.994, 0.988)
 FINALISTS = len(DEPTHS)
+RIVALS_DEPTH = 0.985  # share of the limit within which rivals are predicted: one of a variant is measured, and must fit
 SLACK = 0.02  # unused share of the limit that justifies another attempt
 UNTRIMMED, TRIMMED = 2, 2  # attempts at most
 AGREEMENT = 0.015  # relative difference of predicted and measured latency up to which a prediction holds
@@ -89,9 +90,9 @@ def _find_measured(context: SearchContext, result: TargetResult, space: SearchSp
         problem = make_problem(context.request, target, context.estimator, latency, limit_ms, limits)
     if problem is not None:
         _record_optimum(context, result, problem, len(attempts) - 1)
-    fitting = _fitting(context, target)
-    if fitting:
-        return choose_finalist(context, target, fitting)
+    if _fitting(context, target):
+        _measure_rivals(context, target, len(attempts) - 1)
+        return choose_finalist(context, target, _fitting(context, target))
     known = context.folder.result_of(target.name).measured
     best = next(trial.spec for trial in _trials(context, target) if trial.spec.id == attempts[-1].spec_id)
     return trim_to_limit(context, target, best, known[best.id])
@@ -107,6 +108,14 @@ def _finalists(context: SearchContext, target: Target, limit_ms: float, attempt:
         below = [spec for spec in others if times_ms[spec.id] <= depth * limit_ms]
         finalists += (below or others)[:1]
     return finalists
+
+
+def _measure_rivals(context: SearchContext, target: Target, attempt: int) -> None:
+    """Measure the best networks of variants of which none was measured, as many as finalists are still wanted."""
+    known = context.folder.result_of(target.name).measured
+    measured = [trial for trial in _trials(context, target) if trial.spec.id in known]
+    logged = candidates(context, target, RIVALS_DEPTH * target.limit_ms, attempt)
+    measure_finalists(context, target, rivals(context, measured, [one.trial for one in logged]))
 
 
 def _trims(result: TargetResult, slowest_ms: float) -> bool:

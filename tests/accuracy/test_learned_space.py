@@ -11,7 +11,7 @@ from support.replacing import LARGEST, LITTLE, SIDE, learned_folder, lessons
 
 from nas.accuracy.imagenet_prior import ImageNetPrior
 from nas.accuracy.learned_space import SPREAD, LearnedSpace
-from nas.arch.skeleton import Slot
+from nas.arch.skeleton import Slot, Variant
 from nas.replacement.choices import Change, Choices
 from nas.replacement.effects import Effect
 from nas.replacement.learning import Lessons
@@ -56,6 +56,18 @@ def test_networks_whose_rounded_channels_are_nearer_to_another_width_have_their_
     specs = [space.sample(rng) for _ in range(40)]
     expected = [learned.estimate(spec)[0] for spec in specs]
     assert learned.additive_model(space)(space.encode(specs)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_variant_of_a_network_is_its_own_or_the_nearest_one(learned: LearnedSpace) -> None:
+    rng = random.Random(0)
+    for variant in LITTLE.variants:
+        assert learned.variant_of(LITTLE.at([variant]).sample(rng)) == variant
+    trimmed = LARGEST.with_block(2, expanded=LARGEST.blocks[2].expanded - 8)
+    assert not learned.contains(trimmed)
+    assert learned.variant_of(trimmed) == Variant(1.0, SIDE)
+    of_none = LARGEST.replace(blocks=LARGEST.blocks[:2])
+    assert learned.estimate(of_none)[2]
+    assert learned.variant_of(of_none) == Variant(1.0, SIDE)
 
 
 def test_the_teacher_has_the_top1_that_it_reached(learned: LearnedSpace, lessons: Lessons) -> None:

@@ -217,7 +217,9 @@ def test_a_search_hands_over_the_weights_of_what_it_found(
     assert results["accuracy"]["validation_top1"] == pytest.approx(reached, abs=1e-3)
     assert f"small: {reached:.2f} % on the validation images at {SIDE} px; its weights are in run/small.pt" in printed
     assert "train: python -m nas.train run/small.json --data fashion-mnist-sample --init run/small.pt" in printed
-    told = re.findall(r"small: a finalist estimated at [\d.]+ % reaches ([\d.]+) % on held-out images", printed)
+    told = re.findall(
+        r"small: a finalist of width [\d.]+, estimated at [\d.]+ %, reaches ([\d.]+) % on held-out images", printed
+    )
     assert 1 <= len(told) <= 3
     assert load_checkpoint("run/small.pt")["held_out_top1"] == pytest.approx(max(map(float, told)), abs=0.06)
     record = load_record(Path("run"))

@@ -12,9 +12,10 @@ from support.searching import Recorder
 
 from nas.accuracy.estimator import HandedOver
 from nas.accuracy.imagenet_prior import ImageNetPrior
+from nas.arch.skeleton import Variant
 from nas.arch.spec import ArchSpec
 from nas.runs.target import Target
-from nas.search.finalists import FINALISTS, choose_finalist, finalists_of, folder_of, hand_over_weights
+from nas.search.finalists import FINALISTS, choose_finalist, finalists_of, folder_of, hand_over_weights, rivals
 from nas.search.proof import _fitting
 
 SPECS = [TINY.smallest(variant) for variant in TINY.variants] + [TINY.largest(TINY.variants[0])]
@@ -29,6 +30,9 @@ class Trained(ImageNetPrior):
         self.reached = reached
         self.trained: list[str] = []
         self.handed: list[tuple[str, Path, Path]] = []
+
+    def variant_of(self, spec: ArchSpec) -> Variant:
+        return TINY.variants[TINY.encode([spec])[0][0]]
 
     def train_finalists(self, specs: Sequence[ArchSpec], folder: Path) -> np.ndarray:
         self.trained += [spec.id for spec in specs]
@@ -64,10 +68,31 @@ def test_the_best_few_by_the_estimate_are_trained_and_the_best_of_them_is_chosen
     assert estimator.trained == [SPECS[index].id for index in (2, 3, 1)]
     assert len(estimator.trained) == FINALISTS == finalists_of(context)
     assert context.console.lines == [
-        f"small: a finalist estimated at {estimate:.1f} % reaches {found:.1f} % on held-out images "
+        f"small: a finalist of width {width}, estimated at {estimate:.1f} %, reaches {found:.1f} % on held-out images "
         "after a short training"
-        for estimate, found in ((4, 60), (3, 65), (2, 70))
+        for width, estimate, found in ((2, 4, 60), (1, 3, 65), (1, 2, 70))
     ]
+
+
+def test_the_best_of_each_variant_is_trained_before_a_second_one_of_any() -> None:
+    first, last = trials(0, 0, 1, 9)[::-1][:2]
+    second, third = (SimpleNamespace(spec=SPECS[3].with_block(b, kernel=3), top1=8 - b) for b in (1, 2))
+    estimator = Trained({one.spec.id: 50 for one in (first, second, third, last)})
+    choose_finalist(context_of(estimator), TARGET, [last, third, second, first])
+    assert estimator.trained == [first.spec.id, last.spec.id, second.spec.id]
+
+
+def test_rivals_are_the_best_of_variants_that_were_not_measured() -> None:
+    context, known = context_of(Trained({}), 3), trials(5)
+    assert rivals(context, known, trials(1, 2, 3, 9)) == [SPECS[2], SPECS[1]]
+    assert rivals(context, trials(5, 5), trials(1, 2, 3, 9)) == [SPECS[2]]
+    assert rivals(context, trials(5, 5, 5), trials(1, 2, 3, 9)) == []
+
+
+def test_there_are_as_many_rivals_as_finalists_are_wanted() -> None:
+    assert rivals(context_of(Trained({}), 2), trials(5), trials(1, 2, 3, 9)) == [SPECS[2]]
+    assert rivals(context_of(Trained({}), 1), trials(5), trials(1, 2, 3, 9)) == []
+    assert rivals(context_of(ImageNetPrior()), trials(5), trials(1, 2, 3, 9)) == []
 
 
 @pytest.mark.parametrize("finalists", [0, 1])
