@@ -3,8 +3,8 @@
     python -m nas.export reports/20ms/small.json                       # the training beside that spec
     python -m nas.export reports/mobilenet_v3_small-fashion-mnist-sample --torch-export
 
-It writes model.onnx, model.int8.onnx and model.md into the folder of the training. On the embedded data it takes a
-minute.
+It writes model.onnx, model.int8.onnx and model.md into the folder of the training; from the weights that a search hands
+over, small.pt, it writes small.onnx, small.int8.onnx and small.md beside them. On the embedded data it takes a minute.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     console = RichConsole()
     training, spec = _find_training(arguments.training)
-    path: Path = arguments.onnx or (training if training.is_dir() else training.parent) / "model.onnx"
+    path: Path = arguments.onnx or _onnx_of(training)
     if path.suffix != ".onnx":
         raise NasError(f"--onnx is {path}; name a file that ends in .onnx, for the other files are named after it")
 
@@ -103,6 +103,15 @@ def _find_training(name: str) -> tuple[Path, ArchSpec | None]:
     return found[0], spec
 
 
+def _onnx_of(training: Path) -> Path:
+    """Return the float32 file for a folder or a checkpoint: the networks of one search lie in one folder."""
+    from nas.training.checkpoint import CHECKPOINTS
+
+    if training.is_dir():
+        return training / "model.onnx"
+    return training.with_name("model.onnx" if training.name in CHECKPOINTS else f"{training.stem}.onnx")
+
+
 def _quantise_and_compare(path: Path, data: Data) -> list[ExportedFile]:
     """Write the int8 file beside the float32 file `path`, and return both with their accuracy and latency."""
     from nas.deploy.card import ExportedFile
@@ -163,7 +172,10 @@ def _parser() -> Parser:
         help="the folder of a training or of nas.netadapt, a checkpoint, or a spec that was trained",
     )
     parser.add_argument(
-        "--onnx", metavar="FILE", type=Path, help="the float32 file (default: model.onnx in the folder of the training)"
+        "--onnx",
+        metavar="FILE",
+        type=Path,
+        help="the float32 file (default: model.onnx in the folder of the training, small.onnx beside small.pt)",
     )
     parser.add_argument("--torch-export", action="store_true", help="write a .pt2 file of torch.export too")
     parser.add_argument(

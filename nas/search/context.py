@@ -80,8 +80,8 @@ class SearchContext:
             )
         elif self.looks_at_images:
             notes.append(
-                f"accuracies are those of {self.estimator.training_recipe}; widths are compared by the ImageNet prior "
-                "alone, and the resolution is not searched"
+                f"accuracies are those of {self.estimator.training_recipe}; estimates compare widths by the ImageNet "
+                "prior alone, and the resolution is not searched"
             )
         if self.table.num_classes != NUM_CLASSES:
             notes.append(

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -194,6 +195,18 @@ def test_a_spec_names_the_training_beside_it(training, on_few, monkeypatch, tmp_
     with pytest.raises(ZeroDivisionError):
         export.main([str(spec)])
     assert seen == [training / "model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "file"), [("best.pt", "model.onnx"), ("final.pt", "model.onnx"), ("small.pt", "small.onnx")]
+)
+def test_each_network_of_a_search_has_a_file_of_its_own(training, on_few, monkeypatch, tmp_path, checkpoint, file):
+    shutil.copy(training / "best.pt", tmp_path / checkpoint)
+    seen = []
+    monkeypatch.setattr("nas.deploy.export.export_onnx", lambda trained, images, path: seen.append(path) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export.main([str(tmp_path / checkpoint)])
+    assert seen == [tmp_path / file]
 
 
 def test_mistakes_are_named(training, tmp_path, monkeypatch):

@@ -12,8 +12,10 @@ from nas.latency.networks import Measured
 from nas.latency.predictor import LatencyPredictor
 from nas.latency.timing import StoppingRule
 from nas.runs.reading import load_run
+from nas.runs.record import Trial
 from nas.runs.target import MARGIN
 from nas.search import run as search_run
+from nas.search.context import SearchContext
 from nas.search.run import search
 
 pytestmark = pytest.mark.usefixtures("machine")
@@ -52,6 +54,22 @@ def test_a_second_measurement_may_use_half_of_the_margin(monkeypatch: pytest.Mon
     measured_in_the_last_rounds(monkeypatch, 1 - MARGIN / 2 - 0.001)
     search(request(only="large"), Path("run"))
     assert found(Path("run"))["large"].id == found(Path("plain"))["large"].id
+
+
+def test_rivals_are_measured_before_one_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def last(context: SearchContext, measured: Sequence[Trial], others: Sequence[Trial]) -> list[ArchSpec]:
+        new = [trial.spec for trial in others if trial not in measured]
+        asked.append((len({trial.spec.id for trial in measured}), new[-1]))
+        return new[-1:]
+
+    monkeypatch.setattr("nas.search.proof.rivals", last)
+    search(request(only="large"), Path("run"))
+    ((known, rival),) = asked
+    measured = result(Path("run")).measured
+    assert rival.id in measured
+    assert len(measured) == known + 1
 
 
 def test_an_edit_of_the_space_during_a_run_does_not_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
