@@ -1,30 +1,36 @@
-"""Give a trimmed network the weights of the network that it was cut from.
+"""Give a network the weights of another one: of that which it was cut from, or of a narrower one.
 
 Channels that belong together are kept together. The expanded channels of a block go through its expand convolution,
 its depthwise convolution, its SE and its projection. The channels of a bottleneck go through every layer that writes or
 reads it, across the residuals of its stage. Of each such group those channels are kept whose weights in all of these
-layers together have the largest L2 norm (arXiv 1804.03230, section 3.3). Weights that the parent does not have are
-initialised.
+layers together have the largest L2 norm (arXiv 1804.03230, section 3.3).
+
+A wider network begins close to the function of a narrower one (Net2WiderNet, arXiv 1511.05641, section 2.3): channels
+are there twice, and whoever reads them has half of the weight for each. Some noise lets the two become different. A
+larger kernel has zeros around the smaller one. Layers that the parent does not have are initialised.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from nas.arch.spec import ArchSpec
 from nas.models.mobilenet import MobileNet, build_model
 
 Group = str  # name of channels that are kept or removed together
+NOISE = 0.1  # standard deviation of the factors (mean 1) of a second channel's weights
 
 
 class _Layer(NamedTuple):
     """A convolution or linear layer, with the channels that it writes and reads.
 
-    A depthwise convolution reads what it writes. `reads` is None for the stem, which reads the image.
+    `reads` is None for the stem, which reads the image, and for a depthwise convolution, which reads what it writes.
     """
 
     name: str
@@ -36,7 +42,8 @@ class _Layer(NamedTuple):
 def inherit_weights(spec: ArchSpec, parent: MobileNet, *, seed: int = 0) -> MobileNet:
     """Return the network of `spec` with the weights of `parent`, which has the same number of blocks.
 
-    A smaller kernel is the centre of the larger one. `seed` is for weights that the parent does not have.
+    A smaller kernel is the centre of the larger one. `seed` is for weights that the parent does not have, and for the
+    noise of channels that are there twice.
     """
     assert len(spec.blocks) == len(parent.spec.blocks)
     *_, dropout = (module.p for module in parent.modules() if isinstance(module, nn.Dropout))
@@ -44,7 +51,7 @@ def inherit_weights(spec: ArchSpec, parent: MobileNet, *, seed: int = 0) -> Mobi
         torch.manual_seed(seed)
         child = build_model(spec, classes_of(parent), dropout)
     child.to(next(parent.parameters()).device)
-    kept = kept_channels(spec, parent)
+    channels, generator = channels_of(spec, parent), torch.Generator().manual_seed(seed)
     sources = {layer.name: (layer, modules) for layer, modules in _layers_of(parent)}
     for layer, modules in _layers_of(child):
         if layer.name not in sources:
@@ -52,7 +59,7 @@ def inherit_weights(spec: ArchSpec, parent: MobileNet, *, seed: int = 0) -> Mobi
         source_layer, source_modules = sources[layer.name]
         for module, source in zip(modules, source_modules, strict=True):
             for name, target in module.state_dict().items():  # shares memory with the module
-                _copy(target, source.state_dict()[name], kept, source_layer)
+                target.copy_(_taken(target, source.state_dict()[name], channels, source_layer, generator))
     return child
 
 
@@ -63,38 +70,52 @@ def classes_of(model: MobileNet) -> int:
 
 
 @torch.no_grad()
-def kept_channels(spec: ArchSpec, parent: MobileNet) -> dict[Group, Tensor]:
-    """Return the parent's channels that the network of `spec` keeps: for each group, their indices in order."""
+def channels_of(spec: ArchSpec, parent: MobileNet) -> dict[Group, Tensor]:
+    """Return which of the parent's channels stands at each place of the network of `spec`, for each group.
+
+    Those that are kept are in order. Behind them, where the group is wider than the parent's, stand those with the
+    largest norms once more.
+    """
     squares: dict[Group, Tensor] = {}
     for layer, (convolution, *_) in _layers_of(parent):
         weight = convolution.get_parameter("weight").double() ** 2
-        dimensions = {layer.writes: 0}
-        if layer.reads is not None and layer.reads != layer.writes:
-            dimensions[layer.reads] = 1
-        for group, dimension in dimensions.items():
+        for dimension, group in enumerate((layer.writes, layer.reads)):
+            if group is None:
+                continue
             others = [other for other in range(weight.ndim) if other != dimension]
             squares[group] = squares.get(group, 0) + weight.sum(others)
-    widths = _widths(spec, parent.spec)
-    return {
-        group: torch.topk(square, min(len(square), widths.get(group, len(square)))).indices.sort().values
-        for group, square in squares.items()
-    }
+    widths, channels = _widths(spec, parent.spec), {}
+    for group, square in squares.items():
+        width = widths.get(group, len(square))
+        kept = torch.topk(square, min(len(square), width)).indices.sort().values
+        again = torch.topk(square, len(square)).indices.repeat(math.ceil(width / len(square)))
+        channels[group] = torch.cat([kept, again[: width - len(kept)]])
+    return channels
 
 
-def _copy(target: Tensor, source: Tensor, kept: dict[Group, Tensor], layer: _Layer) -> None:
-    """Copy the kept channels of `source` into the first channels of `target`."""
+def _taken(
+    target: Tensor, source: Tensor, channels: dict[Group, Tensor], layer: _Layer, generator: torch.Generator
+) -> Tensor:
+    """Return the values of `source` for the channels of `target`."""
     if not target.ndim:  # batch norm's counter
-        target.copy_(source)
-        return
-    source = source[kept[layer.writes]]
-    if target.ndim > 1 and layer.reads is not None and layer.reads != layer.writes:
-        source = source[:, kept[layer.reads]]
+        return source
+    # Where the child lacks a residual, parts of one group have numbers of channels of their own.
+    writes, known = channels[layer.writes][: len(target)], len(source)
+    source = source[writes]
+    if target.ndim > 1:
+        if len(writes) > known:
+            again = source[known:]
+            noise = NOISE * torch.randn(again.shape, generator=generator).to(again)
+            source = torch.cat([source[:known], again * (1 + noise)])
+        if layer.reads is not None:
+            reads = channels[layer.reads][: target.shape[1]]
+            times = torch.bincount(reads, minlength=source.shape[1])[reads]
+            source = source[:, reads] / times.view(-1, *(1,) * (target.ndim - 2))
     if target.ndim == 4:
-        crop = (source.shape[-1] - target.shape[-1]) // 2
-        if crop < 0:
-            return  # a larger kernel has no source
-        source = source[:, :, crop : crop + target.shape[-1], crop : crop + target.shape[-1]]
-    target[tuple(slice(size) for size in source.shape)] = source
+        # Negative padding crops: a smaller kernel is the centre of the larger one.
+        border = (target.shape[-1] - source.shape[-1]) // 2
+        source = pad(source, (border,) * 4)
+    return source
 
 
 # Layers and their channels ----------------------------------------------------------------------------
@@ -121,7 +142,7 @@ def _layers(spec: ArchSpec) -> Iterator[_Layer]:
         expanded: Group = f"{name} expanded" if block.op == "mbconv" else trunk
         if block.op == "mbconv":
             yield _Layer(f"{name} expand", expanded, trunk)
-        yield _Layer(f"{name} depthwise", expanded, expanded)
+        yield _Layer(f"{name} depthwise", expanded, None)
         if block.se:
             yield _Layer(f"{name} squeeze", f"{name} squeezed", expanded)
             yield _Layer(f"{name} excite", expanded, f"{name} squeezed")
@@ -145,10 +166,11 @@ def _widths(spec: ArchSpec, parent: ArchSpec) -> dict[Group, int]:
         "head convolution": spec.head.conv,
         "head hidden": spec.head.hidden,
     }
+    trunk: Group = "stem"
     for index, (placed, block) in enumerate(zip(parent.walk(), spec.blocks, strict=True)):
         name = f"block {index}"
-        if not placed.has_residual:
-            widths[f"{name} out"] = block.out
+        trunk = trunk if placed.has_residual else f"{name} out"
+        widths[trunk] = max(block.out, widths.get(trunk, 0))
         widths[f"{name} expanded"] = block.expanded
         if block.se:
             widths[f"{name} squeezed"] = block.se

@@ -18,6 +18,7 @@ from nas.runs.record import TargetResult
 from nas.runs.target import MARGIN, Target
 from nas.search.comparison import COMPARED
 from nas.search.context import SearchContext
+from nas.search.finalists import doubt_of_variants
 from nas.search.near_optimum import fill_and_learn
 from nas.search.request import FrontRequest, rounded_up
 from nas.search.variants import feasible_range_ms, measure_anchors, pick_variants
@@ -86,7 +87,8 @@ def choose_variants_of(context: SearchContext, result: TargetResult, space: Sear
     if not variants:
         limits, target = context.limits(space), result.target
         title = f"latency table of {target.name}"
-        chosen = pick_variants(context.predictor, space, context.ranking_estimator, target.budget_ms, limits, title)
+        estimator, doubt = context.ranking_estimator, doubt_of_variants(context)
+        chosen = pick_variants(context.predictor, space, estimator, target.budget_ms, limits, title, doubt)
         variants = tuple(chosen)
         context.folder.update_target(target.name, variants=variants)
     at = space.at(variants)

@@ -58,9 +58,11 @@ def pick_variants(
     limit_ms: float,
     limits: tuple[Limit, ...] = (),
     title: str = "latency table",
+    doubt: float = 0.0,
 ) -> list[Variant]:
     """Return the few variants of a space that can hold the optimum within a latency and other limits, the best first.
 
+    `doubt` says by how many points estimates of two variants can be wrong beside each other.
     The table has the rows of those returned. Where it can be filled, up to `MAX_NEW` variants are measured for that.
     If none of these has a network within the limits, more are measured, one after another until one has. Where the
     table cannot be filled, only variants that it covers are looked at. Raises NasError if it covers none, or if no
@@ -78,9 +80,11 @@ def pick_variants(
         known = best_of_variants(problem, measured)
         best = max((candidate.top1 for candidate in known), default=-math.inf)
         others = set(space.variants) - measured
-        promising = [c for c in best_of_variants(problem.with_limit(OPTIMISM * within_ms), others) if c.top1 > best]
+        promising = [
+            c for c in best_of_variants(problem.with_limit(OPTIMISM * within_ms), others) if c.top1 > best - doubt
+        ]
         if not promising or (known and new >= MAX_NEW):
-            return [c.variant for c in known if c.top1 >= best - TOP1_MARGIN][:MAX_VARIANTS]
+            return [c.variant for c in known if c.top1 >= best - max(TOP1_MARGIN, doubt)][:MAX_VARIANTS]
         new += 1
         predictor.fill_space(space.at([promising[0].variant]), title)
 

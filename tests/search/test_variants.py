@@ -272,6 +272,18 @@ def test_at_most_four_variants_are_returned_and_none_beyond_the_margin(
     assert pick_variants(predictor, few, ImageNetPrior(), BUDGETS_MS[2]) == best
 
 
+def test_variants_whose_estimates_are_in_doubt_are_measured_and_returned_too(
+    few: SearchSpace, predictor: LatencyPredictor
+) -> None:
+    budget_ms, doubt = BUDGETS_MS[1], 3.0
+    alone = pick_variants(predictor, few, ImageNetPrior(), budget_ms)
+    doubted = pick_variants(predictor, few, ImageNetPrior(), budget_ms, doubt=doubt)
+    assert doubted[: len(alone)] == alone
+    assert len(doubted) > len(alone)
+    optima = optima_of(few, budget_ms)
+    assert all(optima[variant] >= optima[alone[0]] - doubt for variant in doubted)
+
+
 def test_nothing_more_is_measured_where_no_other_variant_promises_more(
     few: SearchSpace, predictor: LatencyPredictor
 ) -> None:
