@@ -48,7 +48,7 @@ from nas.console import Silent
 from nas.cpu import usable_cores
 from nas.latency.device import Device
 from nas.latency.networks import measure_latency
-from nas.latency.predictor import open_table
+from nas.latency.predictor import LatencyPredictor, open_table
 from nas.models.mobilenet import build_model
 from nas.replacement.choices import LEFT_OUT, Change, Replacement
 from nas.replacement.learning import LessonRequest, learn_lessons
@@ -308,9 +308,8 @@ def embedded() -> dict[str, Any]:
         os.chdir(place)
         try:
             begun = time.perf_counter()
-            table = open_table(None, "onnxruntime", 1, Silent())
-            (largest,) = measure_latency([load_space(SPACE).largest((1.0, 32))], table=table)
-            table.save()
+            predictor = LatencyPredictor(open_table(None, "onnxruntime", 1, Silent()))
+            (largest,) = predictor.measure([load_space(SPACE).largest((1.0, 32))], "the largest network")
             budget_ms = round(BUDGET * largest.normalised_ms, 3)
             seconds = [time.perf_counter() - begun + timed_search(budget_ms), timed_search(NEXT_BUDGET * budget_ms)]
             folder = Path("reports") / f"{budget_ms:g}ms"
