@@ -86,6 +86,9 @@ class WeightsEstimator(Estimator, Protocol):
         Finalists are of different ones: only the prior compares these.
         """
 
+    def teacher_variant(self, space: SearchSpace) -> Variant:
+        """Return the variant of a space whose networks have most in common with the teacher that they learn from."""
+
     def train_finalists(self, specs: Sequence[ArchSpec], folder: Path) -> np.ndarray:
         """Return top-1 (percent) on held-out images of networks after a short training, shape (n,).
 

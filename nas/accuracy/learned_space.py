@@ -93,6 +93,12 @@ class LearnedSpace:
         width = _nearest(self.space.widths, math.exp(float(np.mean(scales))))
         return Variant(width, _nearest(self.space.resolutions, spec.resolution))
 
+    def nearest_to_teacher(self, variants: Sequence[Variant]) -> Variant:
+        """Return the variant whose width, and then resolution, is nearest to the teacher's."""
+        width = _nearest([variant.width for variant in variants], self._home.width)
+        resolutions = [variant.resolution for variant in variants if variant.width == width]
+        return Variant(width, _nearest(resolutions, self._home.resolution))
+
     def _at(self, variant: Variant) -> LearnedVariant:
         if variant not in self._of_variant:
             # The teacher's width at the same resolution: estimates speak for its training, whatever it saw.

@@ -123,6 +123,10 @@ class ReplacementBlocks:
         """Return the variant that a network is of, or is closest to."""
         return self._space_of(spec).variant_of(spec)
 
+    def teacher_variant(self, space: SearchSpace) -> Variant:
+        """Return the variant of a space whose width, and then resolution, is nearest to the teacher's."""
+        return self.learned(space).nearest_to_teacher(space.variants)
+
     def train_finalists(self, specs: Sequence[ArchSpec], folder: Path) -> np.ndarray:
         """Return top-1 (percent) on held-out images of networks after a short training, shape (n,).
 

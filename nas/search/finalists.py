@@ -9,6 +9,7 @@ import numpy as np
 
 from nas.accuracy.estimator import HandedOver, WeightsEstimator
 from nas.arch.skeleton import Variant
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.runs.record import Trial
 from nas.runs.target import Target
@@ -48,6 +49,16 @@ def doubt_of_variants(context: SearchContext) -> float:
     It is 0 where no finalists are trained: the estimate decides alone.
     """
     return VARIANT_DOUBT if _estimator_of_finalists(context) else 0.0
+
+
+def with_teacher_variant(context: SearchContext, space: SearchSpace, variants: Sequence[Variant]) -> list[Variant]:
+    """Return the variants, and behind them the teacher's where finalists are trained.
+
+    Its networks have the teacher's channels as they are, and the surest weights.
+    """
+    estimator = _estimator_of_finalists(context)
+    teachers = [] if estimator is None else [estimator.teacher_variant(space)]
+    return list(dict.fromkeys([*variants, *teachers]))
 
 
 def rivals(context: SearchContext, measured: Sequence[Trial], others: Sequence[Trial]) -> list[ArchSpec]:

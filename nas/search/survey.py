@@ -18,7 +18,7 @@ from nas.runs.record import TargetResult
 from nas.runs.target import MARGIN, Target
 from nas.search.comparison import COMPARED
 from nas.search.context import SearchContext
-from nas.search.finalists import doubt_of_variants
+from nas.search.finalists import doubt_of_variants, with_teacher_variant
 from nas.search.near_optimum import fill_and_learn
 from nas.search.request import FrontRequest, rounded_up
 from nas.search.variants import feasible_range_ms, measure_anchors, pick_variants
@@ -89,7 +89,7 @@ def choose_variants_of(context: SearchContext, result: TargetResult, space: Sear
         title = f"latency table of {target.name}"
         estimator, doubt = context.ranking_estimator, doubt_of_variants(context)
         chosen = pick_variants(context.predictor, space, estimator, target.budget_ms, limits, title, doubt)
-        variants = tuple(chosen)
+        variants = tuple(with_teacher_variant(context, space, chosen))
         context.folder.update_target(target.name, variants=variants)
     at = space.at(variants)
     fill_and_learn(context.predictor, at, context.ranking_estimator, f"latency table of {result.target.name}")

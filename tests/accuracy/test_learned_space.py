@@ -70,6 +70,20 @@ def test_the_variant_of_a_network_is_its_own_or_the_nearest_one(learned: Learned
     assert learned.variant_of(of_none) == Variant(1.0, SIDE)
 
 
+@pytest.mark.parametrize(
+    ("variants", "nearest"),
+    [
+        ([(0.5, 32), (1.0, 48), (1.0, 32)], (1.0, 32)),
+        ([(0.5, 32), (1.0, 48)], (1.0, 48)),
+        ([(0.35, 32), (0.5, 96), (0.5, 64)], (0.5, 64)),
+    ],
+)
+def test_the_width_and_then_the_resolution_is_nearest_to_the_teachers(
+    learned: LearnedSpace, variants: list[tuple[float, int]], nearest: tuple[float, int]
+) -> None:
+    assert learned.nearest_to_teacher([Variant(*variant) for variant in variants]) == nearest
+
+
 def test_the_teacher_has_the_top1_that_it_reached(learned: LearnedSpace, lessons: Lessons) -> None:
     top1, std, outside = learned.estimate(LARGEST)
     assert top1 == pytest.approx(lessons.top1, abs=1e-9)

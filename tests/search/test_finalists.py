@@ -13,9 +13,18 @@ from support.searching import Recorder
 from nas.accuracy.estimator import HandedOver
 from nas.accuracy.imagenet_prior import ImageNetPrior
 from nas.arch.skeleton import Variant
+from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.runs.target import Target
-from nas.search.finalists import FINALISTS, choose_finalist, finalists_of, folder_of, hand_over_weights, rivals
+from nas.search.finalists import (
+    FINALISTS,
+    choose_finalist,
+    finalists_of,
+    folder_of,
+    hand_over_weights,
+    rivals,
+    with_teacher_variant,
+)
 from nas.search.proof import _fitting
 
 SPECS = [TINY.smallest(variant) for variant in TINY.variants] + [TINY.largest(TINY.variants[0])]
@@ -33,6 +42,9 @@ class Trained(ImageNetPrior):
 
     def variant_of(self, spec: ArchSpec) -> Variant:
         return TINY.variants[TINY.encode([spec])[0][0]]
+
+    def teacher_variant(self, space: SearchSpace) -> Variant:
+        return space.variants[1]
 
     def train_finalists(self, specs: Sequence[ArchSpec], folder: Path) -> np.ndarray:
         self.trained += [spec.id for spec in specs]
@@ -80,6 +92,14 @@ def test_the_best_of_each_variant_is_trained_before_a_second_one_of_any() -> Non
     estimator = Trained({one.spec.id: 50 for one in (first, second, third, last)})
     choose_finalist(context_of(estimator), TARGET, [last, third, second, first])
     assert estimator.trained == [first.spec.id, last.spec.id, second.spec.id]
+
+
+def test_the_teachers_variant_is_always_searched() -> None:
+    first, teachers, last = TINY.variants
+    assert with_teacher_variant(context_of(Trained({})), TINY, [last]) == [last, teachers]
+    assert with_teacher_variant(context_of(Trained({})), TINY, [teachers, first]) == [teachers, first]
+    assert with_teacher_variant(context_of(Trained({}), 1), TINY, [last]) == [last]
+    assert with_teacher_variant(context_of(ImageNetPrior()), TINY, [last]) == [last]
 
 
 def test_rivals_are_the_best_of_variants_that_were_not_measured() -> None:
