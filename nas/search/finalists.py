@@ -9,7 +9,6 @@ import numpy as np
 
 from nas.accuracy.estimator import HandedOver, WeightsEstimator
 from nas.arch.skeleton import Variant
-from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.runs.record import Trial
 from nas.runs.target import Target
@@ -29,7 +28,7 @@ def choose_finalist(context: SearchContext, target: Target, fitting: Sequence[Tr
     Those are the best of each variant first.
     """
     ranked = sorted(fitting, key=lambda trial: -trial.top1)
-    estimator = _estimator_of_finalists(context)
+    estimator = estimator_of_finalists(context)
     if estimator is None or len(ranked) < 2:
         return ranked[0].spec
     best = _best_of_variants(estimator, ranked)
@@ -43,22 +42,18 @@ def choose_finalist(context: SearchContext, target: Target, fitting: Sequence[Tr
     return finalists[int(np.argmax(top1))].spec
 
 
+def estimator_of_finalists(context: SearchContext) -> WeightsEstimator | None:
+    """Return the estimator that trains several finalists; None where the choice is left to the estimate."""
+    estimator = context.estimator
+    return estimator if isinstance(estimator, WeightsEstimator) and finalists_of(context) > 1 else None
+
+
 def doubt_of_variants(context: SearchContext) -> float:
     """Return by how many points a variant may be estimated below the best one and still have a finalist.
 
     It is 0 where no finalists are trained: the estimate decides alone.
     """
-    return VARIANT_DOUBT if _estimator_of_finalists(context) else 0.0
-
-
-def with_teacher_variant(context: SearchContext, space: SearchSpace, variants: Sequence[Variant]) -> list[Variant]:
-    """Return the variants, and behind them the teacher's where finalists are trained.
-
-    Its networks have the teacher's channels as they are, and the surest weights.
-    """
-    estimator = _estimator_of_finalists(context)
-    teachers = [] if estimator is None else [estimator.teacher_variant(space)]
-    return list(dict.fromkeys([*variants, *teachers]))
+    return VARIANT_DOUBT if estimator_of_finalists(context) else 0.0
 
 
 def rivals(context: SearchContext, measured: Sequence[Trial], others: Sequence[Trial]) -> list[ArchSpec]:
@@ -67,19 +62,13 @@ def rivals(context: SearchContext, measured: Sequence[Trial], others: Sequence[T
     The estimate compares widths by the prior alone, which knows nothing of the images: a short training of the best of
     several widths decides between them. There are none where finalists are not trained.
     """
-    estimator = _estimator_of_finalists(context)
+    estimator = estimator_of_finalists(context)
     if estimator is None:
         return []
     known = {estimator.variant_of(trial.spec) for trial in measured}
     best = _best_of_variants(estimator, sorted(others, key=lambda trial: -trial.top1))
     new = [trial.spec for trial in best if estimator.variant_of(trial.spec) not in known]
     return new[: max(0, finalists_of(context) - len(known))]
-
-
-def _estimator_of_finalists(context: SearchContext) -> WeightsEstimator | None:
-    """Return the estimator that trains several finalists; None where the choice is left to the estimate."""
-    estimator = context.estimator
-    return estimator if isinstance(estimator, WeightsEstimator) and finalists_of(context) > 1 else None
 
 
 def _best_of_variants(estimator: WeightsEstimator, ranked: Sequence[Trial]) -> list[Trial]:

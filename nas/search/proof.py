@@ -30,7 +30,7 @@ from nas.search.trials import candidates, current_ms, explore, stages_of, trim_a
 # within the limit is measured above it half of the time.
 DEPTHS = (1.0, 0.994, 0.988)
 FINALISTS = len(DEPTHS)
-RIVALS_DEPTH = 0.985  # share of the limit within which rivals are predicted: one of a variant is measured, and must fit
+RIVAL_DEPTHS = (0.985, 0.94)  # the same for rivals, which are measured once: one of a variant must fit
 SLACK = 0.02  # unused share of the limit that justifies another attempt
 UNTRIMMED, TRIMMED = 2, 2  # attempts at most
 AGREEMENT = 0.015  # relative difference of predicted and measured latency up to which a prediction holds
@@ -114,8 +114,11 @@ def _measure_rivals(context: SearchContext, target: Target, attempt: int) -> Non
     """Measure the best networks of variants of which none was measured, as many as finalists are still wanted."""
     known = context.folder.result_of(target.name).measured
     measured = [trial for trial in _trials(context, target) if trial.spec.id in known]
-    logged = candidates(context, target, RIVALS_DEPTH * target.limit_ms, attempt)
-    measure_finalists(context, target, rivals(context, measured, [one.trial for one in logged]))
+    new: dict[str, ArchSpec] = {}
+    for depth in RIVAL_DEPTHS:
+        others = [logged.trial for logged in candidates(context, target, depth * target.limit_ms, attempt)]
+        new |= {spec.id: spec for spec in rivals(context, measured, others)}
+    measure_finalists(context, target, list(new.values()))
 
 
 def _trims(result: TargetResult, slowest_ms: float) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from nas.arch.published import published_spec
+from nas.arch.skeleton import Variant
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
@@ -18,7 +19,7 @@ from nas.runs.record import TargetResult
 from nas.runs.target import MARGIN, Target
 from nas.search.comparison import COMPARED
 from nas.search.context import SearchContext
-from nas.search.finalists import doubt_of_variants, with_teacher_variant
+from nas.search.finalists import doubt_of_variants, estimator_of_finalists
 from nas.search.near_optimum import fill_and_learn
 from nas.search.request import FrontRequest, rounded_up
 from nas.search.variants import feasible_range_ms, measure_anchors, pick_variants
@@ -88,12 +89,32 @@ def choose_variants_of(context: SearchContext, result: TargetResult, space: Sear
         limits, target = context.limits(space), result.target
         title = f"latency table of {target.name}"
         estimator, doubt = context.ranking_estimator, doubt_of_variants(context)
-        chosen = pick_variants(context.predictor, space, estimator, target.budget_ms, limits, title, doubt)
-        variants = tuple(with_teacher_variant(context, space, chosen))
+        offered, teachers = _parts_of_the_teacher(context, space, target.budget_ms)
+        chosen = pick_variants(context.predictor, offered, estimator, target.budget_ms, limits, title, doubt)
+        variants = tuple(dict.fromkeys([*chosen, *teachers]))
         context.folder.update_target(target.name, variants=variants)
     at = space.at(variants)
     fill_and_learn(context.predictor, at, context.ranking_estimator, f"latency table of {result.target.name}")
     return at
+
+
+def _parts_of_the_teacher(
+    context: SearchContext, space: SearchSpace, budget_ms: float
+) -> tuple[SearchSpace, list[Variant]]:
+    """Return the variants that are to be searched where finalists are trained, and the teacher's, which always is.
+
+    Wider networks are no parts of the teacher, which says nothing of them and has fewer weights for them. They are left
+    out unless the teacher's largest network is within all limits. Elsewhere nothing is left out.
+    """
+    estimator, predictor = estimator_of_finalists(context), context.predictor
+    if estimator is None:
+        return space, []
+    teachers = estimator.teacher_variant(space)
+    largest = space.largest(teachers)
+    (largest_ms,) = predictor.measured_ms([largest], f"the largest network of {space.name} at the teacher's width")
+    if largest_ms > budget_ms or not context.keeps_limits(largest):
+        space = space.at([variant for variant in space.variants if variant.width <= teachers.width])
+    return space, [teachers]
 
 
 def _targets(context: SearchContext, spaces: Mapping[str, SearchSpace]) -> tuple[Target, ...]:

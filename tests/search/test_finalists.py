@@ -1,20 +1,15 @@
 """Finalists: the best few networks are trained before one is chosen, where the estimator has weights for them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
+from support.finalists import Trained
 from support.problems import TINY
 from support.searching import Recorder
 
-from nas.accuracy.estimator import HandedOver
 from nas.accuracy.imagenet_prior import ImageNetPrior
-from nas.arch.skeleton import Variant
-from nas.arch.space import SearchSpace
-from nas.arch.spec import ArchSpec
 from nas.runs.target import Target
 from nas.search.finalists import (
     FINALISTS,
@@ -23,36 +18,11 @@ from nas.search.finalists import (
     folder_of,
     hand_over_weights,
     rivals,
-    with_teacher_variant,
 )
 from nas.search.proof import _fitting
 
 SPECS = [TINY.smallest(variant) for variant in TINY.variants] + [TINY.largest(TINY.variants[0])]
 TARGET = Target("small", 1.0)
-
-
-class Trained(ImageNetPrior):
-    """An estimator whose finalists reach what a test says."""
-
-    def __init__(self, reached: dict[str, float]) -> None:
-        super().__init__()
-        self.reached = reached
-        self.trained: list[str] = []
-        self.handed: list[tuple[str, Path, Path]] = []
-
-    def variant_of(self, spec: ArchSpec) -> Variant:
-        return TINY.variants[TINY.encode([spec])[0][0]]
-
-    def teacher_variant(self, space: SearchSpace) -> Variant:
-        return space.variants[1]
-
-    def train_finalists(self, specs: Sequence[ArchSpec], folder: Path) -> np.ndarray:
-        self.trained += [spec.id for spec in specs]
-        return np.array([self.reached[spec.id] for spec in specs])
-
-    def hand_over(self, spec: ArchSpec, folder: Path, path: Path) -> HandedOver:
-        self.handed.append((spec.id, folder, path))
-        return HandedOver(77.7, 32)
 
 
 def context_of(estimator: Any, finalists: int | None = None) -> Any:
@@ -92,14 +62,6 @@ def test_the_best_of_each_variant_is_trained_before_a_second_one_of_any() -> Non
     estimator = Trained({one.spec.id: 50 for one in (first, second, third, last)})
     choose_finalist(context_of(estimator), TARGET, [last, third, second, first])
     assert estimator.trained == [first.spec.id, last.spec.id, second.spec.id]
-
-
-def test_the_teachers_variant_is_always_searched() -> None:
-    first, teachers, last = TINY.variants
-    assert with_teacher_variant(context_of(Trained({})), TINY, [last]) == [last, teachers]
-    assert with_teacher_variant(context_of(Trained({})), TINY, [teachers, first]) == [teachers, first]
-    assert with_teacher_variant(context_of(Trained({}), 1), TINY, [last]) == [last]
-    assert with_teacher_variant(context_of(ImageNetPrior()), TINY, [last]) == [last]
 
 
 def test_rivals_are_the_best_of_variants_that_were_not_measured() -> None:
