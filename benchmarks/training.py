@@ -54,6 +54,7 @@ SPEEDS = ((32, 128, 1.5), (64, 128, 1.25), (224, 32, 1.05))
 TARGET_SIDE_BY_SIDE = 1.9  # the images a second of two networks on a core each, relative to one on one core
 PARTS = (2, 8)  # of a batch
 ROUNDS, STEPS = 7, 3
+SPEED_NAMES = ("speeds_measured", "images_per_second", "side_by_side", "side_by_side_wanted")  # in the file
 
 
 def train(data: Data, seed: int) -> list[dict[str, float]]:
@@ -203,7 +204,8 @@ def measure_speeds(data: Data) -> dict[str, Any]:
         )
     beside = side_by_side()
     print(f"two networks side by side: {beside:.2f} times one (wanted {TARGET_SIDE_BY_SIDE})", flush=True)
-    return {"images_per_second": rows, "side_by_side": beside, "side_by_side_wanted": TARGET_SIDE_BY_SIDE}
+    measured = {"date": datetime.date.today().isoformat(), "cpu": Device.this().cpu}
+    return dict(zip(SPEED_NAMES, (measured, rows, beside, TARGET_SIDE_BY_SIDE), strict=True))
 
 
 def main() -> None:
@@ -214,7 +216,7 @@ def main() -> None:
     data = load_data(EMBEDDED)
     if arguments.accuracy:
         before = json.loads(RESULTS.read_text(encoding="utf-8"))
-        speeds = {name: before[name] for name in ("images_per_second", "side_by_side", "side_by_side_wanted")}
+        speeds = {name: before[name] for name in SPEED_NAMES}
     else:
         speeds = measure_speeds(data)
     if arguments.speed:
