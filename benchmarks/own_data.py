@@ -415,9 +415,8 @@ def main() -> None:
     here = {"machine": Device.this().cpu, "cores": usable_cores(), "torch": torch.__version__}
     made = {"date": datetime.now(UTC).date().isoformat(), **here}
     for name, part in parts.items():
-        again = (
-            name == "nas_bench_macro" and not arguments.cifar10
-        )  # judged on this machine, measured on another perhaps
+        # What is only judged again was measured when and where the file says.
+        again = name == "nas_bench_macro" and not arguments.cifar10
         record[name] = ({key: record[name][key] for key in made} if again else made) | part
     RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
