@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ LEAST_EPOCHS = 5  # of the teacher; where the minutes allow fewer, an epoch show
 STEPS, LEAST_STEPS = 200, 30  # of each replacement, at most and at least
 BATCH = 64  # images of such a step
 EVALUATION_BATCH = 64
-TIMED_STEPS = 3
+TIMED_STEPS, TIMED_ROUNDS = 3, 5
 CHUNKS = 4  # parts of the work on blocks, at least: what is done of it survives an interruption
 CHANCE_ERRORS = 3.0  # standard errors by which a teacher must be better than the most frequent class
 
@@ -170,7 +171,9 @@ def _step_seconds(request: LessonRequest) -> float:
     with torch.random.fork_rng():
         model = build_model(request.choices.teacher, len(data.classes), recipe.dropout)
     training = Training(model, data, recipe, resolution=request.resolution, machine=_machine())
-    return training.time_steps(TIMED_STEPS) + _batch_seconds(request, recipe)
+    # The median, since a moment's load of other programs must not cut the whole training short.
+    seconds = median(training.time_steps(TIMED_STEPS) for _ in range(TIMED_ROUNDS))
+    return seconds + _batch_seconds(request, recipe)
 
 
 def _batch_seconds(request: LessonRequest, recipe: Recipe) -> float:
