@@ -50,8 +50,14 @@ PACKAGES = {
     "runs": Package(
         ("nas.runs", "nas.runs.*"), ("ground", "arch", "latency"), ("filelock", "msgspec", "numpy", "optuna", "pandas")
     ),
+    "pages": Package(("nas.pages", "nas.pages.*"), (), ("jinja2", "plotly")),
     "report": Package(
-        ("nas.report", "nas.report.*"), ("ground", "arch", "runs"), ("jinja2", "matplotlib", "msgspec", "numpy")
+        ("nas.report", "nas.report.*"),
+        ("ground", "arch", "runs", "pages"),
+        ("matplotlib", "msgspec", "numpy", "pandas"),
+    ),
+    "playground": Package(
+        ("nas.playground", "nas.playground.*"), ("ground", "arch", "latency", "accuracy", "pages"), ("numpy",)
     ),
     "netadapt": Package(
         ("nas.netadapt", "nas.netadapt.*"),
@@ -67,11 +73,11 @@ PACKAGES = {
     "commands": Package(
         (
             *("nas.__main__", "nas.measure", "nas.train", "nas.export", "nas.predict"),
-            *("nas.search.__main__", "nas.netadapt.__main__", "nas.report.__main__"),
+            *("nas.search.__main__", "nas.netadapt.__main__", "nas.report.__main__", "nas.playground.__main__"),
         ),
         (
             *("ground", "arch", "models", "training", "latency", "cli", "accuracy"),
-            *("runs", "report", "netadapt", "search", "deploy"),
+            *("runs", "report", "playground", "netadapt", "search", "deploy"),
         ),
         ("rich", "torch"),
     ),
@@ -87,7 +93,18 @@ NO_TORCH = (
         "nas.accuracy.features",
         "nas.accuracy.*imagenet_prior",
     ),
-    *("nas.runs", "nas.runs.*", "nas.report", "nas.report.*", "nas.search", "nas.search.*", "nas.cli", "nas.cli.*"),
+    *(
+        "nas.runs",
+        "nas.runs.*",
+        "nas.pages",
+        "nas.pages.*",
+        "nas.report",
+        "nas.report.*",
+        "nas.search",
+        "nas.search.*",
+        "nas.cli",
+        "nas.cli.*",
+    ),
     *(
         "nas.netadapt",
         "nas.netadapt.algorithm",

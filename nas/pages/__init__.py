@@ -1,0 +1,1 @@
+"""Write pages of one file each: style sheet, scripts, charts and data are inside, and nothing is loaded."""
