@@ -10,7 +10,7 @@ from nas.arch.parts import NetworkPart
 from nas.arch.published import published_results
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
-from nas.latency.fidelity import RANDOM, population_of
+from nas.latency.fidelity import FINALIST, RANDOM, population_of
 from nas.latency.landmarks import landmarks
 from nas.latency.measuring import co_run_networks
 from nas.runs.record import MEASURED_COLUMNS, NetworkResult
@@ -23,7 +23,7 @@ def measured_rows(context: SearchContext, networks: Sequence[NetworkResult]) -> 
     table = context.table
     results = context.folder.record.targets
     populations = _populations([context.request.space(skeleton) for skeleton in context.request.skeletons])
-    populations |= {spec_id: "finalist" for result in results for spec_id in result.measured}
+    populations |= {spec_id: FINALIST for result in results for spec_id in result.measured}
     populations |= {network.spec.id: network.kind for network in networks}
     names = {network.spec.id: network.name for network in networks}
     for spec in _measured_specs(context):
@@ -33,7 +33,8 @@ def measured_rows(context: SearchContext, networks: Sequence[NetworkResult]) -> 
         cost, predicted = count_cost(spec, table.num_classes), table.predict_held_out(spec)
         times = (table.part_ms(part), table.measurement(part).error, predicted.time, predicted.std)
         population = populations.get(spec.id) or population_of(spec.name) or "other"
-        network = (spec.id, names.get(spec.id, spec.name), population, spec.resolution, cost.macs, cost.params)
+        name = names.get(spec.id, spec.name.removeprefix(f"{population} "))
+        network = (spec.id, name, population, spec.resolution, cost.macs, cost.params)
         yield dict(zip(MEASURED_COLUMNS, (*network, *(round(value, 5) for value in times)), strict=True))
 
 
