@@ -61,27 +61,33 @@ def whole_front(context: SearchContext) -> list[OptimalNetwork]:
 
 def _spaces(context: SearchContext) -> dict[str, SearchSpace]:
     """Return the spaces whose front can be told, each at the variants of which the table has every row."""
-    request, spaces = context.request, dict[str, SearchSpace]()
+    spaces = {}
     for skeleton in SKELETONS:
-        searched = [result for result in context.folder.record.targets if result.target.skeleton == skeleton]
-        if searched:
-            space = request.space(skeleton)
-        elif context.looks_at_images:  # a teacher would have to be trained for this skeleton first
-            continue
-        else:
-            other = dataclasses.replace(request, targets=(Target(skeleton, 1.0),))
-            try:
-                space = other.space(skeleton)
-            except NasError:  # it lacks a width or a resolution that was asked for
-                continue
-            if any(space.name == request.space(one).name for one in request.skeletons):
-                continue
-        variants = covered_variants(context.table, space)
-        if context.looks_at_images:  # of others the teacher says nothing
-            variants = [one for one in variants if any(one in result.variants for result in searched)]
-        if variants:
+        space = _space_of(context, skeleton)
+        variants = covered_variants(context.table, space) if space else []
+        if context.looks_at_images:  # of variants that were not searched the teacher says nothing
+            results = [result for result in context.folder.record.targets if result.target.skeleton == skeleton]
+            variants = [one for one in variants if any(one in result.variants for result in results)]
+        if space and variants:
             spaces[skeleton] = space.at(variants)
     return spaces
+
+
+def _space_of(context: SearchContext, skeleton: str) -> SearchSpace | None:
+    """Return the space of a skeleton as the request has it, whether or not it was searched.
+
+    None where it was not and is no other one, lacks a width or a resolution that was asked for, or does not load.
+    """
+    request = context.request
+    if skeleton in request.skeletons:
+        return request.space(skeleton)
+    if context.looks_at_images:  # a teacher would have to be trained for it first
+        return None
+    try:
+        space = dataclasses.replace(request, targets=(Target(skeleton, 1.0),)).space(skeleton)
+    except NasError:
+        return None
+    return None if any(space.name == request.space(one).name for one in request.skeletons) else space
 
 
 def _front_of(context: SearchContext, skeleton: str, score: AdditiveModel, progress: Progress) -> list[OptimalNetwork]:
