@@ -5,7 +5,7 @@ Figures are made to be read at a width of 1200 pixels: 12 inches, no text below 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,13 @@ BLUE, VERMILION, SKY, ORANGE, PURPLE, GREEN = "#0072B2", "#D55E00", "#56B4E9", "
 INK, GREY, PALE = "#222222", "#6b6b6b", "#eef0f3"
 LIGHT = "#a7adb5"  # of the many networks of a family
 SKELETON_COLORS = {"large": BLUE, "small": VERMILION}
-_KERNEL_COLORS = {3: SKY, 5: ORANGE, 7: PURPLE}
+# What tells the skeletons apart where there is no colour.
+SKELETON_LINES: Mapping[str, Any] = {"large": "-", "small": (0, (5, 1.5))}
+SKELETON_MARKERS = {"large": "o", "small": "^"}
+SKELETON_HATCHES = {"large": None, "small": "////"}
+# From light to dark, so that they differ in grey, too; dark text can be read on all of them.
+KERNEL_COLORS = {3: "#BFE3F7", 5: "#E69F00", 7: "#B5709C"}
+KERNEL_MARKERS = {3: "o", 5: "s", 7: "D"}
 _STYLE: Any = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib, so that figures are the same everywhere
     "font.size": 10,
@@ -43,6 +49,8 @@ _STYLE: Any = {
     "grid.color": "#e3e6ea",
     "svg.hashsalt": "nas",  # the same figure gives the same file
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # text that can be searched, in fonts that journals accept
+    "hatch.linewidth": 0.5,
 }
 
 
@@ -85,4 +93,9 @@ def write_in_the_middle(axes: Axes, text: str) -> None:
 
 def kernel_color(kernel: int) -> str:
     """Return the colour of blocks with a kernel of that side."""
-    return _KERNEL_COLORS.get(kernel, GREEN)
+    return KERNEL_COLORS.get(kernel, GREEN)
+
+
+def kernel_marker(kernel: int) -> str:
+    """Return the shape of points of blocks with a kernel of that side."""
+    return KERNEL_MARKERS.get(kernel, "v")
