@@ -23,6 +23,7 @@ from nas.arch.space import SearchSpace
 from nas.console import Console, Silent
 from nas.errors import NasError, hide_passwords
 from nas.files import make_folder, write_text
+from nas.runs.blocks import blocks_text
 from nas.runs.log import TrialLog
 from nas.runs.record import RECORD, TRIAL_COLUMNS, LoggedTrial, RunRecord, TargetResult, Trial, load_record
 from nas.utf8 import as_utf8
@@ -184,7 +185,8 @@ def trial_row(logged: LoggedTrial, num_classes: int = NUM_CLASSES) -> dict[str, 
     place = (logged.target, logged.stage, logged.number, trial.spec.id)
     values = (round(trial.latency_ms, 5), round(trial.top1, 4), round(trial.std, 4))
     costs = (cost.macs, cost.params, cost.peak_activation_bytes)
-    return dict(zip(TRIAL_COLUMNS, (*place, *values, *costs), strict=True))
+    network = (trial.spec.resolution, blocks_text(trial.spec))
+    return dict(zip(TRIAL_COLUMNS, (*place, *values, *costs, *network), strict=True))
 
 
 def holds_run(path: Path) -> bool:

@@ -20,12 +20,16 @@ import pandas as pd
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 from nas.files import read_text
+from nas.runs.optima import load_optima
 from nas.runs.record import (
+    MEASURED_COLUMNS,
+    OPTIMA,
     RECORD,
     TABLE_COLUMNS,
     TRIAL_COLUMNS,
     EstimatorInfo,
     NetworkResult,
+    OptimalNetwork,
     RunRecord,
     TableInfo,
     TargetResult,
@@ -43,7 +47,9 @@ class Run:
 
     `trials` holds the networks that were looked at, with predicted normalised milliseconds and estimated top-1 in
     percent; `front` the best of them. `table_rows` holds the rows of the latency table that served the run; a column
-    that does not apply to a row is NA there. All three may be empty.
+    that does not apply to a row is NA there. `measured` holds the networks that the table knows as measured whole,
+    each beside what all others predict for it. `optima` holds the proven optima of many budgets, by skeleton and
+    latency. All of them may be empty.
     """
 
     path: Path
@@ -51,6 +57,8 @@ class Run:
     trials: pd.DataFrame
     front: pd.DataFrame
     table_rows: pd.DataFrame
+    measured: pd.DataFrame
+    optima: tuple[OptimalNetwork, ...]
 
     @property
     def networks(self) -> pd.DataFrame:
@@ -102,6 +110,8 @@ def load_run(path: str | Path) -> Run:
         trials=_read_csv(path / "trials.csv", TRIAL_COLUMNS),
         front=_read_csv(path / "front.csv", TRIAL_COLUMNS),
         table_rows=_read_csv(path / "table_rows.csv", TABLE_COLUMNS, _MAY_BE_BLANK),
+        measured=_read_csv(path / "measured.csv", MEASURED_COLUMNS),
+        optima=load_optima(path / OPTIMA),
     )
 
 

@@ -22,8 +22,9 @@ from nas.runs.json_errors import describe
 from nas.runs.target import SKELETONS, Target
 
 RECORD = "run.json"
-VERSION = 3
-# The columns of trials.csv and front.csv, and those of table_rows.csv, with the types of their cells.
+OPTIMA = "optima.jsonl"
+VERSION = 4
+# The columns of trials.csv and front.csv, of table_rows.csv, and of measured.csv, with the types of their cells.
 TRIAL_COLUMNS: dict[str, type] = {
     "target": str,
     "stage": str,
@@ -35,6 +36,8 @@ TRIAL_COLUMNS: dict[str, type] = {
     "macs": int,
     "params": int,
     "peak_activation_bytes": int,
+    "resolution": int,
+    "blocks": str,  # as `blocks_text` writes them
 }
 TABLE_COLUMNS: dict[str, type] = {
     "key": str,
@@ -51,6 +54,21 @@ TABLE_COLUMNS: dict[str, type] = {
     "ms": float,  # corrected by what whole networks say
     "timed_ms": float,  # as it was timed
 }
+MEASURED_COLUMNS: dict[str, type] = {
+    "spec_id": str,
+    "name": str,
+    "population": str,  # one of `POPULATIONS`
+    "resolution": int,
+    "macs": int,
+    "params": int,
+    "measured_ms": float,
+    "measured_error": float,  # relative standard error
+    "predicted_ms": float,  # by all other networks
+    "predicted_std": float,
+}
+# Why a network was measured whole. "random" and "near-optimal" are those of the checks of a table, and like ones among
+# which its rows were timed; a "finalist" was found by no target; of "other" the table does not tell.
+POPULATIONS = ("found", "finalist", "published", "near-optimal", "random", "anchor", "other")
 NetworkKind = Literal["found", "published"]
 
 
@@ -207,6 +225,26 @@ class NetworkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         latency_ms = self.predicted_ms if self.measured_ms is None else self.measured_ms
         assert latency_ms is not None  # `load_record` refuses a network without either
         return latency_ms
+
+
+class OptimalNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A proven optimum of the models: no network of its skeleton that is predicted as fast is estimated better.
+
+    The file `OPTIMA` of a run holds one a line, sorted by skeleton and latency. Times are predicted normalised
+    milliseconds, accuracies estimated percent.
+    """
+
+    skeleton: Literal["large", "small"]
+    variant: Variant
+    limit_ms: float  # within which it was found
+    latency_ms: float
+    latency_std: float | None  # None: unknown
+    top1: float
+    top1_std: float
+    extrapolated: bool  # whether the estimator was fitted to nothing like it
+    macs: int
+    params: int
+    spec: ArchSpec
 
 
 class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,3 +1,4 @@
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,21 @@ import nas
 from nas.arch.loading import load_spec
 from nas.arch.skeleton import Variant
 from nas.errors import NasError
+from nas.runs.optima import load_optima, write_optima
 from nas.runs.reading import load_run
-from nas.runs.record import TABLE_COLUMNS, TRIAL_COLUMNS, RunRecord, load_record
+from nas.runs.record import (
+    MEASURED_COLUMNS,
+    OPTIMA,
+    POPULATIONS,
+    TABLE_COLUMNS,
+    TRIAL_COLUMNS,
+    RunRecord,
+    load_record,
+)
 from nas.runs.target import Target
 
 HEADER = ",".join(TRIAL_COLUMNS)
-ROW = "large,tpe,0,abc,1.5,70,0.7,1,2,3"
+ROW = "large,tpe,0,abc,1.5,70,0.7,1,2,3,224,blocks"
 
 
 def test_a_run_is_read_whole(finished_run):
@@ -73,11 +83,11 @@ def test_the_frames_of_a_run(finished_run):
 
 
 def test_a_run_without_rows_is_read(edit_run, run_dir):
-    for name in ("trials", "front", "table_rows"):
+    for name in ("trials", "front", "table_rows", "measured"):
         file = run_dir / f"{name}.csv"
         file.write_text(file.read_text().splitlines()[0] + "\n")
     run = load_run(edit_run(lambda data: data["networks"][0].update(breakdown=[], predicted_ms=None)))
-    assert len(run.trials) == len(run.front) == len(run.table_rows) == 0
+    assert len(run.trials) == len(run.front) == len(run.table_rows) == len(run.measured) == 0
     assert run.trials.dtypes["latency_ms"] == "float64"
     assert run.found("large").breakdown == ()
     assert pd.isna(run.networks.predicted_ms[0])
@@ -116,8 +126,8 @@ CHANGES: list[tuple[Change, str]] = [
     (lambda data: data.pop("networks"), "run.json: networks holds none of kind 'found' for"),
     (lambda data: data.pop("command"), "run.json: command is missing"),
     (lambda data: data.update(networks=None), "run.json: networks is null; it must be a list"),
-    (lambda data: data.update(version=4), "run.json: its version is 4; a newer program wrote it, so upgrade this one"),
-    (lambda data: data.update(version=2), "run.json: its version is 2; an older program wrote it, so start a new run"),
+    (lambda data: data.update(version=5), "run.json: its version is 5; a newer program wrote it, so upgrade this one"),
+    (lambda data: data.update(version=3), "run.json: its version is 3; an older program wrote it, so start a new run"),
     (lambda data: data.update(version="1"), "run.json: version is a text; it must be a whole number"),
     (lambda data: data.pop("version"), "run.json: version is missing"),
     (lambda data: data.update(finished=None, networks=[]), "not finished; the same command with --resume"),
@@ -206,9 +216,9 @@ def test_what_is_wrong_in_run_json_is_named(edit_run, change, message):
     [
         ("run.json", None, "not a run folder, for it has no run.json"),
         ("run.json", "{", "run.json: not JSON"),
-        ("run.json", '{"version": 3, "command": "\\ud800"}', "run.json: not JSON"),
-        ("run.json", '{"version": 3, "arguments": ' + 100_000 * "[" + 100_000 * "]" + "}", "run.json: not JSON"),
-        ("run.json", '{"version": 3, "seconds": {"a": 1e999}}', "run.json: seconds[...] is too large or too small"),
+        ("run.json", '{"version": 4, "command": "\\ud800"}', "run.json: not JSON"),
+        ("run.json", '{"version": 4, "arguments": ' + 100_000 * "[" + 100_000 * "]" + "}", "run.json: not JSON"),
+        ("run.json", '{"version": 4, "seconds": {"a": 1e999}}', "run.json: seconds[...] is too large or too small"),
         ("run.json", "[]", "run.json: the record is a list; it must be an object"),
         ("small.json", None, "small.json: no such file"),
         ("small.json", '{"version": 1}', "small.json: spec: 'name' is missing"),
@@ -223,7 +233,7 @@ def test_what_is_wrong_in_run_json_is_named(edit_run, change, message):
         ("front.csv", f"{HEADER}\n{ROW.replace(',2,', ',2.5,')}\n", "params is '2.5'; it must be a whole number"),
         ("front.csv", f"{HEADER}\n{ROW.replace(',2,', ',1e300,')}\n", "params is '1e300'; it must be a whole number"),
         ("front.csv", f"{HEADER}\nlarge,tpe,0,abc,1\n", "front.csv: line 2: the row has no top1"),
-        ("trials.csv", f"{HEADER}\n{ROW},4\n", "trials.csv: not a CSV file (Expected 10 fields in line 2, saw 11)"),
+        ("trials.csv", f"{HEADER}\n{ROW},4\n", "trials.csv: not a CSV file (Expected 12 fields in line 2, saw 13)"),
         ("trials.csv", f"{HEADER}\nlarge,\"tpe,1,2", "trials.csv: not a CSV file"),
         ("table_rows.csv", ",".join(TABLE_COLUMNS) + "\nk,mbconv,x,,,,,,,,1,1\n", "kernel is 'x'; it must be a whole"),
         ("table_rows.csv", ",".join(TABLE_COLUMNS) + "\nk,mbconv,3\n", "table_rows.csv: line 2: the row has no macs"),
@@ -252,3 +262,58 @@ def test_names_may_be_in_any_script(tmp_path):
     run = load_run(Path(path))
     assert run.table.device == "处理器 <3.0>"
     assert run.record.notes == ("naïve «ß»",)
+
+
+# Proven optima and measured networks ------------------------------------------------------------------
+
+
+def test_proven_optima_are_a_front_of_each_skeleton(finished_run):
+    run = load_run(finished_run)
+    for skeleton in ("large", "small"):
+        own = [one for one in run.optima if one.skeleton == skeleton]
+        assert len(own) > 10
+        for before, after in itertools.pairwise(own):
+            assert before.latency_ms < after.latency_ms
+            assert before.top1 < after.top1
+        assert all(one.spec.resolution == one.variant.resolution for one in own)
+    assert [one.skeleton for one in run.optima] == sorted(one.skeleton for one in run.optima)
+
+
+def test_optima_are_read_as_they_were_written(finished_run, tmp_path):
+    optima = load_run(finished_run).optima
+    write_optima(tmp_path / OPTIMA, reversed(optima))
+    assert load_optima(tmp_path / OPTIMA) == optima
+
+
+def test_a_run_without_optima_has_none(run_dir):
+    (run_dir / OPTIMA).unlink()
+    assert load_run(run_dir).optima == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "optima.jsonl: line 3: not JSON"),
+        ("[]", "optima.jsonl: line 3: the record is a list; it must be an object"),
+        ('{"skeleton": "medium"}', "line 3: skeleton is 'medium'; it must be one of large, small"),
+        ('{"latency_ms": NaN}', "line 3: latency_ms is nan; it must be a finite number"),
+        ('{"skeleton": "large", "colour": 1}', "line 3: colour is unknown; restore the file, or remove it"),
+        ('{"skeleton": "large"}', "line 3: variant is missing"),
+        ("\x00", "line 3: not JSON"),
+    ],
+)
+def test_a_damaged_optimum_is_named_with_its_line(run_dir, line, message):
+    first = (run_dir / OPTIMA).read_text(encoding="utf-8").splitlines()[0]
+    (run_dir / OPTIMA).write_text(f"{first}\n\n{line}\n", encoding="utf-8")
+    with pytest.raises(NasError, match=re.escape(message)) as caught:
+        load_run(run_dir)
+    assert "\n" not in str(caught.value)
+
+
+def test_measured_networks_are_read_with_their_predictions(finished_run):
+    measured = load_run(finished_run).measured
+    assert list(measured) == list(MEASURED_COLUMNS)
+    assert set(measured.population) <= set(POPULATIONS)
+    assert {"found", "published", "random", "near-optimal"} <= set(measured.population)
+    assert measured.spec_id.is_unique
+    assert measured.dtypes[["measured_ms", "predicted_std", "macs"]].tolist() == ["float64", "float64", "int64"]

@@ -15,13 +15,17 @@ import pytest
 from nas.arch.cost import Layer, block_layers, count_cost, network_layers
 from nas.arch.loading import load_space, load_spec
 from nas.arch.published import published_results
-from nas.arch.skeleton import Variant
+from nas.arch.skeleton import Decision, Variant
 from nas.arch.spec import ArchSpec
 from nas.latency.networks import Measured
 from nas.latency.table_file import Fidelity
+from nas.runs.blocks import blocks_text
+from nas.runs.optima import write_optima
 from nas.runs.pareto import front_indices
 from nas.runs.reading import Run
 from nas.runs.record import (
+    MEASURED_COLUMNS,
+    OPTIMA,
     RECORD,
     TABLE_COLUMNS,
     TRIAL_COLUMNS,
@@ -30,6 +34,7 @@ from nas.runs.record import (
     LoopBest,
     MachineInfo,
     NetworkResult,
+    OptimalNetwork,
     Optimum,
     ProvenOptimum,
     RunRecord,
@@ -83,9 +88,52 @@ def trial_row(target: str, number: int, spec: ArchSpec) -> dict[str, Any]:
     cost = count_cost(spec)
     stage = "random" if number < 20 else "evolution"
     values = (target, stage, number, spec.id, latency_ms(spec), top1(spec), 0.7)
-    return dict(
-        zip(TRIAL_COLUMNS, (*values, cost.macs, cost.params, cost.peak_activation_bytes), strict=True),
-    )
+    costs = (cost.macs, cost.params, cost.peak_activation_bytes)
+    return dict(zip(TRIAL_COLUMNS, (*values, *costs, spec.resolution, blocks_text(spec)), strict=True))
+
+
+def optimal_networks(skeleton: str) -> Iterator[OptimalNetwork]:
+    """Yield a front above all trials: of networks between the smallest and the largest of each variant."""
+    space = load_space(f"mobilenet_v3_{skeleton}").at(VARIANTS[skeleton])
+    steps, ranks = 24, random.Random(skeleton)
+    rank = {decision.name: ranks.random() for decision in space.decisions}
+
+    def chosen(decision: Decision, variant: int, share: float) -> int:
+        if decision.name == "variant":
+            return variant
+        return len(decision.choices) - 1 if rank[decision.name] < share else 0
+
+    encodings = [
+        space.build_encoding(lambda decision, v=variant, s=step / steps: chosen(decision, v, s))  # type: ignore[misc]
+        for variant in range(len(space.variants))
+        for step in range(steps + 1)
+    ]
+    specs = space.decode(encodings)
+    times, accuracies = [latency_ms(spec) for spec in specs], [top1(spec) for spec in specs]
+    for index in front_indices(times, accuracies):
+        spec, cost = specs[index], count_cost(specs[index])
+        yield OptimalNetwork(
+            skeleton=skeleton,  # type: ignore[arg-type]
+            variant=space.variants[encodings[index][0]],
+            limit_ms=1.01 * times[index],
+            latency_ms=times[index],
+            latency_std=0.015 * times[index],
+            top1=accuracies[index] + 1.2,
+            top1_std=0.7,
+            extrapolated=times[index] > 12,
+            macs=cost.macs,
+            params=cost.params,
+            spec=spec,
+        )
+
+
+def measured_row(population: str, spec: ArchSpec, rng: random.Random) -> dict[str, Any]:
+    """Return a network as measured, a percent or two off what was predicted; more where a search ends."""
+    cost, predicted = count_cost(spec), latency_ms(spec)
+    measured = predicted * rng.gauss(1.02 if population == "near-optimal" else 1.0, 0.015)
+    times = (measured, 0.006, predicted, 0.018 * predicted)
+    network = (spec.id, spec.name, population, spec.resolution, cost.macs, cost.params)
+    return dict(zip(MEASURED_COLUMNS, (*network, *times), strict=True))
 
 
 def network(
@@ -224,6 +272,13 @@ def write_run(
     write_rows(folder / "trials.csv", TRIAL_COLUMNS, rows)
     write_rows(folder / "front.csv", TRIAL_COLUMNS, front)
     write_rows(folder / "table_rows.csv", TABLE_COLUMNS, table_rows(specs) if trials else ())
+    skeletons = dict.fromkeys(target.skeleton for target in targets)
+    optima = [one for skeleton in skeletons for one in optimal_networks(skeleton)]
+    write_optima(folder / OPTIMA, optima)
+    shown = [(network.kind, network.spec) for network in (*networks, *published_networks())]
+    drawn = [("near-optimal", one.spec) for one in optima[::3]] + [("random", spec) for spec in specs[:20]]
+    measured = {spec.id: measured_row(population, spec, rng) for population, spec in [*drawn, *shown]}
+    write_rows(folder / "measured.csv", MEASURED_COLUMNS, measured.values())
     record = RunRecord(
         command=f"python -m nas.search --budget-ms {targets[0].budget_ms:g}",
         arguments={"budget_ms": targets[0].budget_ms, "seed": seed},
