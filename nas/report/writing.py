@@ -5,25 +5,32 @@ write_report(Path("reports/20ms"))   # writes figures/ and index.html there
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nas.files import read_text, write_text
-from nas.report.page import DrawnFigure, render_page
+from nas.files import write_text
+from nas.report.formats import DEFAULT_FORMATS
+from nas.report.page import render_page
 from nas.report.plots import FIGURES
+from nas.report.plots.figure import ReportFigure
 from nas.runs.reading import load_run
 
 
-def write_report(run_dir: Path) -> Path:
-    """Draw the figures of a finished run (PNG and SVG in RUN/figures), write its page, and return the page's path.
+def write_report(run_dir: Path, formats: Sequence[str] = DEFAULT_FORMATS) -> Path:
+    """Draw the figures of a finished run, write its page, and return the page's path.
 
-    Raises NasError for a folder that holds no finished run, and for a damaged one.
+    RUN/figures gets each figure in the `FORMATS` that are asked for, with its data as CSV. Raises NasError for a folder
+    that holds no finished run, and for a damaged one.
     """
     run = load_run(run_dir)
-    figures = [figure for of_run in FIGURES.values() for figure in of_run(run)]
-    drawn = []
+    figures = (figure for of_run in FIGURES.values() for figure in of_run(run))
+    return write_pages(run_dir, render_page(run, []), figures, formats)
+
+
+def write_pages(folder: Path, page: str, figures: Iterable[ReportFigure], formats: Sequence[str]) -> Path:
+    """Write figures and a page into a folder, and return the page's path. Raises NasError where it cannot."""
     for figure in figures:
-        _, svg = figure.save(run_dir / "figures")
-        drawn.append(DrawnFigure(figure.name, figure.heading, figure.caption, read_text(svg)))
-    page = run_dir / "index.html"
-    write_text(page, render_page(run, drawn))
-    return page
+        figure.save(folder / "figures", formats)
+    path = folder / "index.html"
+    write_text(path, page)
+    return path

@@ -5,7 +5,7 @@ Figures are made to be read at a width of 1200 pixels: 12 inches, no text below 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,10 +23,6 @@ BLUE, VERMILION, SKY, ORANGE, PURPLE, GREEN = "#0072B2", "#D55E00", "#56B4E9", "
 INK, GREY, PALE = "#222222", "#6b6b6b", "#eef0f3"
 LIGHT = "#a7adb5"  # of the many networks of a family
 SKELETON_COLORS = {"large": BLUE, "small": VERMILION}
-# What tells the skeletons apart where there is no colour.
-SKELETON_LINES: Mapping[str, Any] = {"large": "-", "small": (0, (5, 1.5))}
-SKELETON_MARKERS = {"large": "o", "small": "^"}
-SKELETON_HATCHES = {"large": None, "small": "////"}
 # From light to dark, so that they differ in grey, too; dark text can be read on all of them.
 KERNEL_COLORS = {3: "#BFE3F7", 5: "#E69F00", 7: "#B5709C"}
 KERNEL_MARKERS = {3: "o", 5: "s", 7: "D"}
