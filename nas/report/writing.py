@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nas.files import read_text, write_text
-from nas.report.page import DrawnFigure, render_page
+from nas.files import write_text
+from nas.report.page import render_page
 from nas.report.plots import FIGURES
 from nas.runs.reading import load_run
 
@@ -19,11 +19,9 @@ def write_report(run_dir: Path) -> Path:
     Raises NasError for a folder that holds no finished run, and for a damaged one.
     """
     run = load_run(run_dir)
-    figures = [figure for of_run in FIGURES.values() for figure in of_run(run)]
-    drawn = []
-    for figure in figures:
-        _, svg = figure.save(run_dir / "figures")
-        drawn.append(DrawnFigure(figure.name, figure.heading, figure.caption, read_text(svg)))
+    for of_run in FIGURES.values():
+        for figure in of_run(run):
+            figure.save(run_dir / "figures")
     page = run_dir / "index.html"
-    write_text(page, render_page(run, drawn))
+    write_text(page, render_page(run))
     return page
