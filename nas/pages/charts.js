@@ -3,6 +3,11 @@
 
 const drawnCharts = new Map(); // id -> a function that draws the chart again
 
+/** Return a text as plotly shows it unchanged: plotly takes `<` and `&` for markup. */
+function plain(text) {
+  return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+}
+
 /** Return the layout that all charts share, in the colours of now. */
 function chartLayout(more = {}) {
   const axis = {

@@ -5,14 +5,14 @@ write_report(Path("reports/20ms"))   # writes figures/ and index.html there
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from nas.files import write_text
 from nas.report.formats import DEFAULT_FORMATS
+from nas.report.page import FIGURES as FIGURES_FOLDER
 from nas.report.page import render_page
 from nas.report.plots import FIGURES
-from nas.report.plots.figure import ReportFigure
 from nas.runs.reading import load_run
 
 
@@ -23,14 +23,9 @@ def write_report(run_dir: Path, formats: Sequence[str] = DEFAULT_FORMATS) -> Pat
     that holds no finished run, and for a damaged one.
     """
     run = load_run(run_dir)
-    figures = (figure for of_run in FIGURES.values() for figure in of_run(run))
-    return write_pages(run_dir, render_page(run, []), figures, formats)
-
-
-def write_pages(folder: Path, page: str, figures: Iterable[ReportFigure], formats: Sequence[str]) -> Path:
-    """Write figures and a page into a folder, and return the page's path. Raises NasError where it cannot."""
-    for figure in figures:
-        figure.save(folder / "figures", formats)
-    path = folder / "index.html"
-    write_text(path, page)
-    return path
+    for of_run in FIGURES.values():
+        for figure in of_run(run):
+            figure.save(run_dir / FIGURES_FOLDER, formats)
+    page = run_dir / "index.html"
+    write_text(page, render_page(run))  # which names the figures that are there
+    return page

@@ -12,7 +12,7 @@ function millions(value) {
 function frontText(run, [ms, top1, std, skeleton, id, variant, macs, params]) {
   const what = run.proven ? "proven optimum" : "best trial";
   return [
-    `<b>${escaped(run.short)}</b>: ${what}, ${skeleton}${variant ? ` ${variant}` : ""}`,
+    `<b>${plain(run.short)}</b>: ${what}, ${skeleton}${variant ? ` ${variant}` : ""}`,
     `${ms.toFixed(2)} ms predicted`,
     `${top1.toFixed(1)} ± ${std.toFixed(1)} % top-1 estimated`,
     `${millions(macs)} MACs, ${millions(params)} parameters`,
@@ -23,7 +23,7 @@ function frontText(run, [ms, top1, std, skeleton, id, variant, macs, params]) {
 /** Return the words of a network that was found or published. */
 function networkText(run, one) {
   return [
-    `<b>${escaped(run.short)}</b>: ${escaped(one.name)}, ${one.px} px`,
+    `<b>${plain(run.short)}</b>: ${plain(one.name)}, ${one.px} px`,
     `${one.ms.toFixed(2)} ms ${one.measured ? "measured" : "predicted"}`,
     `${one.top1.toFixed(1)} ± ${one.std.toFixed(1)} % top-1 estimated`,
     `${millions(one.macs)} MACs, ${millions(one.params)} parameters`,
@@ -63,7 +63,7 @@ function runTraces(run) {
   return [
     { ...group, ...band(run.front), type: "scatter", mode: "lines", line: { width: 0 }, fill: "toself",
       fillcolor: pale(color, 0.13), hoverinfo: "skip", showlegend: false },
-    { ...group, type: "scatter", mode: "lines", name: escaped(name), hoverinfo: "text",
+    { ...group, type: "scatter", mode: "lines", name: plain(name), hoverinfo: "text",
       line: { shape: "hv", color, width: 2.5, dash: DASHES[run.style] },
       x: run.front.map((one) => one[0]), y: run.front.map((one) => one[1]),
       text: run.front.map((one) => frontText(run, one)) },
@@ -98,7 +98,7 @@ Promise.all(
         height: 520,
         hovermode: "closest",
         xaxis: { type: "log", title: { text: "latency, ms" }, dtick: "D2" },
-        yaxis: { title: { text: `${escaped(group.images)} top-1, %` }, range: [lowest(group.runs), highest(group.runs)] },
+        yaxis: { title: { text: `${plain(group.images)} top-1, %` }, range: [lowest(group.runs), highest(group.runs)] },
       },
     })),
   ),
