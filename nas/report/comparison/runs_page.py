@@ -46,9 +46,7 @@ def _address(run: ComparedRun, folder: Path) -> str:
 
 def _published(comparison: RunsComparison) -> list[tuple[str, int, list[NetworkResult]]]:
     """Return the published networks that every run has, with their name, their resolution, and a result a run."""
-    by_run = [
-        {one.spec.id: one for one in run.run.record.networks if not one.found} for run in comparison.runs
-    ]
+    by_run = [{one.spec.id: one for one in run.run.record.networks if not one.found} for run in comparison.runs]
     first = comparison.runs[0]
     shared = [one for key, one in by_run[0].items() if all(key in others for others in by_run)]
     return [
