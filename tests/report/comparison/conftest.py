@@ -26,7 +26,7 @@ def table_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Tables of two devices: the second takes twice as long for 5x5 kernels."""
     folder, v2, v1 = tmp_path_factory.mktemp("tables"), published_spec("mobilenet_v2"), published_spec("mobilenet_v1")
     one = made_up_table(folder / "one.json", "Intel(R) Xeon(R) Processor 6-167-1", measured=[(v2, 1.0), (v1, 1.0)])
-    other = made_up_table(folder / "other.json", "Other <CPU>", slow_kernels, measured=[(v2, 1.3), (v1, 0.9)])
+    other = made_up_table(folder / "other.json", "Other <b>EPYC</b>", slow_kernels, measured=[(v2, 1.3), (v1, 0.9)])
     return [one.path, other.path]
 
 
