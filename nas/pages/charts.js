@@ -8,6 +8,13 @@ function plain(text) {
   return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 }
 
+/** Return the ticks 1, 2, 5, 10, … of a logarithmic axis, all as large as each other. */
+function logTicks() {
+  const exponents = Array.from({ length: 13 }, (_, index) => index - 6);
+  const tickvals = exponents.flatMap((exponent) => [1, 2, 5].map((digit) => Number(`${digit}e${exponent}`)));
+  return { type: "log", tickmode: "array", tickvals, ticktext: tickvals.map(String) };
+}
+
 /** Return the layout that all charts share, in the colours of now. */
 function chartLayout(more = {}) {
   const axis = {

@@ -54,7 +54,7 @@ function band(front) {
 function runTraces(run) {
   const color = pageColor(`run${run.style}`);
   const group = { legendgroup: run.short };
-  const name = run.proven ? run.name : `${run.name} (best trials)`;
+  const name = [run.short + (run.proven ? "" : " (best trials)"), ...run.device].map(plain).join("<br>");
   const marks = (networks, more) => ({
     ...group, type: "scatter", mode: "markers", showlegend: false, hoverinfo: "text",
     x: networks.map((one) => one.ms), y: networks.map((one) => one.top1),
@@ -63,7 +63,7 @@ function runTraces(run) {
   return [
     { ...group, ...band(run.front), type: "scatter", mode: "lines", line: { width: 0 }, fill: "toself",
       fillcolor: pale(color, 0.13), hoverinfo: "skip", showlegend: false },
-    { ...group, type: "scatter", mode: "lines", name: plain(name), hoverinfo: "text",
+    { ...group, type: "scatter", mode: "lines", name, hoverinfo: "text",
       line: { shape: "hv", color, width: 2.5, dash: DASHES[run.style] },
       x: run.front.map((one) => one[0]), y: run.front.map((one) => one[1]),
       text: run.front.map((one) => frontText(run, one)) },
@@ -97,7 +97,7 @@ Promise.all(
       layout: {
         height: 520,
         hovermode: "closest",
-        xaxis: { type: "log", title: { text: "latency, ms" }, dtick: "D2" },
+        xaxis: { ...logTicks(), title: { text: "latency, ms" } },
         yaxis: { title: { text: `${plain(group.images)} top-1, %` }, range: [lowest(group.runs), highest(group.runs)] },
       },
     })),

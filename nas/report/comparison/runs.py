@@ -15,14 +15,19 @@ from typing import NamedTuple
 import numpy as np
 
 from nas.errors import NasError
+from nas.report.comparison.names import DeviceParts, short_names
 from nas.report.texts import budget_text, device_text, display_name, images_text
 from nas.runs.pareto import front_indices
 from nas.runs.reading import Run, load_run
 from nas.runs.record import NetworkResult
 from nas.utf8 import as_utf8
 
-_NICE = (1, 1.5, 2, 3, 4, 5, 6, 8)  # budgets of a table, times a power of ten
-_MOST_BUDGETS = 10
+_ROUND = (
+    (1, 2, 5),
+    (1, 1.5, 2, 3, 4, 5, 6, 8),
+)  # budgets of a table, times a power of ten; the first if they are enough
+_LEAST_BUDGETS = 5
+EQUAL = 0.05  # points of top-1: less is not shown
 
 
 class FrontPoint(NamedTuple):
@@ -60,6 +65,12 @@ class ComparedRun:
         return as_utf8(device_text(self.run))
 
     @cached_property
+    def parts(self) -> DeviceParts:
+        """Return the same in parts, whoever measured or predicted."""
+        table = self.run.table
+        return DeviceParts(table.device, table.runtime, table.threads, table.precision)
+
+    @cached_property
     def budgets(self) -> str:
         """Return the targets of the run: "Large 4 ms, Small 1.2 ms"."""
         targets = [result.target for result in self.run.record.targets]
@@ -85,6 +96,14 @@ class ComparedRun:
         return max((one for one in self.front if one.latency_ms <= latency_ms), key=lambda one: one.top1, default=None)
 
 
+class BudgetRow(NamedTuple):
+    """The best networks within a latency, one a run, and which of them are the best of all."""
+
+    latency_ms: float
+    networks: list[FrontPoint | None]
+    best: list[bool]
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Runs whose accuracies can be compared."""
@@ -95,16 +114,28 @@ class Group:
     runs: tuple[ComparedRun, ...]
 
     def budgets_ms(self) -> list[float]:
-        """Return round latencies over the range of the fronts, at most ten."""
+        """Return round latencies over the range of the fronts."""
         times = [one.latency_ms for run in self.runs for one in run.front]
         if not times:
             return []
         low, high = min(times), max(times)
         exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-        nice = [step * 10.0**exponent for exponent in exponents for step in _NICE]
-        inside = [ms for ms in nice if low <= ms <= high] or [high]
-        keep = np.linspace(0, len(inside) - 1, min(_MOST_BUDGETS, len(inside))).round().astype(int)
-        return [inside[index] for index in keep]
+        inside: list[float] = []
+        for steps in _ROUND:
+            inside = [step * 10.0**exponent for exponent in exponents for step in steps]
+            inside = [ms for ms in inside if low <= ms <= high]
+            if len(inside) >= _LEAST_BUDGETS:
+                break
+        return inside or [high]
+
+    def best_within_budgets(self) -> list[BudgetRow]:
+        """Return the best network of each run within each of `budgets_ms`."""
+        rows = []
+        for ms in self.budgets_ms():
+            best = [run.best_within(ms) for run in self.runs]
+            top1 = max((one.top1 for one in best if one), default=0.0)
+            rows.append(BudgetRow(ms, best, [one is not None and one.top1 >= top1 - EQUAL for one in best]))
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +146,24 @@ class RunsComparison:
     groups: tuple[Group, ...]
 
     @property
-    def devices(self) -> list[str]:
-        """Return the devices of the runs, each once."""
-        return list(dict.fromkeys(run.device for run in self.runs))
+    def devices(self) -> list[DeviceParts]:
+        """Return the devices and runtimes of the runs, each once."""
+        return list(dict.fromkeys(run.parts for run in self.runs))
 
     @property
     def warnings(self) -> list[str]:
         """Return a sentence for each reason why figures of the runs do not compare."""
         return [*_accuracy_warnings(self.groups), *_latency_warnings(self.runs)]
 
+    def short_device(self, run: ComparedRun) -> str:
+        """Return a short name of a run's device, "" where all runs are of one."""
+        if len(self.devices) == 1:
+            return ""
+        return short_names([one.parts for one in self.runs])[self.runs.index(run)]
+
     def label(self, run: ComparedRun) -> str:
         """Return the name of a run in a legend, with its device where there are several."""
-        return f"{run.name} · {run.device}" if len(self.devices) > 1 else run.name
+        return " · ".join(filter(None, (run.name, self.short_device(run))))
 
 
 def compare_runs(paths: Sequence[Path]) -> RunsComparison:
@@ -190,9 +227,9 @@ def _accuracy_warnings(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def _latency_warnings(runs: Sequence[ComparedRun]) -> Iterator[str]:
-    if len({run.device for run in runs}) > 1:
+    if len({run.parts for run in runs}) > 1:
         each = "; ".join(f"{run.name}: {run.device}" for run in runs)
-        yield f"Latencies are of different devices or runtimes ({each}). A budget of one says nothing of another."
+        yield f"Latencies are of different devices or runtimes ({each}): what is fast on one can be slow on another."
     for run in runs:
         if run.run.table.other_device:
             yield f"Latencies of {run.name} are predicted, not measured: its table is of another device."

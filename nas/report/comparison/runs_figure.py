@@ -75,14 +75,14 @@ def fronts_data(comparison: RunsComparison, group: Group) -> FrontsData:
     """Collect the fronts and the networks of a group."""
     places = [comparison.runs.index(run) for run in group.runs]
     styles = [STYLES[place % len(STYLES)] for place in places]
-    devices = list(dict.fromkeys(run.device for run in group.runs))
+    devices = {run.parts: run.device for run in group.runs}
     names = [
         (comparison.label(run) if len(devices) > 1 else run.name) + ("" if run.proven else " (best trials)")
         for run in group.runs
     ]
     return FrontsData(
         title=f"{group.images} accuracy against latency, {len(group.runs)} run{'s' if len(group.runs) > 1 else ''}",
-        subtitle=devices[0] if len(devices) == 1 else f"{len(devices)} devices or runtimes",
+        subtitle=group.runs[0].device if len(devices) == 1 else f"{len(devices)} devices or runtimes",
         images=group.images,
         fronts=tuple(zip(names, group.runs, styles, strict=True)),
         marks=tuple(

@@ -57,13 +57,13 @@ def _published(comparison: RunsComparison) -> list[tuple[str, int, list[NetworkR
 
 def _group_data(comparison: RunsComparison, group: Group, styles: dict[str, int]) -> dict[str, Any]:
     """Return what the chart of a group shows."""
-    several = len({run.device for run in group.runs}) > 1
+    several = len({run.parts for run in group.runs}) > 1
     return {
         "images": group.images,
         "runs": [
             {
-                "name": comparison.label(run) if several else run.name,
                 "short": run.name,
+                "device": [comparison.short_device(run)] if several else [],
                 "style": styles[run.name],
                 "proven": run.proven,
                 "front": [list(one) for one in run.front],

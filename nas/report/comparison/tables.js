@@ -78,8 +78,8 @@ Promise.all([
     traces: networkTraces(),
     layout: {
       height: 560, hovermode: "closest",
-      xaxis: { type: "log", dtick: "D2", title: { text: `${here}, share of the reference network's time` } },
-      yaxis: { type: "log", dtick: "D2", title: { text: `${there}, share of it` } },
+      xaxis: { ...logTicks(), title: { text: `${here}, share of the reference network's time` } },
+      yaxis: { ...logTicks(), title: { text: `${there}, share of it` } },
     },
   })),
   drawChart("kinds", () => ({

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -12,9 +11,9 @@ import numpy as np
 
 from nas.latency.table import REFERENCE, LatencyTable
 from nas.latency.table_comparison import TableComparison, Times
+from nas.report.comparison.names import DeviceParts, short_names
 from nas.utf8 import as_utf8
 
-_NOISE = re.compile(r"\((?:R|TM)\)|\b(?:CPU|Processor)\b")  # in the names of processors
 LISTED = 10  # networks that are relatively faster on one
 
 
@@ -46,11 +45,11 @@ class TablesView:
     @cached_property
     def names(self) -> tuple[str, str]:
         """Return short names: the processors, and what else differs; the names of the files where nothing does."""
-        first, second = map(_parts, self.comparison.tables)
-        places = [place for place in range(len(first)) if place == 0 or first[place] != second[place]]
+        tables = self.comparison.tables
+        first, second = short_names([_parts(table) for table in tables])
         if first == second:
-            return as_utf8(self.comparison.tables[0].path.name), as_utf8(self.comparison.tables[1].path.name)
-        return as_utf8(", ".join(first[one] for one in places)), as_utf8(", ".join(second[one] for one in places))
+            return as_utf8(tables[0].path.name), as_utf8(tables[1].path.name)
+        return first, second
 
     @property
     def title(self) -> str:
@@ -124,9 +123,6 @@ class TablesView:
         return 100 * float(np.mean([signs[0] * signs[1] < 0 for signs in pairs]))
 
 
-def _parts(table: LatencyTable) -> tuple[str, ...]:
-    """Return what a table is of: processor, runtime, threads, precision."""
+def _parts(table: LatencyTable) -> DeviceParts:
     runtime = table.runtime
-    cpu = " ".join(_NOISE.sub(" ", table.device.cpu).split())
-    threads = f"{runtime.threads} thread{'s' if runtime.threads > 1 else ''}"
-    return cpu, f"{runtime.name} {runtime.version}", threads, runtime.precision
+    return DeviceParts(table.device.cpu, f"{runtime.name} {runtime.version}", runtime.threads, runtime.precision)

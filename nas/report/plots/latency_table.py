@@ -19,8 +19,7 @@ from nas.report.plots.style import (
     INK,
     PALE,
     add_title,
-    kernel_color,
-    kernel_marker,
+    kernel_point,
     new_figure,
     plain_ticks,
     write_in_the_middle,
@@ -115,16 +114,17 @@ def draw(data: TableData) -> Figure:
     handles = []
     # Large kernels first, so that the many cheap rows of small ones stay in sight. All are an image in the SVG too.
     for kernel in reversed(kernels):
+        marker, color = kernel_point(kernel)
         for se in (True, False):
             chosen = [index for index, row in blocks if (row.kernel, row.se) == (kernel, se)]
             axes.scatter(
-                macs[chosen], ms[chosen], s=26, marker=kernel_marker(kernel), **_fill(kernel_color(kernel), se),
+                macs[chosen], ms[chosen], s=26, marker=marker, **_fill(color, se),
                 alpha=0.7, zorder=3, rasterized=True,
             )  # fmt: skip
     for kernel in kernels:
-        color = kernel_color(kernel)
+        marker, color = kernel_point(kernel)
         label = f"{kernel}×{kernel} kernel"
-        handles.append(Line2D([], [], marker=kernel_marker(kernel), ls="none", ms=8, color=color, label=label))
+        handles.append(Line2D([], [], marker=marker, ls="none", ms=8, color=color, label=label))
     handles.append(Line2D([], [], marker="o", ls="none", ms=7, mfc="white", mec=GREY, label="hollow: without SE"))
     handles.append(Line2D([], [], marker="o", ls="none", ms=8, color=GREY, label="filled: with SE"))
     for part, marker in _ENDS.items():

@@ -25,7 +25,7 @@ LIGHT = "#a7adb5"  # of the many networks of a family
 SKELETON_COLORS = {"large": BLUE, "small": VERMILION}
 # From light to dark, so that they differ in grey, too; dark text can be read on all of them.
 KERNEL_COLORS = {3: "#BFE3F7", 5: "#E69F00", 7: "#B5709C"}
-KERNEL_MARKERS = {3: "o", 5: "s", 7: "D"}
+KERNEL_POINTS = {3: ("o", "#5BB5EA"), 5: ("s", "#B36A00"), 7: ("D", "#6B2358")}  # darker, to be seen on white
 _STYLE: Any = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib, so that figures are the same everywhere
     "font.size": 10,
@@ -92,6 +92,6 @@ def kernel_color(kernel: int) -> str:
     return KERNEL_COLORS.get(kernel, GREEN)
 
 
-def kernel_marker(kernel: int) -> str:
-    """Return the shape of points of blocks with a kernel of that side."""
-    return KERNEL_MARKERS.get(kernel, "v")
+def kernel_point(kernel: int) -> tuple[str, str]:
+    """Return the shape and the colour of points of blocks with a kernel of that side."""
+    return KERNEL_POINTS.get(kernel, ("v", GREEN))

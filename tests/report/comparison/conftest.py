@@ -18,7 +18,7 @@ ODD = '<i>"小" & co'  # the name of a folder
 def run_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Runs on two devices; the second has an odd name."""
     folder = tmp_path_factory.mktemp("compared")
-    return [write_run(folder / "first"), write_run(folder / ODD, device="Other <CPU>", seed=1)]
+    return [write_run(folder / "first"), write_run(folder / ODD, device="Other <b>EPYC</b>", seed=1)]
 
 
 @pytest.fixture(scope="session")

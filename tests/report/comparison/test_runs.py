@@ -40,7 +40,7 @@ def test_runs_that_compare_share_a_chart(run_folders):
     assert (group.images, group.estimator) == ("ImageNet", "imagenet-prior")
     (warning,) = comparison.warnings
     assert warning.startswith("Latencies are of different devices or runtimes (first: Example CPU 3.0, onnxruntime")
-    assert comparison.label(comparison.runs[0]) == "first · Example CPU 3.0, onnxruntime 1.31.1, 1 thread"
+    assert comparison.label(comparison.runs[0]) == "first · Example 3.0"
 
 
 def test_a_front_is_the_best_of_all_skeletons(run_folders):
@@ -111,7 +111,7 @@ def test_equal_folders_are_told_apart_by_their_parents(run_folders, tmp_path):
 def test_budgets_are_round_and_few(run_folders):
     (group,) = compare_runs(run_folders).groups
     budgets = group.budgets_ms()
-    assert 5 <= len(budgets) <= 10
+    assert 5 <= len(budgets) <= 12
     assert budgets == sorted(set(budgets))
     assert all(f"{ms:.2g}" == f"{ms:g}" for ms in budgets)
 

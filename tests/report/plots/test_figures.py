@@ -11,7 +11,7 @@ from support.pdf_texts import texts_of_pdf
 
 from nas.report.formats import FORMATS
 from nas.report.plots import FIGURES
-from nas.report.plots.style import KERNEL_COLORS, KERNEL_MARKERS
+from nas.report.plots.style import KERNEL_COLORS, KERNEL_POINTS
 
 UNITS = ("_ms", "_percent", "_points", "_channels", "_px")
 PURE = (  # columns that are counts, names or yes and no
@@ -80,9 +80,8 @@ def test_a_table_keeps_the_digits_of_its_figure(run, tmp_path):
 
 
 def test_kernels_differ_without_colour():
-    """By a seventh of the way from black to white at least, and by the shape of points."""
-    lightness = [sum(mpl.colors.to_rgb(color)) / 3 for color in KERNEL_COLORS.values()]
-    luminance = [0.21 * r + 0.72 * g + 0.07 * b for r, g, b in map(mpl.colors.to_rgb, KERNEL_COLORS.values())]
-    for values in (lightness, luminance):
-        assert all(abs(one - other) > 0.14 for one, other in itertools.combinations(values, 2))
-    assert len(set(KERNEL_MARKERS.values())) == len(KERNEL_MARKERS)
+    """By an eighth of the way from black to white, and by the shape of points."""
+    for colors in (KERNEL_COLORS.values(), [color for _, color in KERNEL_POINTS.values()]):
+        luminance = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in map(mpl.colors.to_rgb, colors)]
+        assert all(abs(one - other) > 0.125 for one, other in itertools.combinations(luminance, 2))
+    assert len({shape for shape, _ in KERNEL_POINTS.values()}) == len(KERNEL_POINTS)
