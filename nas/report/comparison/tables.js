@@ -78,15 +78,15 @@ Promise.all([
     traces: networkTraces(),
     layout: {
       height: 560, hovermode: "closest",
-      xaxis: { ...logTicks(), title: { text: `${here}, share of the reference network's time` } },
-      yaxis: { ...logTicks(), title: { text: `${there}, share of it` } },
+      xaxis: { ...logTicks(), title: { text: `${here}<br>(reference network: 1)` } },
+      yaxis: { ...logTicks(), title: { text: `${there}<br>(reference network: 1)` } },
     },
   })),
   drawChart("kinds", () => ({
     traces: kindTraces(),
     layout: {
       height: 80 + 26 * tablesData.kinds.length, hovermode: "closest",
-      xaxis: { title: { text: `longer on ${there} than expected, %` }, zeroline: true, zerolinecolor: pageColor("soft") },
+      xaxis: { title: { text: `% longer than expected on<br>${there}` }, zeroline: true, zerolinecolor: pageColor("soft") },
       yaxis: { autorange: "reversed", automargin: true },
     },
   })),

@@ -14,7 +14,7 @@ from nas.latency.table_comparison import TableComparison, Times
 from nas.report.comparison.names import DeviceParts, short_names
 from nas.utf8 import as_utf8
 
-LISTED = 10  # networks that are relatively faster on one
+LISTED = 10  # networks that are relatively faster on one; at most
 
 
 class NetworkRow(NamedTuple):
@@ -83,15 +83,21 @@ class TablesView:
         ]
         return sorted(rows, key=lambda row: row.relative)
 
+    @cached_property
+    def _listed(self) -> list[NetworkRow]:
+        """Return the networks that a list names: those that have a name, if they are enough."""
+        named = [row for row in self.rows if row.source != "member"]
+        return named if len(named) > LISTED else self.rows
+
     @property
     def faster_on_first(self) -> list[NetworkRow]:
         """Return the networks that are relatively faster on the first, the clearest first."""
-        return [row for row in reversed(self.rows) if row.relative > 1][:LISTED]
+        return [row for row in reversed(self._listed) if row.relative > 1][:LISTED]
 
     @property
     def faster_on_second(self) -> list[NetworkRow]:
         """Return the networks that are relatively faster on the second, the clearest first."""
-        return [row for row in self.rows if row.relative < 1][:LISTED]
+        return [row for row in self._listed if row.relative < 1][:LISTED]
 
     @property
     def networks_text(self) -> str:
@@ -126,3 +132,8 @@ class TablesView:
 def _parts(table: LatencyTable) -> DeviceParts:
     runtime = table.runtime
     return DeviceParts(table.device.cpu, f"{runtime.name} {runtime.version}", runtime.threads, runtime.precision)
+
+
+def signed(share: float, digits: int = 0) -> str:
+    """Return a share as a difference in percent: "+12 %", "−3 %"."""
+    return f"{100 * share:+.{digits}f} %".replace("-", "−")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from functools import partial
 
@@ -13,11 +14,13 @@ from matplotlib.lines import Line2D
 
 from nas.report.comparison.tables import NetworkRow, TablesView
 from nas.report.plots.figure import ReportFigure
+from nas.report.plots.labels import Label, box_around, place_labels
 from nas.report.plots.style import BLUE, GREEN, GREY, INK, VERMILION, new_figure, plain_ticks, write_in_the_middle
 
 NETWORKS_CAPTION = (
     "Each point is a network. Left its time on both devices, as a share of the reference network's there; right by how "
-    "much longer the second device takes than the first lets expect. Filled points were measured whole on both, hollow "
+    "much longer the second device takes than one expects who knows its time on the first, and the reference network's "
+    "on both. Filled points were measured whole on both, hollow "
     "ones are predicted by both tables."
 )
 BLOCKS_CAPTION = (
@@ -25,6 +28,7 @@ BLOCKS_CAPTION = (
     "line the second device is slower than the first lets expect. Right what a choice adds to the time of a block in "
     "which nothing else changes, as a median, on both devices."
 )
+NAMED = 4  # networks that are relatively fastest, and as many that are slowest
 _SOURCES = {  # with shape, colour and words
     "published": ("D", INK, "published"),
     "measured": ("s", GREEN, "measured on both"),
@@ -38,9 +42,8 @@ def figures(view: TablesView) -> Iterator[ReportFigure]:
     yield ReportFigure(
         "networks", view.title, NETWORKS_CAPTION, partial(draw_networks, view), partial(networks_table, view)
     )
-    yield ReportFigure(
-        "blocks", "Kinds of blocks", BLOCKS_CAPTION, partial(draw_blocks, view), partial(blocks_table, view)
-    )
+    title = f"Blocks on {view.names[0]} and {view.names[1]}"
+    yield ReportFigure("blocks", title, BLOCKS_CAPTION, partial(draw_blocks, view, title), partial(blocks_table, view))
 
 
 # Data -------------------------------------------------------------------------------------------------
@@ -100,10 +103,12 @@ def draw_networks(view: TablesView) -> Figure:
         note = f"{len(view.rows)} networks: Spearman {spearman:.3f}, Kendall {kendall:.3f}"
         both.set_title(note, fontsize=10.5, fontweight="normal", color=GREY)
     first, second = view.names
-    both.set_xlabel(f"time on {first}, share of the reference network's")
-    both.set_ylabel(f"time on {second}, share of the reference's")
-    relative.set_xlabel(f"time on {first}, share of the reference network's")
-    relative.set_ylabel(f"longer on {second} than expected, %")
+    for axes in (both, relative):
+        axes.set_xlabel(_wrapped(f"time on {first} (reference network: 1)"))
+        axes.grid(zorder=0)
+        axes.set_axisbelow(True)
+    both.set_ylabel(_wrapped(f"time on {second} (reference network: 1)"))
+    relative.set_ylabel(_wrapped(f"longer on {second} than expected, %"))
     if not view.rows:
         for axes in (both, relative):
             axes.set_xticks([])
@@ -122,7 +127,22 @@ def draw_networks(view: TablesView) -> Figure:
         chosen = [row for row in view.rows if (row.source, row.measured) == (source, measured)]
         _draw_points(both, relative, chosen, source, measured)
     figure.legend(handles=_legend(view.rows), loc="outside lower left", ncols=3, frameon=False)
+    figure.draw_without_rendering()  # the layout must be final before texts are measured
+    _name_extremes(relative, view)
+    figure.set_layout_engine("none")
     return figure
+
+
+def _name_extremes(axes: Axes, view: TablesView) -> None:
+    """Write the names of the published networks that differ most, where there is room."""
+    published = [row for row in view.rows if row.source == "published"]
+    extremes = dict.fromkeys([*published[:NAMED], *published[: -NAMED - 1 : -1]])
+    labels = [
+        Label(row.shares[0], row.difference_percent, f"{row.name}, {row.resolution} px", INK, optional=True)
+        for row in extremes
+    ]
+    taken = [box_around(axes, row.shares[0], row.difference_percent, 4) for row in view.rows]
+    place_labels(axes, labels, taken=taken, lines=np.empty((0, 2)), size=8.5)
 
 
 def _groups(rows: list[NetworkRow]) -> list[tuple[str, bool]]:
@@ -148,6 +168,11 @@ def _legend(rows: list[NetworkRow]) -> list[Line2D]:
         face = color if measured else "white"
         handles.append(Line2D([], [], marker=marker, ls="none", ms=6, mec=color, mfc=face, label=label))
     return handles
+
+
+def _wrapped(text: str) -> str:
+    """Return the label of an axis in lines that fit beside it."""
+    return textwrap.fill(text, 58)
 
 
 # Drawing: blocks --------------------------------------------------------------------------------------
@@ -179,7 +204,7 @@ def draw_blocks(view: TablesView, title: str) -> Figure:
 
 def _draw_kinds(axes: Axes, view: TablesView) -> None:
     kinds = view.comparison.kinds
-    axes.set_xlabel(f"time on {view.names[1]} relative to that on {view.names[0]}, reference network: 1")
+    axes.set_xlabel(_wrapped(f"time on {view.names[1]} relative to that on {view.names[0]} (reference network: 1)"))
     axes.axvline(1, color=GREY, lw=1, zorder=1)
     places, before, place = [], None, -1.0
     for kind in kinds:

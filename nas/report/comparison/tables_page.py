@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas.pages.document import render_document
-from nas.report.comparison.tables import TablesView
+from nas.report.comparison.tables import TablesView, signed
 
 _FOLDER = Path(__file__).parent
 
@@ -30,6 +30,7 @@ def render_tables(view: TablesView, files: Sequence[str], command: str) -> str:
         charts=True,
         title=view.title,
         view=view,
+        signed=signed,
         files=files,
         command=command,
     )
