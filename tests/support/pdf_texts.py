@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator
 
 _STREAM = re.compile(rb"stream\r?\n(.*?)\r?\nendstream", re.DOTALL)
-_SHOWN = re.compile(rb"\[((?:[^\]\\]|\\.)*?)\] TJ", re.DOTALL)  # strings with the shifts between them
+_SHOWN = re.compile(rb"\[((?:[^\]\\]|\\.)*?)\]\s*TJ", re.DOTALL)  # strings with the shifts between them
 _STRING = re.compile(rb"\(((?:[^()\\]|\\.)*)\)", re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
