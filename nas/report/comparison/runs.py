@@ -170,8 +170,9 @@ def compare_runs(paths: Sequence[Path]) -> RunsComparison:
     """Read finished runs and put them together. Raises NasError for a folder named twice, and as `load_run` does."""
     seen: dict[Path, Path] = {}
     for path in paths:
-        if (first := seen.setdefault(path.resolve(), path)) is not path:
+        if first := seen.get(path.resolve()):
             raise NasError(f"{first} and {path} are the same run; name each once")
+        seen[path.resolve()] = path
     runs = tuple(
         ComparedRun(name, run, tuple(_front(run)))
         for name, run in zip(_names(paths), map(load_run, paths), strict=True)
