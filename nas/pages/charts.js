@@ -8,10 +8,11 @@ function plain(text) {
   return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 }
 
-/** Return the ticks 1, 2, 5, 10, … of a logarithmic axis, all as large as each other. */
-function logTicks() {
+/** Return a logarithmic axis with ticks at 1, 2, 5, 10, …, and at more of them where the values are close together. */
+function logAxis(values) {
+  const digits = Math.max(...values) / Math.min(...values) > 12 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7];
   const exponents = Array.from({ length: 13 }, (_, index) => index - 6);
-  const tickvals = exponents.flatMap((exponent) => [1, 2, 5].map((digit) => Number(`${digit}e${exponent}`)));
+  const tickvals = exponents.flatMap((exponent) => digits.map((digit) => Number(`${digit}e${exponent}`)));
   return { type: "log", tickmode: "array", tickvals, ticktext: tickvals.map(String) };
 }
 

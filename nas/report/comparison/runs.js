@@ -75,6 +75,11 @@ function runTraces(run) {
   ];
 }
 
+/** Return the latencies of everything that a chart shows. */
+function latencies(runs) {
+  return runs.flatMap((run) => [...run.front.map((one) => one[0]), ...run.found.map((one) => one.ms)]);
+}
+
 /** Return the lowest accuracy that a chart shows: fronts begin far below the networks that were found. */
 function lowest(runs) {
   const known = runs.flatMap((run) => [...run.found, ...run.published]).map((one) => one.top1);
@@ -97,7 +102,7 @@ Promise.all(
       layout: {
         height: 520,
         hovermode: "closest",
-        xaxis: { ...logTicks(), title: { text: "latency, ms" } },
+        xaxis: { ...logAxis(latencies(group.runs)), title: { text: "latency, ms" } },
         yaxis: { title: { text: `${plain(group.images)} top-1, %` }, range: [lowest(group.runs), highest(group.runs)] },
       },
     })),

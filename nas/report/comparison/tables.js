@@ -26,9 +26,14 @@ function networkText([name, px, , measured, ms1, ms2, , , rank1, rank2, relative
   ].join("<br>");
 }
 
+/** Return the times of the networks on both devices, as shares of the reference network's. */
+function networkShares() {
+  return tablesData.networks.flatMap((one) => [one[6], one[7]]);
+}
+
 /** Return the traces of the networks: one for each source, measured or predicted. */
 function networkTraces() {
-  const shares = tablesData.networks.flatMap((one) => [one[6], one[7]]);
+  const shares = networkShares();
   const ends = [Math.min(...shares) / 1.2, Math.max(...shares) * 1.2];
   const traces = [{ type: "scatter", mode: "lines", x: ends, y: ends, hoverinfo: "skip", showlegend: false,
     line: { color: pageColor("soft"), width: 1 } }];
@@ -78,8 +83,8 @@ Promise.all([
     traces: networkTraces(),
     layout: {
       height: 560, hovermode: "closest",
-      xaxis: { ...logTicks(), title: { text: `${here}<br>(reference network: 1)` } },
-      yaxis: { ...logTicks(), title: { text: `${there}<br>(reference network: 1)` } },
+      xaxis: { ...logAxis(networkShares()), title: { text: `${here}<br>(reference network: 1)` } },
+      yaxis: { ...logAxis(networkShares()), title: { text: `${there}<br>(reference network: 1)` } },
     },
   })),
   drawChart("kinds", () => ({
