@@ -17,15 +17,14 @@ import numpy as np
 from nas.errors import NasError
 from nas.report.comparison.names import DeviceParts, short_names
 from nas.report.texts import budget_text, device_text, display_name, images_text
+from nas.runs.folder import CONTENT
 from nas.runs.pareto import front_indices
 from nas.runs.reading import Run, load_run
 from nas.runs.record import NetworkResult
 from nas.utf8 import as_utf8
 
-_ROUND = (
-    (1, 2, 5),
-    (1, 1.5, 2, 3, 4, 5, 6, 8),
-)  # budgets of a table, times a power of ten; the first if they are enough
+# The budgets of a table, times a power of ten: the second ones where the first ones are fewer than the least number.
+_ROUND = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8))
 _LEAST_BUDGETS = 5
 EQUAL = 0.05  # points of top-1: less is not shown
 
@@ -78,9 +77,14 @@ class ComparedRun:
 
     @property
     def accuracy_of(self) -> tuple[str, str, str]:
-        """Return what accuracies depend on beside the network: images, estimator, training recipe."""
-        one = self.run.estimator
-        return as_utf8(images_text(self.run)), as_utf8(one.name), as_utf8(one.training_recipe)
+        """Return what accuracies depend on beside the network: images, estimator, training recipe.
+
+        Images of a folder are named by their content, for two folders can have one name.
+        """
+        one, source = self.run.estimator, self.run.record.arguments.get("data")
+        content = source and CONTENT.search(source)
+        images = " ".join([images_text(self.run), *([content[0].strip()] if content else [])])
+        return as_utf8(images), as_utf8(one.name), as_utf8(one.training_recipe)
 
     @property
     def found(self) -> list[NetworkResult]:
@@ -108,10 +112,15 @@ class BudgetRow(NamedTuple):
 class Group:
     """Runs whose accuracies can be compared."""
 
-    images: str
+    images: str  # with their content, where they are of a folder
     estimator: str
     recipe: str
     runs: tuple[ComparedRun, ...]
+
+    @property
+    def title(self) -> str:
+        """Return the name of the images."""
+        return as_utf8(images_text(self.runs[0].run))
 
     def budgets_ms(self) -> list[float]:
         """Return round latencies over the range of the fronts."""

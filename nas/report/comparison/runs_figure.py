@@ -81,9 +81,9 @@ def fronts_data(comparison: RunsComparison, group: Group) -> FrontsData:
         for run in group.runs
     ]
     return FrontsData(
-        title=f"{group.images} accuracy against latency, {len(group.runs)} run{'s' if len(group.runs) > 1 else ''}",
+        title=f"{group.title} accuracy against latency, {len(group.runs)} run{'s' if len(group.runs) > 1 else ''}",
         subtitle=group.runs[0].device if len(devices) == 1 else f"{len(devices)} devices or runtimes",
-        images=group.images,
+        images=group.title,
         fronts=tuple(zip(names, group.runs, styles, strict=True)),
         marks=tuple(
             mark

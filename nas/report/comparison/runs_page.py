@@ -59,7 +59,7 @@ def _group_data(comparison: RunsComparison, group: Group, styles: dict[str, int]
     """Return what the chart of a group shows."""
     several = len({run.parts for run in group.runs}) > 1
     return {
-        "images": group.images,
+        "images": group.title,
         "runs": [
             {
                 "short": run.name,

@@ -75,7 +75,7 @@ def test_a_run_without_optima_has_the_front_of_its_trials(run_folders, tmp_path)
     [
         (
             lambda data: data["arguments"].update(data="imagefolder:/my/birds (0123456789abcdef)"),
-            "they differ in images (first: ImageNet; copy: birds)",
+            "they differ in images (first: ImageNet; copy: birds (0123456789abcdef))",
         ),
         (
             lambda data: data["estimator"].update(training_recipe="short"),
@@ -94,6 +94,18 @@ def test_accuracies_that_do_not_compare_are_apart_and_said_so(changed: Changed, 
     assert warning.startswith("Accuracies of these runs do not compare, for")
     assert message in warning
     assert [figure.name for figure in figures(comparison)] == ["fronts", "fronts_2"]
+
+
+def test_two_folders_of_one_name_hold_different_images(run_folders, tmp_path):
+    folders = []
+    for number in range(2):
+        folders.append(Path(shutil.copytree(run_folders[0], tmp_path / str(number))))
+        data = json.loads((folders[-1] / RECORD).read_text(encoding="utf-8"))
+        data["arguments"]["data"] = f"imagefolder:/{number}/birds ({number}123456789abcdef)"
+        (folders[-1] / RECORD).write_text(json.dumps(data), encoding="utf-8")
+    comparison = compare_runs(folders)
+    assert [group.title for group in comparison.groups] == ["birds", "birds"]
+    assert "0: birds (0123456789abcdef); 1: birds (1123456789abcdef)" in comparison.warnings[0]
 
 
 def test_predicted_latencies_are_said_so(changed: Changed):
