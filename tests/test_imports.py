@@ -53,7 +53,7 @@ PACKAGES = {
     "pages": Package(("nas.pages", "nas.pages.*"), (), ("jinja2", "plotly")),
     "report": Package(
         ("nas.report", "nas.report.*"),
-        ("ground", "arch", "runs", "pages"),
+        ("ground", "arch", "latency", "runs", "pages"),
         ("matplotlib", "msgspec", "numpy", "pandas"),
     ),
     "playground": Package(

@@ -6,6 +6,7 @@ that a person can read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,6 +49,26 @@ class BlockPart:
         after = " activate-output" if block.activate_output else ""
         shape = f"{block.op} {self.in_channels}x{self.in_size} k{block.kernel} e{block.expanded} o{block.out}"
         return f"{shape} s{block.stride}{se} {block.activation}{after}"
+
+    @classmethod
+    def of_key(cls, key: str) -> BlockPart | None:
+        """Return the block with that key; None for the key of another kind of part."""
+        found = _BLOCK_KEY.fullmatch(key)
+        if found is None:
+            return None
+        kernel, expanded, out, stride = (int(found[name]) for name in ("kernel", "expanded", "out", "stride"))
+        block = BlockSpec(
+            op=found["op"],
+            kernel=kernel,
+            expanded=expanded,
+            out=out,
+            stride=stride,
+            se=int(found["se"] or 0),
+            gate=found["gate"] or "hard_sigmoid",
+            activation=found["activation"],
+            activate_output=found["after"] is not None,
+        )
+        return cls(block, int(found["channels"]), int(found["size"]))
 
     def layers(self) -> list[Layer]:
         return list(block_layers(self.placed))
@@ -114,6 +135,10 @@ class NetworkPart:
         return list(network_layers(self.spec, self.num_classes))
 
 
+_BLOCK_KEY = re.compile(
+    r"(?P<op>mbconv|sepconv) (?P<channels>\d+)x(?P<size>\d+) k(?P<kernel>\d+) e(?P<expanded>\d+) o(?P<out>\d+) "
+    r"s(?P<stride>\d+)(?: se(?P<se>\d+)-(?P<gate>\w+))? (?P<activation>\w+)(?P<after> activate-output)?"
+)
 CONTEXT_CHANNELS = 16  # of the input of a context: few, and a multiple of every vector width
 
 Part = StemPart | BlockPart | HeadPart | ContextPart | NetworkPart

@@ -3,6 +3,19 @@
 
 const drawnCharts = new Map(); // id -> a function that draws the chart again
 
+/** Return a text as plotly shows it unchanged: plotly takes `<` and `&` for markup. */
+function plain(text) {
+  return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+}
+
+/** Return a logarithmic axis with ticks at 1, 2, 5, 10, …, and at more of them where the values are close together. */
+function logAxis(values) {
+  const digits = Math.max(...values) / Math.min(...values) > 12 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7];
+  const exponents = Array.from({ length: 13 }, (_, index) => index - 6);
+  const tickvals = exponents.flatMap((exponent) => digits.map((digit) => Number(`${digit}e${exponent}`)));
+  return { type: "log", tickmode: "array", tickvals, ticktext: tickvals.map(String) };
+}
+
 /** Return the layout that all charts share, in the colours of now. */
 function chartLayout(more = {}) {
   const axis = {

@@ -55,3 +55,18 @@ def device_text(run: Run) -> str:
     predicted = " (predicted, not measured: the table is of another device)" if table.other_device else ""
     plural = "s" if table.threads != 1 else ""
     return f"{table.device}, {table.runtime}, {table.threads} thread{plural}{precision}{predicted}"
+
+
+def title_of(skeleton: str) -> str:
+    """Return the name of a skeleton for readers: "Large"."""
+    return skeleton.capitalize()
+
+
+def variant_text(width: float, resolution: int) -> str:
+    """Return a variant for readers: "width 1.25 at 224 px"."""
+    return f"width {width:g} at {resolution} px"
+
+
+def with_uv(command: str) -> str:
+    """Return a command as it is typed: through uv, which finds the environment of the project."""
+    return command if command.startswith("uv run ") else f"uv run {command}"

@@ -54,6 +54,20 @@ def test_parts_have_one_name_exactly_if_they_are_alike(one: ArchSpec, other: Arc
     assert len({part.key for part in parts}) == len({plain(part) for part in parts})
 
 
+@given(networks())
+def test_a_block_is_read_from_its_name(spec: ArchSpec) -> None:
+    for part in parts_of(spec):
+        again = BlockPart.of_key(part.key)
+        if isinstance(part, BlockPart):
+            assert again is not None
+            assert again.key == part.key
+            assert (again.block.se, again.in_size) == (part.block.se, part.in_size)
+        else:
+            assert again is None
+        context = context_of(part)
+        assert context is None or BlockPart.of_key(context.key) is None
+
+
 BLOCK = BlockPart(BlockSpec(kernel=5, expanded=72, out=40, stride=2, se=24), 24, 56)
 
 

@@ -388,6 +388,17 @@ def test_reports_of_folders_without_a_run(refused: Refused) -> None:
     assert refused(report, ".").startswith(".: not a run folder, for it has no run.json; name one that nas.search")
 
 
+def test_comparisons_that_cannot_be(refused: Refused) -> None:
+    mixed = "few.py is a run and one.json a latency table; compare runs, or two tables"
+    assert refused(report, "one.json", "few.py") == mixed
+    assert refused(report, "one.json").startswith("one.json is a latency table; name a second one to compare it with")
+    assert refused(report, "one.json", "two.json") == "one.json: no such file"
+    assert refused(report, "one", "two", "--out", "all").startswith("one: no such folder; name the folder that a run")
+    assert refused(report, "one", "--format", "png,eps") == (
+        "argument --format: 'eps' is not a format of figures; known: png, svg, pdf"
+    )
+
+
 # nas.train --------------------------------------------------------------------------------------------
 
 

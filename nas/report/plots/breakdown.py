@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -57,7 +58,8 @@ class BreakdownData:
 
 def figures(run: Run) -> Iterator[ReportFigure]:
     """Yield the figure of a run."""
-    yield ReportFigure("breakdown", "Where the milliseconds go", CAPTION, partial(draw, breakdown_data(run)))
+    data = breakdown_data(run)
+    yield ReportFigure("breakdown", "Where the milliseconds go", CAPTION, partial(draw, data), partial(as_table, data))
 
 
 # Data -------------------------------------------------------------------------------------------------
@@ -101,6 +103,17 @@ def _stage_names(spec: ArchSpec) -> Iterator[str]:
         if stage < 0 or placed.block.stride > 1 or placed.block.out != placed.in_channels:
             stage += 1
         yield f"stage {stage}" if stage else "first"
+
+
+def as_table(data: BreakdownData) -> pd.DataFrame:
+    """Return the segments, one a row."""
+    rows = [
+        {"target": title, "network": bar.label, "part": segment.part, "time_ms": segment.ms}
+        for title, bars in data.panels
+        for bar in bars
+        for segment in bar.segments
+    ]
+    return pd.DataFrame(rows, columns=["target", "network", "part", "time_ms"])
 
 
 # Drawing ----------------------------------------------------------------------------------------------

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
@@ -54,7 +55,8 @@ def figures(run: Run) -> Iterator[ReportFigure]:
     """Yield a figure for each target of a run, named like the target."""
     for result in run.record.targets:
         name, heading = result.target.name, f"Found {result.target.title}, block by block"
-        yield ReportFigure(name, heading, CAPTION, partial(draw, diagram_data(run, name)))
+        data = diagram_data(run, name)
+        yield ReportFigure(name, heading, CAPTION, partial(draw, data), partial(as_table, data))
 
 
 # Data -------------------------------------------------------------------------------------------------
@@ -106,6 +108,12 @@ def _head_boxes(spec: ArchSpec, num_classes: int, ms: float | None) -> Iterator[
             yield Box(name, 1, channels, channels, side, 1, 0, head.activation, False, ms)
             ms = None
     yield Box("FC", 1, num_classes, num_classes, 1, 1, 0, None, False, ms)  # no choice of a search
+
+
+def as_table(data: DiagramData) -> pd.DataFrame:
+    """Return the layers, one a row; the time of the whole head stands at its first layer."""
+    units = {"inner": "inner_channels", "out": "out_channels", "size": "map_px", "se": "se_channels", "ms": "time_ms"}
+    return pd.DataFrame([asdict(box) for box in data.boxes]).rename(columns=units)
 
 
 # Drawing ----------------------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -16,18 +17,25 @@ from matplotlib.transforms import Bbox
 
 from nas.report.plots.figure import ReportFigure
 from nas.report.plots.labels import Label, box_around, pixels_along, place_labels, text_size
+from nas.report.plots.steps import FrontStyle, corners, draw_front
 from nas.report.plots.style import GREY, INK, LIGHT, SKELETON_COLORS, add_title, new_figure, plain_ticks
 from nas.report.texts import budget_text, device_text, display_name, images_text, is_once_for_all
 from nas.runs.pareto import front_indices
 from nas.runs.reading import Run
-from nas.runs.record import NetworkResult
+from nas.runs.record import NetworkResult, OptimalNetwork
 
 CAPTION = (
-    "Up and to the left is better: each point is a network, each line the front of the networks that a search looked "
+    "Up and to the left is better: each point is a network, each stepped line the proven optima of many budgets with a "
+    "standard deviation of their estimates, or, of a run that has none, the front of the networks that a search looked "
     "at. Points far below the networks named here are cut off. Compare the stars with the grey dots, not with the "
     "diamonds: the diamonds' trainings differ, and many are longer than the one that the estimates are for."
 )
+TAIL = 0.4  # of the range of the networks' accuracies: the front is drawn this far below them
 NAMED_OF_FAMILY = 5  # of the Once-for-All networks
+STYLES = {
+    "large": FrontStyle(SKELETON_COLORS["large"], "-", "o", None),
+    "small": FrontStyle(SKELETON_COLORS["small"], (0, (5, 1.5)), "^", "////"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,7 @@ class NetworkPoint:
     published_top1: float | None
     skeleton: str | None = None  # of a found network
     of_family: bool = False
+    name: str = ""  # also where there is no label
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +74,17 @@ class BudgetLine:
     latency_ms: float
 
 
+class Front(NamedTuple):
+    """The corners of a stepped line, fastest first, and the band around it in points of top-1; () for no band."""
+
+    latency_ms: tuple[float, ...]
+    top1: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class FrontData:
-    """Trials as clouds with their fronts, networks as points, budgets as lines."""
+    """Trials as clouds, proven optima or else the best trials as fronts, networks as points, budgets as lines."""
 
     title: str
     subtitle: str
@@ -75,11 +92,26 @@ class FrontData:
     trials: tuple[SkeletonTrials, ...]
     points: tuple[NetworkPoint, ...]
     budgets: tuple[BudgetLine, ...]
+    optima: tuple[OptimalNetwork, ...] = ()
+
+    @property
+    def skeletons(self) -> tuple[str, ...]:
+        """Return the skeletons that have trials or proven optima."""
+        return tuple(dict.fromkeys(one.skeleton for one in (*self.trials, *self.optima)))
+
+    def front_of(self, skeleton: str) -> Front:
+        """Return the front of a skeleton: its proven optima, or its best trials where the run has none."""
+        optima = sorted((one for one in self.optima if one.skeleton == skeleton), key=lambda one: one.latency_ms)
+        if optima:
+            return Front(*zip(*((one.latency_ms, one.top1, one.top1_std) for one in optima), strict=True))
+        trials = next(one for one in self.trials if one.skeleton == skeleton)
+        return Front(trials.front_latency_ms, trials.front_top1, ())
 
 
 def figures(run: Run) -> Iterator[ReportFigure]:
     """Yield the figure of a run."""
-    yield ReportFigure("front", "Accuracy against latency", CAPTION, partial(draw, front_data(run)))
+    data = front_data(run)
+    yield ReportFigure("front", "Accuracy against latency", CAPTION, partial(draw, data), partial(as_table, data))
 
 
 # Data -------------------------------------------------------------------------------------------------
@@ -103,10 +135,12 @@ def front_data(run: Run) -> FrontData:
                 network.published_top1,
                 run.result(network.target).target.skeleton if network.found and network.target else None,
                 is_once_for_all(network),
+                display_name(run, network),
             )
             for network in run.record.networks
         ),
         budgets=tuple(BudgetLine(target.skeleton, target.budget_ms) for target in targets),
+        optima=run.optima,
     )
 
 
@@ -129,6 +163,42 @@ def _trials(run: Run, skeleton: str) -> SkeletonTrials:
     return SkeletonTrials(skeleton, *(tuple(column.tolist()) for column in columns))
 
 
+_COLUMNS = (
+    *("kind", "skeleton", "name", "variant", "limit_ms", "latency_ms", "latency_std_ms"),
+    *("estimated_top1_percent", "estimated_std_points", "published_top1_percent", "macs", "params"),
+)
+
+
+def as_table(data: FrontData) -> pd.DataFrame:
+    """Return everything that is drawn, one a row; `kind` is optimum, found, published, trial or budget."""
+    rows: list[dict[str, object]] = [
+        {
+            "kind": "optimum",
+            "skeleton": one.skeleton,
+            "name": one.spec.id,
+            "variant": str(one.variant),
+            "limit_ms": one.limit_ms,
+            "latency_ms": one.latency_ms,
+            "latency_std_ms": one.latency_std,
+            "estimated_top1_percent": one.top1,
+            "estimated_std_points": one.top1_std,
+            "macs": one.macs,
+            "params": one.params,
+        }
+        for one in data.optima
+    ]
+    for point in data.points:
+        row = {"kind": "found" if point.skeleton else "published", "skeleton": point.skeleton, "name": point.name}
+        row |= {"latency_ms": point.latency_ms, "estimated_top1_percent": point.estimated_top1}
+        rows.append(row | {"estimated_std_points": point.estimated_std, "published_top1_percent": point.published_top1})
+    for trials in data.trials:
+        for latency_ms, top1 in zip(trials.latency_ms, trials.top1, strict=True):
+            row = {"kind": "trial", "skeleton": trials.skeleton, "latency_ms": latency_ms}
+            rows.append(row | {"estimated_top1_percent": top1})
+    rows += [{"kind": "budget", "skeleton": line.skeleton, "latency_ms": line.latency_ms} for line in data.budgets]
+    return pd.DataFrame(rows, columns=list(_COLUMNS)).astype({"macs": "Int64", "params": "Int64"})
+
+
 # Drawing ----------------------------------------------------------------------------------------------
 
 _DIAMOND: Any = {"marker": "D", "ls": "none", "ms": 7, "mfc": "white", "mec": INK, "mew": 1.5}
@@ -140,7 +210,9 @@ def draw(data: FrontData) -> Figure:
     figure = new_figure(8.2)
     axes = figure.add_subplot()
     add_title(axes, data.title, data.subtitle)
-    axes.set_xlabel("latency, ms (found and published networks: measured whole; trials: the table's prediction)")
+    axes.set_xlabel(
+        "latency, ms (found and published networks: measured whole; lines and trials: the table's prediction)"
+    )
     axes.set_ylabel(f"{data.images} top-1, %")
     axes.set_xscale("log")
     axes.grid(zorder=0)
@@ -152,12 +224,14 @@ def draw(data: FrontData) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
     for trials in data.trials:
-        color = SKELETON_COLORS[trials.skeleton]
+        style = STYLES[trials.skeleton]
         # Thousands of dots are an image, in the SVG too.
         axes.scatter(
-            trials.latency_ms, trials.top1, s=9, color=color, alpha=0.22, linewidths=0, zorder=2, rasterized=True
-        )
-        axes.step(trials.front_latency_ms, trials.front_top1, where="post", color=color, lw=1.8, zorder=3)
+            trials.latency_ms, trials.top1, s=9, color=style.color, marker=style.marker, alpha=0.18, linewidths=0,
+            zorder=2, rasterized=True,
+        )  # fmt: skip
+    for skeleton in data.skeletons:
+        draw_front(axes, *data.front_of(skeleton), STYLES[skeleton])
     for point in data.points:
         if point.skeleton:
             _draw_found(axes, point)
@@ -216,12 +290,16 @@ def _frame(data: FrontData) -> tuple[tuple[float, float], tuple[float, float]]:
     right = max([right, *(b.latency_ms for b in data.budgets if b.latency_ms <= 2 * right)])
     low = min(_reach(point)[0] for point in data.points)
     high = max(_reach(point)[1] for point in data.points)
-    for trials in data.trials:
-        high = max(
-            [high, *(a for ms, a in zip(trials.front_latency_ms, trials.front_top1, strict=True) if ms <= right)]
-        )
+    left, farthest, floor = min(latency), right, low - TAIL * (high - low)
+    for front in map(data.front_of, data.skeletons):
+        proven = bool(front.std)  # then all of it is shown, but for a beginning that is far below all networks
+        steps = zip(front.latency_ms, front.top1, strict=True)
+        shown = [(ms, top1) for ms, top1 in steps if (top1 >= floor if proven else ms <= right)]
+        high = max([high, *(top1 for _, top1 in shown)])
+        if shown and proven:
+            left, farthest, low = min(left, shown[0][0]), max(farthest, shown[-1][0]), min(low, shown[0][1])
     margin = max(0.08 * (high - low), 0.5)
-    return (min(latency) / 1.5, right * 1.35), (low - 2 * margin, high + 1.5 * margin)
+    return (left / 1.5, farthest * 1.35), (low - 2 * margin, high + 1.5 * margin)
 
 
 def _legend(data: FrontData) -> list[Line2D]:
@@ -238,12 +316,15 @@ def _legend(data: FrontData) -> list[Line2D]:
     if published:
         name = "same network estimated for the run's training recipe: compare stars with this"
         handles.append(Line2D([], [], marker="o", ls="none", ms=5.5, color=GREY, label=name))
-    for trials in data.trials:
-        if trials.latency_ms:
-            count = f"{len(trials.latency_ms):,}"
-            name = f"{trials.skeleton.capitalize()}: {count} trials and their front, predicted and estimated"
-            color = SKELETON_COLORS[trials.skeleton]
-            handles.append(Line2D([], [], marker="o", ms=4, color=color, mfc=color, alpha=0.8, label=name))
+    for skeleton in data.skeletons:
+        trials = sum(len(one.latency_ms) for one in data.trials if one.skeleton == skeleton)
+        optima = sum(one.skeleton == skeleton for one in data.optima)
+        if optima:
+            text = f"{optima} proven optima, ± std" + (f"; behind them {trials:,} trials" if trials else "")
+        else:
+            text = f"{trials:,} trials and their front, predicted and estimated"
+        if optima or trials:
+            handles.append(STYLES[skeleton].handle(f"{skeleton.capitalize()}: {text}"))
     return handles
 
 
@@ -259,7 +340,7 @@ def _draw_budgets(axes: Axes, data: FrontData) -> None:
         name = f"{named}{budget_text(budget.latency_ms)} ms" + (" →" if beyond else "")
         x = min(budget.latency_ms, right)
         if not beyond:
-            axes.axvline(x, color=SKELETON_COLORS[budget.skeleton], lw=1.4, ls=(0, (6, 3)), zorder=1.5)
+            axes.axvline(x, color=SKELETON_COLORS[budget.skeleton], lw=1.4, ls=(0, (1, 2)), zorder=1.5)
         pixel = float(axes.transData.transform((x, axes.get_ylim()[0]))[0])
         texts.append((name, pixel, text_size(axes, name, 10)[0], SKELETON_COLORS[budget.skeleton]))
     frame = axes.get_window_extent()
@@ -287,11 +368,8 @@ def _label_points(axes: Axes, data: FrontData) -> None:
         taken.append(box_around(axes, x, point.estimated_top1, 9 if point.skeleton else 3))
         if point.published_top1 is not None:
             taken.append(box_around(axes, x, point.published_top1, 4 if point.of_family else 6))
-    lines = [
-        pixels_along(axes, np.repeat(trials.front_latency_ms, 2)[1:], np.repeat(trials.front_top1, 2)[:-1])
-        for trials in data.trials
-        if trials.front_latency_ms
-    ]
+    fronts = [data.front_of(skeleton) for skeleton in data.skeletons]
+    lines = [pixels_along(axes, *corners(front.latency_ms, front.top1)) for front in fronts if front.latency_ms]
     lines += [pixels_along(axes, [b.latency_ms] * 2, axes.get_ylim()) for b in data.budgets]
     lines += [pixels_along(axes, [p.latency_ms] * 2, _reach(p)) for p in data.points if p.label and not p.skeleton]
     points = sorted(data.points, key=lambda point: (point.skeleton is None, point.of_family))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,7 +19,7 @@ from nas.report.plots.style import (
     INK,
     PALE,
     add_title,
-    kernel_color,
+    kernel_point,
     new_figure,
     plain_ticks,
     write_in_the_middle,
@@ -54,7 +56,8 @@ class TableData:
 
 def figures(run: Run) -> Iterator[ReportFigure]:
     """Yield the figure of a run."""
-    yield ReportFigure("latency_table", "The latency table", CAPTION, partial(draw, table_data(run)))
+    data = table_data(run)
+    yield ReportFigure("latency_table", "The latency table", CAPTION, partial(draw, data), partial(as_table, data))
 
 
 # Data -------------------------------------------------------------------------------------------------
@@ -74,11 +77,17 @@ def table_data(run: Run) -> TableData:
     return TableData("The rows of the latency table", f"{device_text(run)}: {count}", points)
 
 
+def as_table(data: TableData) -> pd.DataFrame:
+    """Return the rows, one a row; the kernel of a head is 0."""
+    columns = ["op", "kernel", "se", "macs", "ms"]
+    return pd.DataFrame([asdict(row) for row in data.rows], columns=columns).rename(columns={"ms": "time_ms"})
+
+
 # Drawing ----------------------------------------------------------------------------------------------
 
 
 def draw(data: TableData) -> Figure:
-    """Draw a point a row: its colour is the kernel, its shape says whether it has SE."""
+    """Draw a point a row: its shape and colour are the kernel, and it is filled where the block has SE."""
     figure = new_figure(6.6)
     axes = figure.add_subplot()
     add_title(axes, data.title, data.subtitle)
@@ -105,17 +114,19 @@ def draw(data: TableData) -> Figure:
     handles = []
     # Large kernels first, so that the many cheap rows of small ones stay in sight. All are an image in the SVG too.
     for kernel in reversed(kernels):
-        for se, marker in ((False, "o"), (True, "^")):
+        marker, color = kernel_point(kernel)
+        for se in (True, False):
             chosen = [index for index, row in blocks if (row.kernel, row.se) == (kernel, se)]
             axes.scatter(
-                macs[chosen], ms[chosen], s=26, marker=marker, color=kernel_color(kernel), alpha=0.65,
-                edgecolors="white", linewidths=0.4, zorder=3, rasterized=True,
+                macs[chosen], ms[chosen], s=26, marker=marker, **_fill(color, se),
+                alpha=0.7, zorder=3, rasterized=True,
             )  # fmt: skip
     for kernel in kernels:
+        marker, color = kernel_point(kernel)
         label = f"{kernel}×{kernel} kernel"
-        handles.append(Line2D([], [], marker="s", ls="none", ms=9, color=kernel_color(kernel), label=label))
-    handles.append(Line2D([], [], marker="o", ls="none", ms=7, color=GREY, label="without SE"))
-    handles.append(Line2D([], [], marker="^", ls="none", ms=8, color=GREY, label="with SE"))
+        handles.append(Line2D([], [], marker=marker, ls="none", ms=8, color=color, label=label))
+    handles.append(Line2D([], [], marker="o", ls="none", ms=7, mfc="white", mec=GREY, label="hollow: without SE"))
+    handles.append(Line2D([], [], marker="o", ls="none", ms=8, color=GREY, label="filled: with SE"))
     for part, marker in _ENDS.items():
         chosen = [index for index, row in enumerate(data.rows) if row.op == part]
         if chosen:
@@ -124,6 +135,13 @@ def draw(data: TableData) -> Figure:
     axes.legend(handles=handles, loc="upper left", frameon=True, framealpha=0.95, edgecolor=PALE)
     _draw_throughputs(axes)
     return figure
+
+
+def _fill(color: str, se: bool) -> dict[str, Any]:
+    """Return the look of a point: filled with SE, hollow without."""
+    if se:
+        return {"facecolors": color, "edgecolors": "white", "linewidths": 0.4}
+    return {"facecolors": "none", "edgecolors": color, "linewidths": 1.0}
 
 
 def _draw_throughputs(axes: Axes) -> None:

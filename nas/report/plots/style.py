@@ -23,7 +23,9 @@ BLUE, VERMILION, SKY, ORANGE, PURPLE, GREEN = "#0072B2", "#D55E00", "#56B4E9", "
 INK, GREY, PALE = "#222222", "#6b6b6b", "#eef0f3"
 LIGHT = "#a7adb5"  # of the many networks of a family
 SKELETON_COLORS = {"large": BLUE, "small": VERMILION}
-_KERNEL_COLORS = {3: SKY, 5: ORANGE, 7: PURPLE}
+# From light to dark, so that they differ in grey, too; dark text can be read on all of them.
+KERNEL_COLORS = {3: "#BFE3F7", 5: "#E69F00", 7: "#B5709C"}
+KERNEL_POINTS = {3: ("o", "#5BB5EA"), 5: ("s", "#B36A00"), 7: ("D", "#6B2358")}  # darker, to be seen on white
 _STYLE: Any = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib, so that figures are the same everywhere
     "font.size": 10,
@@ -43,6 +45,8 @@ _STYLE: Any = {
     "grid.color": "#e3e6ea",
     "svg.hashsalt": "nas",  # the same figure gives the same file
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # text that can be searched, in fonts that journals accept
+    "hatch.linewidth": 0.5,
 }
 
 
@@ -85,4 +89,9 @@ def write_in_the_middle(axes: Axes, text: str) -> None:
 
 def kernel_color(kernel: int) -> str:
     """Return the colour of blocks with a kernel of that side."""
-    return _KERNEL_COLORS.get(kernel, GREEN)
+    return KERNEL_COLORS.get(kernel, GREEN)
+
+
+def kernel_point(kernel: int) -> tuple[str, str]:
+    """Return the shape and the colour of points of blocks with a kernel of that side."""
+    return KERNEL_POINTS.get(kernel, ("v", GREEN))

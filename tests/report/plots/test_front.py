@@ -1,12 +1,13 @@
 import dataclasses
 
+import msgspec
 import numpy as np
 import pytest
 from support.drawn_texts import check_texts
 from support.made_up_run import changed, write_run
 
 from nas.report.plots.figure import ReportFigure
-from nas.report.plots.front import BudgetLine, FrontData, NetworkPoint, draw, front_data
+from nas.report.plots.front import STYLES, BudgetLine, FrontData, NetworkPoint, as_table, draw, front_data
 from nas.runs.reading import load_run
 from nas.runs.target import Target
 
@@ -57,6 +58,29 @@ def test_a_few_of_the_once_for_all_networks_have_names(run):
     for point in named:  # none of the family is faster and better
         assert not any(o.latency_ms < point.latency_ms and o.published_top1 > point.published_top1 for o in family)
     assert not any(p.of_family for p in front_data(changed(run, networks=run.record.networks[:4])).points)
+
+
+def test_the_front_is_one_of_proven_optima_where_the_run_has_them(run):
+    data = front_data(run)
+    large = data.front_of("large")
+    optima = [one for one in run.optima if one.skeleton == "large"]
+    assert large.latency_ms == tuple(one.latency_ms for one in optima)
+    assert large.std == (0.7,) * len(optima)
+    trials = data.trials[0]
+    without = dataclasses.replace(data, optima=())
+    assert without.front_of("large") == (trials.front_latency_ms, trials.front_top1, ())
+
+
+def test_the_table_holds_all_that_is_drawn(run):
+    table = as_table(front_data(run))
+    counts = table.kind.value_counts()
+    assert counts["optimum"] == len(run.optima)
+    assert counts["trial"] == 60
+    assert counts["found"] == counts["budget"] == 2
+    assert counts["published"] == len(run.record.networks) - 2
+    best = table[(table.kind == "optimum") & (table.skeleton == "small")].iloc[0]
+    assert best.latency_ms == next(one.latency_ms for one in run.optima if one.skeleton == "small")
+    assert list(table[table.kind == "budget"].latency_ms) == [4.0, 1.2]
 
 
 # Drawing ----------------------------------------------------------------------------------------------
@@ -121,9 +145,39 @@ def test_estimates_hang_at_the_published_points_that_have_names():
     assert low < 73.5 < 75.2 < high
 
 
+def grey_axes(data: FrontData) -> np.ndarray:
+    """Return the luminance of what is drawn between the axes, from 0 to 255."""
+    figure = draw(data)
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba(), float) @ [0.2126, 0.7152, 0.0722, 0]
+    box = figure.axes[0].get_window_extent()
+    height = len(pixels)
+    return pixels[height - int(box.y1) : height - int(box.y0), int(box.x0) : int(box.x1)]
+
+
+def swapped(data: FrontData) -> FrontData:
+    """Return the same with Large and Small in each other's place."""
+    other = {"large": "small", "small": "large"}
+    optima = tuple(msgspec.structs.replace(one, skeleton=other[one.skeleton]) for one in data.optima)
+    return dataclasses.replace(data, optima=optima)
+
+
+def test_skeletons_differ_without_colour(run, monkeypatch):
+    published = front_data(run).points[2:3]
+    data = dataclasses.replace(front_data(run), trials=(), budgets=(), points=published)
+
+    def changed_pixels() -> int:
+        return int((np.abs(grey_axes(data) - grey_axes(swapped(data))) > 50).sum())
+
+    assert changed_pixels() > 1500
+    alike = {name: STYLES["large"]._replace(color=style.color) for name, style in STYLES.items()}
+    monkeypatch.setattr("nas.report.plots.front.STYLES", alike)
+    assert changed_pixels() < 150, "colour alone tells them apart"
+
+
 def test_thousands_of_trials_are_an_image(run, tmp_path):
     few = front_data(run)
     trials = dataclasses.replace(few.trials[0], latency_ms=tuple(np.geomspace(1, 9, 5000)), top1=(74.0,) * 5000)
     data = dataclasses.replace(few, points=few.points[:2], trials=(trials,))
-    _, svg = ReportFigure("front", "", "", lambda: draw(data)).save(tmp_path)
+    svg, _ = ReportFigure("front", "", "", lambda: draw(data), lambda: as_table(data)).save(tmp_path, ["svg"])
     assert svg.stat().st_size < 250_000

@@ -4,7 +4,7 @@ import pytest
 from support.drawn_texts import boxes_of_texts
 
 from nas.report.plots.figure import ReportFigure
-from nas.report.plots.latency_table import TableData, draw, table_data
+from nas.report.plots.latency_table import TableData, as_table, draw, table_data
 
 
 def test_table_keeps_kinds_of_rows_and_drops_what_a_logarithm_cannot_show(run):
@@ -23,7 +23,7 @@ def test_table_keeps_kinds_of_rows_and_drops_what_a_logarithm_cannot_show(run):
 def test_hundreds_of_rows_are_an_image(run, tmp_path):
     data = table_data(run)
     assert len(data.rows) > 500
-    _, svg = ReportFigure("table", "", "", lambda: draw(data)).save(tmp_path)
+    svg, _ = ReportFigure("table", "", "", lambda: draw(data), lambda: as_table(data)).save(tmp_path, ["svg"])
     assert svg.read_text(encoding="utf-8").count("<use") < len(data.rows)
 
 
@@ -33,7 +33,7 @@ def test_an_empty_table_is_drawn():
 
 def test_names_are_never_formulas(run, tmp_path):
     data = dataclasses.replace(table_data(run), subtitle=r"$\broken{ & <b>")
-    png, _ = ReportFigure("table", "", "", lambda: draw(data)).save(tmp_path)
+    png, _ = ReportFigure("table", "", "", lambda: draw(data), lambda: as_table(data)).save(tmp_path, ["png"])
     assert png.stat().st_size > 1000
 
 

@@ -1,108 +1,45 @@
-"""Write one HTML page of a run: no scripts, no addresses, its figures inside it, so that it can be sent as it is.
-
-The text is in `page.html.j2`, the style sheet in `page.css`.
-"""
+"""Say how a run was made, and how to go on."""
 
 from __future__ import annotations
 
-import base64
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jinja2
 import msgspec
 
-from nas.report.texts import budget_text, device_text, display_name, images_text
+from nas.report.texts import budget_text, with_uv
 from nas.runs.reading import Run
-from nas.runs.record import NetworkResult, ProvenOptimum, TargetResult
-
-_FOLDER = Path(__file__).parent
+from nas.runs.record import ProvenOptimum, TargetResult
 
 
-class DrawnFigure(NamedTuple):
-    """A figure as the page holds it."""
+class NextCommand(NamedTuple):
+    """A command that a reader may want next."""
 
-    name: str
-    heading: str
-    caption: str
-    svg: str
-
-    @property
-    def address(self) -> str:
-        """Return the figure as the address of an image."""
-        return f"data:image/svg+xml;base64,{base64.b64encode(self.svg.encode()).decode()}"
+    purpose: str
+    command: str
 
 
-class _Result(NamedTuple):
-    """The network that was found for a target, and the published one of its size."""
-
-    search: TargetResult
-    network: NetworkResult
-    published: NetworkResult | None
-
-    @property
-    def slack_ms(self) -> float:
-        """Return the unused part of the budget; negative for a network that is over it."""
-        return self.search.target.budget_ms - self.network.latency_ms
-
-    @property
-    def slack_percent(self) -> float:
-        """Return the unused part of the budget in percent of it."""
-        return 100 * self.slack_ms / self.search.target.budget_ms
-
-
-def render_page(run: Run, figures: Sequence[DrawnFigure]) -> str:
-    """Return the page, with the figures in their order."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    networks = run.record.networks
-    # Found networks, and all that was measured in the same rounds, stand in the table; all others are folded.
-    apart = [network for network in networks if network.raw_ms is None and not network.found]
-    page = environment.get_template("page.html.j2").render(
-        title=f"Networks for {device_text(run)}",
-        css=(_FOLDER / "page.css").read_text(encoding="utf-8"),
-        record=run.record,
-        table=run.table,
-        estimator=run.estimator,
-        images=images_text(run),
-        results=[_result(run, result) for result in run.record.targets],
-        together=[network for network in networks if network.raw_ms is not None or network.found],
-        apart=sorted(apart, key=lambda network: network.latency_ms),
-        figures=figures,
-        made=list(_made(run)),
-        commands=_commands(run),
-        name=partial(display_name, run),
-        budget_text=budget_text,
-    )
-    return page.lstrip()  # of the lines between macros
-
-
-def _result(run: Run, search: TargetResult) -> _Result:
-    like = f"mobilenet_v3_{search.target.skeleton}"
-    published = next((n for n in run.record.networks if not n.found and n.name == like), None)
-    return _Result(search, run.found(search.target.name), published)
-
-
-def _commands(run: Run) -> list[str]:
+def next_commands(run: Run) -> list[NextCommand]:
     """Return the commands that a reader may want next."""
-    specs = [shlex.quote(str(run.path / f"{result.target.name}.json")) for result in run.record.targets]
-    return [
-        *(f"uv run python -m nas.train {spec}" for spec in specs),
-        "uv run python -m nas.measure --check",
-        f"uv run python -m nas.report {shlex.quote(str(run.path))}",
+    commands = []
+    for result in run.record.targets:
+        spec = shlex.quote(str(run.path / f"{result.target.name}.json"))
+        title = result.target.title
+        commands += [
+            NextCommand(f"Train found {title}", f"python -m nas.train {spec}"),
+            NextCommand(f"Export found {title} to ONNX once it is trained", f"python -m nas.export {spec}"),
+        ]
+    table, folder = shlex.quote(run.table.file), shlex.quote(str(run.path))
+    commands += [
+        NextCommand("Change blocks by hand and see what each is worth", f"python -m nas.playground --table {table}"),
+        NextCommand("Check the latency table against this device as it is now", "python -m nas.measure --check"),
+        NextCommand("Draw this page again", f"python -m nas.report {folder}"),
     ]
+    return [NextCommand(purpose, with_uv(command)) for purpose, command in commands]
 
 
-def _made(run: Run) -> Iterator[tuple[str, str]]:
+def made_rows(run: Run) -> Iterator[tuple[str, str]]:
     """Yield headings with texts: all that the record holds but the networks of the comparison."""
     record = run.record
     table = msgspec.to_builtins(run.table)

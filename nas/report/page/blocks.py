@@ -1,0 +1,193 @@
+"""Show networks block by block: where their milliseconds go, and what each choice is worth."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from nas.arch.parts import BlockPart, HeadPart, StemPart, parts_of
+from nas.arch.spec import halved
+from nas.report.page.summary import published_like
+from nas.report.page.worth import Change, Worth
+from nas.report.texts import display_name
+from nas.runs.reading import Run
+from nas.runs.record import NetworkResult
+
+_ACTIVATIONS = {"relu": "ReLU", "relu6": "ReLU6", "hswish": "h-swish"}
+
+
+@dataclass(frozen=True, slots=True)
+class PartRow:
+    """A stem, a block or a head."""
+
+    name: str  # "stem", "1", "2", …, "head"
+    kernel: int  # 0 for a head
+    shape: str  # "3×3, 40 → 240 → 80"
+    traits: str  # "×6 · SE · h-swish · stride 2"
+    size: int  # side of the map that it hands on
+    reduction: int  # of the side of the image
+    ms: float | None  # by the table; None where it lacks rows
+    share: float  # of the network's time, or of its MACs where no time is known
+    macs: int
+    params: int
+    changes: tuple[Change, ...] = ()  # with what they are worth
+
+    @property
+    def title(self) -> str:
+        """Return the name for readers: "block 12"."""
+        return self.name if self.kernel == 0 or self.name == "stem" else f"block {self.name}"
+
+    @property
+    def details(self) -> str:
+        """Return all that is known, one fact a line."""
+        time = "time unknown" if self.ms is None else f"{self.ms:.3f} ms ({100 * self.share:.1f} % of the network)"
+        lines = [f"{self.title}: {self.shape}", *([self.traits] if self.traits else [])]
+        lines += [f"hands on {self.size}×{self.size}", time, f"{self.macs / 1e6:.2f} M MACs"]
+        lines += [f"{self.params / 1e3:,.1f} k parameters", *(change.text for change in self.changes)]
+        return " · ".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkBlocks:
+    """A network block by block."""
+
+    name: str
+    network: NetworkResult
+    parts: tuple[PartRow, ...]
+    timed: bool  # whether the table has all its rows; shares are of MACs else
+
+    @property
+    def groups(self) -> list[tuple[int, list[PartRow]]]:
+        """Return the parts that hand on maps of one size, with the size."""
+        return [(size, list(parts)) for size, parts in itertools.groupby(self.parts, key=lambda part: part.size)]
+
+    @property
+    def largest_ms(self) -> float:
+        """Return the time of the slowest part, 0 where none is known."""
+        return max((part.ms or 0.0 for part in self.parts), default=0.0)
+
+    @property
+    def has_changes(self) -> bool:
+        """Return whether anything is known of changed choices."""
+        return any(part.changes for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A found network, and the published one of its size, if the run compared with it."""
+
+    target: str
+    title: str
+    networks: tuple[NetworkBlocks, ...]
+
+    @property
+    def found(self) -> NetworkBlocks:
+        """Return the network that was found."""
+        return self.networks[0]
+
+    @property
+    def largest_ms(self) -> float:
+        """Return the time of the slowest part of both, 0 where none is known."""
+        return max(network.largest_ms for network in self.networks)
+
+    @property
+    def timed(self) -> bool:
+        """Return whether any time is known."""
+        return any(network.timed for network in self.networks)
+
+    @property
+    def longest_stage_ms(self) -> float:
+        """Return the longest time of `stages`."""
+        return max(time or 0.0 for _, times in self.stages for time in times)
+
+    @property
+    def stages(self) -> list[tuple[str, tuple[float | None, ...]]]:
+        """Return what each network spends at every size of the feature map, in ms, from the image to the classes."""
+        spent: list[dict[float, float]] = [defaultdict(float) for _ in self.networks]
+        for stages, network in zip(spent, self.networks, strict=True):
+            for part in network.parts:
+                if part.ms is not None:
+                    stages[_stage_of(part)] += part.ms
+        order = sorted({stage for stages in spent for stage in stages})
+        return [(_stage_name(stage), tuple(stages.get(stage) for stages in spent)) for stage in order]
+
+
+def compare_blocks(run: Run) -> list[Comparison]:
+    """Return one comparison a target."""
+    worth = Worth.of(run)
+    comparisons = []
+    for result in run.record.targets:
+        published = published_like(run, result.target.skeleton)
+        found = _network(run, run.found(result.target.name), worth)
+        others = (_network(run, published, None),) if published else ()
+        comparisons.append(Comparison(result.target.name, result.target.title, (found, *others)))
+    return comparisons
+
+
+def _network(run: Run, network: NetworkResult, worth: Worth | None) -> NetworkBlocks:
+    parts = list(parts_of(network.spec, run.table.num_classes))
+    timed = len(network.breakdown) == len(parts)
+    times: Sequence[float | None] = [ms for _, ms in network.breakdown] if timed else [None] * len(parts)
+    macs = [sum(layer.macs for layer in part.layers()) for part in parts]
+    weights = [ms or 0.0 for ms in times] if timed else macs
+    total = sum(weights) or 1
+    resolution = network.spec.resolution
+    rows = tuple(
+        PartRow(
+            name=name,
+            kernel=kernel,
+            shape=shape,
+            traits=traits,
+            size=size,
+            reduction=round(resolution / size),
+            ms=ms,
+            share=weight / total,
+            macs=part_macs,
+            params=sum(layer.parameters for layer in part.layers()),
+            changes=worth.changes(network, number) if worth and 0 <= number < len(network.spec.blocks) else (),
+        )
+        for number, (part, (name, kernel, shape, traits, size), ms, weight, part_macs) in enumerate(
+            zip(parts, _described(parts, resolution), times, weights, macs, strict=True), -1
+        )
+    )
+    return NetworkBlocks(display_name(run, network), network, rows, timed)
+
+
+def _described(
+    parts: Sequence[StemPart | BlockPart | HeadPart], resolution: int
+) -> Iterator[tuple[str, int, str, str, int]]:
+    """Yield the name, the kernel, the shape, the traits and the output's side of each part."""
+    for number, part in enumerate(parts):
+        if isinstance(part, StemPart):
+            stem = part.stem
+            traits = f"{_ACTIVATIONS[stem.activation]} · stride {stem.stride}"
+            yield "stem", 3, f"3×3, 3 → {stem.out}", traits, stem.out_size(resolution)
+        elif isinstance(part, BlockPart):
+            block = part.block
+            inner = f"{part.in_channels} → {block.expanded} → {block.out}"
+            traits = [
+                *([f"×{block.expanded / part.in_channels:.3g}"] if block.op == "mbconv" else ["separable"]),
+                *(["SE"] if block.se else []),
+                _ACTIVATIONS[block.activation],
+                *([f"stride {block.stride}"] if block.stride > 1 else []),
+                *(["residual"] if part.placed.has_residual else []),
+            ]
+            shape = f"{block.kernel}×{block.kernel}, {inner}"
+            yield str(number), block.kernel, shape, " · ".join(traits), halved(part.in_size, block.stride)
+        else:
+            head = part.head
+            widths = [part.in_channels, *filter(None, (head.conv, head.hidden)), part.num_classes]
+            has_layer = head.conv or head.hidden
+            yield "head", 0, " → ".join(map(str, widths)), _ACTIVATIONS[head.activation] if has_layer else "", 1
+
+
+def _stage_of(part: PartRow) -> float:
+    """Return by how much the side of the image is reduced; the stem comes before all of it, the head after."""
+    return {"stem": 0.0, "head": math.inf}.get(part.name, float(part.reduction))
+
+
+def _stage_name(stage: float) -> str:
+    return {0.0: "stem", math.inf: "head"}.get(stage, f"blocks at 1/{stage:.0f} of the image's side")

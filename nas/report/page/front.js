@@ -1,0 +1,270 @@
+"use strict";
+// The front of accuracy against latency, and the question for a budget.
+
+const CELL = 3; // pixels: trials this near to each other are one dot
+const frontState = { log: true, budget: null, chosen: null, limits: null };
+
+/** Return the least and the largest of the milliseconds and of the percent that the chart shows. */
+function frontLimits() {
+  const { lines, networks, budgets } = runData.front;
+  const points = [...networks, ...lines.flatMap((line) => line.points)];
+  const ms = points.map((point) => point.ms);
+  const slowest = Math.max(...ms);
+  // A budget far beyond everything would squeeze all else into a corner.
+  const right = Math.max(slowest, ...budgets.map((one) => one.ms).filter((one) => one <= 2 * slowest));
+  const low = Math.min(...points.map((point) => Math.min(point.top1, point.published ?? point.top1)));
+  const high = Math.max(...points.map((point) => Math.max(point.top1 + point.std, point.published ?? 0)));
+  const margin = Math.max(0.06 * (high - low), 0.5);
+  return { left: Math.min(...ms) / 1.15, right: right * 1.12, low: low - margin, high: high + margin };
+}
+
+/** Return the range of the axis of milliseconds, as plotly wants it. */
+function millisecondsRange({ left, right }) {
+  return frontState.log ? [Math.log10(left), Math.log10(right)] : [0, right];
+}
+
+/** Return the rows of the trials to draw: of those in one cell of the chart the most accurate. */
+function thinned(trials, limits, rows) {
+  const box = document.getElementById("front-chart").getBoundingClientRect();
+  const [from, to] = millisecondsRange(limits);
+  const across = box.width / CELL / (to - from);
+  const up = box.height / CELL / (limits.high - limits.low);
+  const best = new Map();
+  for (const row of rows) {
+    const ms = trials.ms(row);
+    const top1 = trials.top1(row);
+    if (top1 < limits.low || ms < limits.left || ms > limits.right) continue;
+    const cell = Math.floor(((frontState.log ? Math.log10(ms) : ms) - from) * across) * 100000
+      + Math.floor((top1 - limits.low) * up);
+    const other = best.get(cell);
+    if (other === undefined || trials.top1(other) < top1) best.set(cell, row);
+  }
+  return [...best.values()];
+}
+
+/** Return a trace of trials. */
+function trialsTrace(trials, rows, more) {
+  return {
+    type: "scatter", mode: "markers", x: rows.map(trials.ms), y: rows.map(trials.top1),
+    hovertext: rows.map((row) => hoverText(trials.point(row))), hoverinfo: "text", ...more,
+  };
+}
+
+/** Return the traces of the trials: pale clouds, and what is chosen among them. */
+function cloudTraces(limits) {
+  return trialsOf.flatMap((trials) => {
+    const color = pageColor(trials.skeleton);
+    const all = thinned(trials, limits, Array.from({ length: trials.count }, (_, row) => row));
+    const traces = [trialsTrace(trials, all, {
+      name: `${trials.title}: trials`, marker: { size: 5, color, opacity: frontState.chosen ? 0.1 : 0.28 },
+    })];
+    const chosen = frontState.chosen?.skeleton === trials.skeleton ? thinned(trials, limits, frontState.chosen.rows) : [];
+    if (chosen.length) {
+      traces.push(trialsTrace(trials, chosen, {
+        name: `${trials.title}: chosen trials`, marker: { size: 6, color: pageColor("good"), opacity: 0.9 },
+      }));
+    }
+    return traces;
+  });
+}
+
+/** Return the traces of a skeleton's front: a stepped line and the band of its estimates. */
+function lineTraces(line, limits) {
+  if (!line.points.length) return [];
+  const color = pageColor(line.skeleton);
+  const last = line.points.at(-1);
+  const ms = [...line.points.map((point) => point.ms), Math.max(limits.right, last.ms)];
+  const values = (of) => [...line.points.map(of), of(last)];
+  const band = { type: "scatter", mode: "lines", x: ms, line: { width: 0, shape: "hv", color }, hoverinfo: "skip", showlegend: false };
+  const title = `${line.title}: ${line.proven ? "proven optima" : "best trials"}`;
+  return [
+    { ...band, y: values((point) => point.top1 - point.std) },
+    { ...band, y: values((point) => point.top1 + point.std), fill: "tonexty", fillcolor: translucent(color, 0.14) },
+    { type: "scatter", mode: "lines", x: ms, y: values((point) => point.top1), name: title, line: { color, width: 2, shape: "hv" }, hoverinfo: "skip" },
+    {
+      type: "scatter", mode: "markers", x: ms.slice(0, -1), y: line.points.map((point) => point.top1), showlegend: false,
+      marker: { color, size: 7 }, hoverinfo: "text",
+      hovertext: line.points.map((point) => hoverText({
+        ...point, name: title.replace("optima", "optimum").replace("trials", "trial"), source: line.proven ? "an integer program over the table's rows" : "this search",
+      })),
+    },
+  ];
+}
+
+/** Return a colour, written as #rrggbb, that lets things behind it through. */
+function translucent(color, opacity) {
+  const parts = [1, 3, 5].map((start) => parseInt(color.slice(start, start + 2), 16));
+  return `rgba(${parts.join(", ")}, ${opacity})`;
+}
+
+/** Return the traces of the published networks: diamonds as published, dots as estimated. */
+function publishedTraces() {
+  const traces = [];
+  for (const [kind, title, size] of [["family", "Once-for-All", 6], ["published", "published", 9]]) {
+    const own = runData.front.networks.filter((network) => network.kind === kind);
+    const known = own.filter((network) => network.published !== null);
+    const line = { color: pageColor(kind === "family" ? "soft" : "ink"), width: kind === "family" ? 1 : 1.5 };
+    if (known.length) {
+      traces.push({
+        type: "scatter", mode: "markers", x: known.map((n) => n.ms), y: known.map((n) => n.published),
+        name: `${title}, as published`, marker: { symbol: "diamond-open", size, line, color: line.color },
+        hovertext: known.map(hoverText), hoverinfo: "text",
+      });
+    }
+    if (own.length) {
+      traces.push({
+        type: "scatter", mode: "markers", x: own.map((n) => n.ms), y: own.map((n) => n.top1),
+        name: `${title}, estimated`, marker: { size: kind === "family" ? 5 : 8, color: pageColor("soft") },
+        hovertext: own.map(hoverText), hoverinfo: "text",
+      });
+    }
+  }
+  return traces;
+}
+
+/** Return the trace of the found networks. */
+function foundTrace() {
+  const found = runData.front.networks.filter((network) => network.kind === "found");
+  const colors = found.map((network) => pageColor(network.skeleton));
+  return {
+    type: "scatter", mode: "markers+text", name: "found", x: found.map((n) => n.ms), y: found.map((n) => n.top1),
+    text: found.map((n) => plain(n.name)), textposition: "bottom right", textfont: { color: colors },
+    error_y: { type: "data", array: found.map((n) => n.std), color: pageColor("soft"), thickness: 1.5, width: 5 },
+    marker: { symbol: "star", size: 17, color: colors, line: { width: 1, color: pageColor("page") } },
+    hovertext: found.map(hoverText), hoverinfo: "text",
+  };
+}
+
+/** Return the lines of the budgets, the shade over what breaks them, and the line of the question. */
+function budgetShapes(limits) {
+  const shapes = runData.front.budgets.flatMap((budget) => {
+    const color = pageColor(budget.skeleton);
+    const upright = { yref: "paper", y0: 0, y1: 1, layer: "below" };
+    return [
+      { ...upright, type: "rect", x0: budget.ms, x1: Math.max(limits.right, budget.ms), fillcolor: color, opacity: 0.05, line: { width: 0 } },
+      { ...upright, type: "line", x0: budget.ms, x1: budget.ms, line: { color, width: 1.5, dash: "dash" } },
+    ];
+  });
+  const asked = frontState.budget ?? limits.right;
+  return [{ type: "line", yref: "paper", y0: 0, y1: 1, x0: asked, x1: asked, line: { color: pageColor("ink"), width: 1.5, dash: "dot" } }, ...shapes];
+}
+
+/** Return the names of the budgets above the chart, and those of the answers in it. */
+function budgetNames(limits) {
+  const onAxis = (ms) => (frontState.log ? Math.log10(ms) : ms);
+  const several = runData.front.budgets.length > 2;
+  const names = runData.front.budgets.map((budget, number) => ({
+    x: onAxis(Math.min(budget.ms, limits.right)), y: 1, yref: "paper", yanchor: "bottom", showarrow: false,
+    yshift: several ? 0 : 16 * (number % 2), xanchor: budget.ms > Math.sqrt(limits.left * limits.right) ? "right" : "left",
+    text: several ? `${budget.ms.toPrecision(3) * 1} ms` : plain(budget.title), font: { color: pageColor(budget.skeleton), size: 12 },
+  }));
+  const answers = answersFor(frontState.budget).filter(({ point }) => point).map(({ line, point }) => ({
+    x: onAxis(point.ms), y: point.top1, ax: -24, ay: -28, text: fixed(point.top1, 1), arrowcolor: pageColor(line.skeleton),
+    font: { color: pageColor(line.skeleton) }, bgcolor: pageColor("page"),
+  }));
+  return [...names, ...answers];
+}
+
+/** Return the answer of each skeleton for a budget: its most accurate point whose time is within the limit. */
+function answersFor(budget) {
+  const limit = budget * runData.front.limitShare;
+  return runData.front.lines.map((line) => {
+    const within = line.points.filter((point) => point.ms <= limit);
+    return { line, point: within.reduce((best, point) => (best && best.top1 >= point.top1 ? best : point), null) };
+  });
+}
+
+/** Say which network is best for a budget, one paragraph a skeleton, the better one first. */
+function showAnswers(budget) {
+  const answers = answersFor(budget).sort((a, b) => (b.point?.top1 ?? -1) - (a.point?.top1 ?? -1));
+  document.getElementById("answer").replaceChildren(...answers.flatMap(({ line, point }) => {
+    const dot = element("span", { class: "dot", style: `background: var(--${line.skeleton})` });
+    if (!line.points.length) return [element("p", {}, dot, `${line.title}: this run holds no networks to answer from.`)];
+    if (!point) {
+      const fastest = Math.min(...line.points.map((one) => one.ms)) / runData.front.limitShare;
+      return [element("p", {}, dot, `${line.title}: nothing is that fast; the least budget is ${fixed(fastest, 2)} ms.`)];
+    }
+    const std = point.msStd === null ? "" : ` ± ${fixed(point.msStd, 2)}`;
+    const kind = line.proven ? "the proven optimum" : "the best trial";
+    const sentence = ` % top-1 estimated, at ${fixed(point.ms, 2)}${std} ms predicted: ${kind}, ${point.variant}, `
+      + `${fixed(point.macs / 1e6, 0)} M MACs, ${fixed(point.params / 1e6, 2)} M parameters. Search, measure and write it:`;
+    return [
+      element("p", {}, dot, `${line.title}: `, element("strong", {}, estimateText(point)), sentence),
+      element("pre", {}, `${line.command[0]}${Number(budget.toPrecision(4))}${line.command[1]}`),
+    ];
+  }));
+}
+
+/** Draw the chart. */
+function drawFront() {
+  return drawChart("front-chart", () => {
+    const limits = frontLimits();
+    frontState.limits = limits;
+    const narrow = document.getElementById("front-chart").clientWidth < 560;
+    return {
+      traces: [
+        ...cloudTraces(limits),
+        ...runData.front.lines.flatMap((line) => lineTraces(line, limits)),
+        ...publishedTraces(),
+        foundTrace(),
+      ],
+      layout: {
+        xaxis: { type: frontState.log ? "log" : "linear", range: millisecondsRange(limits), title: { text: "milliseconds" },
+          ...(frontState.log ? { dtick: narrow ? "D2" : "D1" } : {}) },
+        yaxis: { range: [limits.low, limits.high], title: { text: `${plain(runData.front.images)} top-1, %` } },
+        hovermode: "closest", hoverdistance: 12, margin: { l: 48, r: 12, t: 40, b: 48 },
+        legend: { orientation: "h", y: narrow ? -0.2 : -0.12, x: 0, font: { size: narrow ? 11 : 12 } },
+        shapes: budgetShapes(limits), annotations: budgetNames(limits),
+      },
+    };
+  });
+}
+
+/** Answer for another budget, and move its line. */
+function ask(budget) {
+  if (!(budget > 0 && Number.isFinite(budget))) return;
+  frontState.budget = budget;
+  showAnswers(budget);
+  if (frontState.limits) {
+    Plotly.relayout("front-chart", { shapes: budgetShapes(frontState.limits), annotations: budgetNames(frontState.limits) });
+  }
+}
+
+/** Choose trials of a skeleton by their rows, null for all of them, and mark them in the chart. */
+function markInFront(chosen) {
+  frontState.chosen = chosen;
+  return drawFront();
+}
+
+/** Let the controls answer. The slider runs over the logarithm of the milliseconds. */
+function startQuestion() {
+  const number = document.getElementById("budget");
+  const slider = document.getElementById("budget-slider");
+  const { left, right } = frontLimits();
+  const toSlider = (ms) => (1000 * Math.log(ms / left)) / Math.log(right / left);
+  const toMs = (place) => Number((left * (right / left) ** (place / 1000)).toPrecision(3));
+  const say = (ms) => slider.setAttribute("aria-valuetext", `${ms} milliseconds`);
+  const start = number.valueAsNumber;
+  slider.value = toSlider(start);
+  say(start);
+  number.addEventListener("input", () => {
+    const ms = number.valueAsNumber;
+    if (!(ms > 0)) return;
+    slider.value = toSlider(ms);
+    say(ms);
+    ask(ms);
+  });
+  slider.addEventListener("input", () => {
+    const ms = toMs(slider.valueAsNumber);
+    number.value = ms;
+    say(ms);
+    ask(ms);
+  });
+  document.getElementById("question").addEventListener("submit", (event) => event.preventDefault());
+  document.getElementById("log").addEventListener("change", (event) => {
+    frontState.log = event.target.checked;
+    drawFront();
+  });
+  frontState.budget = start;
+  showAnswers(start);
+}

@@ -1,0 +1,160 @@
+"""Collect the front for the page: proven optima, networks, budgets, and the answer for any budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nas.report.page.networks import all_rows
+from nas.report.texts import budget_text, display_name, images_text, is_once_for_all, title_of, variant_text, with_uv
+from nas.runs.optima import command_for
+from nas.runs.reading import Run
+from nas.runs.record import NetworkResult
+from nas.runs.target import MARGIN, Target
+
+
+@dataclass(frozen=True, slots=True)
+class FrontPoint:
+    """A network of the front of a skeleton."""
+
+    latency_ms: float  # predicted
+    latency_std: float | None
+    top1: float  # estimated, percent
+    top1_std: float
+    variant: str
+    resolution: int
+    macs: int
+    params: int
+    extrapolated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FrontLine:
+    """The front of a skeleton, fastest first: proven optima, or the best trials of a run that holds no optima."""
+
+    skeleton: str
+    proven: bool
+    points: tuple[FrontPoint, ...]
+
+    def best_within(self, budget_ms: float) -> FrontPoint | None:
+        """Return the most accurate point within a budget, whose limit is the margin of measurements below it."""
+        limit_ms = Target(self.skeleton, budget_ms).limit_ms
+        return max((p for p in self.points if p.latency_ms <= limit_ms), key=lambda p: p.top1, default=None)
+
+
+def front_lines(run: Run) -> list[FrontLine]:
+    """Return the front of every skeleton that the run searched or knows optima of."""
+    searched = [result.target.skeleton for result in run.record.targets]
+    skeletons = dict.fromkeys([*searched, *(one.skeleton for one in run.optima)])
+    return [_line(run, skeleton) for skeleton in skeletons]
+
+
+def _line(run: Run, skeleton: str) -> FrontLine:
+    proven = tuple(
+        FrontPoint(
+            one.latency_ms,
+            one.latency_std,
+            one.top1,
+            one.top1_std,
+            variant_text(one.variant.width, one.variant.resolution),
+            one.variant.resolution,
+            one.macs,
+            one.params,
+            one.extrapolated,
+        )
+        for one in run.optima
+        if one.skeleton == skeleton
+    )
+    return FrontLine(skeleton, True, proven) if proven else FrontLine(skeleton, False, tuple(_trials(run, skeleton)))
+
+
+def _trials(run: Run, skeleton: str) -> Iterator[FrontPoint]:
+    """Yield the best of the trials, fastest first."""
+    names = [result.target.name for result in run.record.targets if result.target.skeleton == skeleton]
+    front = run.front[run.front.target.isin(names)].sort_values("latency_ms", kind="stable")
+    columns = ("latency_ms", "top1", "top1_std", "resolution", "macs", "params")
+    for ms, top1, std, resolution, macs, params in zip(*(front[name].tolist() for name in columns), strict=True):
+        yield FrontPoint(ms, None, top1, std, f"{resolution} px", resolution, macs, params, False)
+
+
+def front_data(run: Run, lines: Sequence[FrontLine]) -> dict[str, Any]:
+    """Return the data of the chart and of the question for a budget."""
+    return {
+        "images": images_text(run),
+        "recipe": f"{run.estimator.name}: {run.estimator.training_recipe}",
+        "limitShare": 1 - MARGIN,
+        "lines": [_line_data(run, line) for line in lines],
+        "networks": list(_networks(run)),
+        "budgets": [
+            {
+                "title": f"budget of {result.target.title.partition(' at ')[0]}: "
+                f"{budget_text(result.target.budget_ms)} ms",
+                "skeleton": result.target.skeleton,
+                "ms": result.target.budget_ms,
+            }
+            for result in run.record.targets
+        ],
+    }
+
+
+def _line_data(run: Run, line: FrontLine) -> dict[str, Any]:
+    return {
+        "skeleton": line.skeleton,
+        "title": title_of(line.skeleton),
+        "proven": line.proven,
+        "points": [
+            {
+                "ms": round(point.latency_ms, 4),
+                "msStd": None if point.latency_std is None else round(point.latency_std, 4),
+                "top1": round(point.top1, 3),
+                "std": round(point.top1_std, 3),
+                "variant": point.variant,
+                "px": point.resolution,
+                "macs": point.macs,
+                "params": point.params,
+                "extrapolated": point.extrapolated,
+            }
+            for point in line.points
+        ],
+        "command": _command_around_budget(run, line.skeleton),
+    }
+
+
+def _command_around_budget(run: Run, skeleton: str) -> list[str]:
+    """Return the two parts of the command that searches the skeleton, between which the page writes a budget."""
+    before, flag, after = command_for(run.record.command, skeleton, 1).rpartition("--budget-ms 1")
+    return [with_uv(before + flag.removesuffix("1")), after]
+
+
+def _networks(run: Run) -> Iterator[dict[str, Any]]:
+    """Yield what the chart shows of each network of the comparison, each once."""
+    for row in all_rows(run):
+        network = row.network
+        kind = "found" if network.found else "family" if is_once_for_all(network) else "published"
+        target = run.result(network.target).target if network.found and network.target else None
+        yield {
+            "name": display_name(run, network),
+            "also": list(row.also),
+            "id": network.spec.id,
+            "kind": kind,
+            "skeleton": target.skeleton if target else None,
+            "ms": network.latency_ms,
+            "measured": network.measured_ms is not None,
+            "msStd": _std_ms(network),
+            "top1": network.estimated_top1,
+            "std": network.estimated_std,
+            "extrapolated": network.extrapolated,
+            "published": network.published_top1,
+            "px": network.spec.resolution,
+            "macs": network.macs,
+            "params": network.params,
+            "source": network.source,
+        }
+
+
+def _std_ms(network: NetworkResult) -> float | None:
+    """Return the standard deviation of a network's milliseconds, of the measured ones where it was measured."""
+    if network.measured_ms is None:
+        return network.predicted_std
+    return None if network.measured_error is None else round(network.measured_ms * network.measured_error, 4)

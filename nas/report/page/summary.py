@@ -1,0 +1,56 @@
+"""Say what was asked and what was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nas.report.texts import display_name
+from nas.runs.optima import Better, better_skeleton
+from nas.runs.reading import Run
+from nas.runs.record import NetworkResult, TargetResult
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The network that was found for a target, and the published one of its size."""
+
+    search: TargetResult
+    network: NetworkResult
+    looked_at: int  # networks
+    published: NetworkResult | None
+    published_name: str
+    better: Better | None  # what another skeleton reaches within the same budget
+
+    @property
+    def slack_ms(self) -> float:
+        """Return the unused part of the budget; negative for a network that is over it."""
+        return self.search.target.budget_ms - self.network.latency_ms
+
+    @property
+    def slack_percent(self) -> float:
+        """Return the unused part of the budget in percent of it."""
+        return 100 * self.slack_ms / self.search.target.budget_ms
+
+
+def results(run: Run) -> list[Result]:
+    """Return the results of a run, one a target."""
+    return [_result(run, result) for result in run.record.targets]
+
+
+def published_like(run: Run, skeleton: str) -> NetworkResult | None:
+    """Return the published network whose skeleton it is, None where the run compared with none."""
+    like = f"mobilenet_v3_{skeleton}"
+    return next((n for n in run.record.networks if not n.found and n.name == like), None)
+
+
+def _result(run: Run, search: TargetResult) -> Result:
+    target, network = search.target, run.found(search.target.name)
+    published = published_like(run, target.skeleton)
+    return Result(
+        search=search,
+        network=network,
+        looked_at=int((run.trials.target == target.name).sum()),
+        published=published,
+        published_name=display_name(run, published) if published else "",
+        better=better_skeleton(run.optima, target, network.estimated_top1, run.record.command),
+    )
