@@ -27,6 +27,7 @@ class PartRow:
     kernel: int  # 0 for a head
     shape: str  # "3×3, 40 → 240 → 80"
     traits: str  # "×6 · SE · h-swish · stride 2"
+    label: str  # the same as short as can be: "3×3 40→240→80 SE h-swish s2"
     size: int  # side of the map that it hands on
     reduction: int  # of the side of the image
     ms: float | None  # by the table; None where it lacks rows
@@ -141,6 +142,7 @@ def _network(run: Run, network: NetworkResult, worth: Worth | None) -> NetworkBl
             kernel=kernel,
             shape=shape,
             traits=traits,
+            label=_label(part, shape),
             size=size,
             reduction=round(resolution / size),
             ms=ms,
@@ -184,10 +186,20 @@ def _described(
             yield "head", 0, " → ".join(map(str, widths)), _ACTIVATIONS[head.activation] if has_layer else "", 1
 
 
+def _label(part: StemPart | BlockPart | HeadPart, shape: str) -> str:
+    """Return the words inside the box of a part."""
+    words = [shape.replace(" → ", "→").replace(",", "")]
+    if isinstance(part, BlockPart):
+        words += ["SE"] if part.block.se else []
+        words.append(_ACTIVATIONS[part.block.activation])
+        words += ["s2"] if part.block.stride > 1 else []
+    return " ".join(words)
+
+
 def _stage_of(part: PartRow) -> float:
     """Return by how much the side of the image is reduced; the stem comes before all of it, the head after."""
     return {"stem": 0.0, "head": math.inf}.get(part.name, float(part.reduction))
 
 
 def _stage_name(stage: float) -> str:
-    return {0.0: "stem", math.inf: "head"}.get(stage, f"blocks at 1/{stage:.0f} of the image's side")
+    return {0.0: "stem", math.inf: "head"}.get(stage, f"1/{stage:.0f} of the image")

@@ -136,12 +136,12 @@ function drawChoices() {
   context.scale(scale, scale);
   const rows = Array.from({ length: choices.trials.count }, (_, row) => row);
   const color = pageColor(choices.trials.skeleton);
-  const many = Math.min(1, 12 / Math.sqrt(choices.trials.count));
+  const many = Math.min(1, Math.max(0.08, 8 / Math.sqrt(choices.trials.count)));
   if (choices.brushes.size) {
     strokeTrials(context, rows, places, [pageColor("line")], 0.5 * many);
     strokeTrials(context, choices.rows, places, [pageColor("good")], Math.min(1, Math.max(0.15, 30 / choices.rows.length)));
   } else {
-    strokeTrials(context, rows, places, shadesTo(color, SHADES), Math.max(0.2, many));
+    strokeTrials(context, rows, places, shadesTo(color, SHADES), many);
   }
   drawAxes(context, places);
 }

@@ -51,6 +51,17 @@ function hoverText(point) {
   return lines.join("<br>");
 }
 
+/** Return an axis of milliseconds on a logarithmic scale, with as many ticks as have room. */
+function logAxis(low, high, room) {
+  const wanted = [[1, 1.5, 2, 3, 4, 5, 7], [1, 2, 3, 5, 7], [1, 2, 5], [1]];
+  const decades = Array.from({ length: 9 }, (_, index) => 10 ** (index - 4));
+  const ticks = wanted
+    .map((steps) => decades.flatMap((decade) => steps.map((step) => Number((step * decade).toPrecision(2)))))
+    .map((values) => values.filter((value) => value >= low && value <= high));
+  const tickvals = ticks.find((values) => values.length * 34 <= room) ?? ticks.at(-1);
+  return { type: "log", range: [Math.log10(low), Math.log10(high)], tickvals, ticktext: tickvals.map(String) };
+}
+
 /** Return a function that gives the value of a packed column in a row. */
 function column(packed) {
   if (Array.isArray(packed)) return (row) => packed[row];

@@ -2,7 +2,26 @@
 // The front of accuracy against latency, and the question for a budget.
 
 const CELL = 3; // pixels: trials this near to each other are one dot
-const frontState = { log: true, budget: null, chosen: null, limits: null };
+const frontState = { log: true, budget: null, chosen: null, limits: null, hidden: new Set() };
+
+/** Return what the chart can show or hide: a name, the mark before it, its colour. */
+function frontParts() {
+  const { lines, networks } = runData.front;
+  const has = (kind) => networks.some((network) => network.kind === kind);
+  return [
+    ...lines.filter((line) => line.points.length).map((line) => ({
+      id: `line ${line.skeleton}`, mark: "━", color: line.skeleton,
+      title: `${line.title}: ${line.proven ? "proven optima" : "best trials"}`,
+    })),
+    ...trialsOf.filter((trials) => trials.count).map((trials) => ({
+      id: `trials ${trials.skeleton}`, mark: "•", color: trials.skeleton, title: `${trials.title}: trials`,
+    })),
+    { id: "found", mark: "★", color: "ink", title: "found" },
+    ...(has("published") ? [{ id: "published", mark: "◇", color: "ink", title: "published" }] : []),
+    ...(has("family") ? [{ id: "family", mark: "◇", color: "soft", title: "Once-for-All" }] : []),
+    ...(has("published") || has("family") ? [{ id: "estimated", mark: "●", color: "soft", title: "the published, estimated" }] : []),
+  ];
+}
 
 /** Return the least and the largest of the milliseconds and of the percent that the chart shows. */
 function frontLimits() {
@@ -58,6 +77,7 @@ function cloudTraces(limits) {
     const traces = [trialsTrace(trials, all, {
       name: `${trials.title}: trials`, marker: { size: 5, color, opacity: frontState.chosen ? 0.1 : 0.28 },
     })];
+    if (frontState.hidden.has(`trials ${trials.skeleton}`)) traces.length = 0;
     const chosen = frontState.chosen?.skeleton === trials.skeleton ? thinned(trials, limits, frontState.chosen.rows) : [];
     if (chosen.length) {
       traces.push(trialsTrace(trials, chosen, {
@@ -70,7 +90,7 @@ function cloudTraces(limits) {
 
 /** Return the traces of a skeleton's front: a stepped line and the band of its estimates. */
 function lineTraces(line, limits) {
-  if (!line.points.length) return [];
+  if (!line.points.length || frontState.hidden.has(`line ${line.skeleton}`)) return [];
   const color = pageColor(line.skeleton);
   const last = line.points.at(-1);
   const ms = [...line.points.map((point) => point.ms), Math.max(limits.right, last.ms)];
@@ -104,18 +124,18 @@ function publishedTraces() {
     const own = runData.front.networks.filter((network) => network.kind === kind);
     const known = own.filter((network) => network.published !== null);
     const line = { color: pageColor(kind === "family" ? "soft" : "ink"), width: kind === "family" ? 1 : 1.5 };
-    if (known.length) {
+    if (known.length && !frontState.hidden.has(kind)) {
       traces.push({
         type: "scatter", mode: "markers", x: known.map((n) => n.ms), y: known.map((n) => n.published),
         name: `${title}, as published`, marker: { symbol: "diamond-open", size, line, color: line.color },
         hovertext: known.map(hoverText), hoverinfo: "text",
       });
     }
-    if (own.length) {
+    if (own.length && !frontState.hidden.has("estimated")) {
       traces.push({
-        type: "scatter", mode: "markers", x: own.map((n) => n.ms), y: own.map((n) => n.top1),
+        type: "scatter", x: own.map((n) => n.ms), y: own.map((n) => n.top1),
         name: `${title}, estimated`, marker: { size: kind === "family" ? 5 : 8, color: pageColor("soft") },
-        hovertext: own.map(hoverText), hoverinfo: "text",
+        hovertext: own.map(hoverText), hoverinfo: "text", mode: "markers",
       });
     }
   }
@@ -127,8 +147,7 @@ function foundTrace() {
   const found = runData.front.networks.filter((network) => network.kind === "found");
   const colors = found.map((network) => pageColor(network.skeleton));
   return {
-    type: "scatter", mode: "markers+text", name: "found", x: found.map((n) => n.ms), y: found.map((n) => n.top1),
-    text: found.map((n) => plain(n.name)), textposition: "bottom right", textfont: { color: colors },
+    type: "scatter", mode: "markers", name: "found", x: found.map((n) => n.ms), y: found.map((n) => n.top1),
     error_y: { type: "data", array: found.map((n) => n.std), color: pageColor("soft"), thickness: 1.5, width: 5 },
     marker: { symbol: "star", size: 17, color: colors, line: { width: 1, color: pageColor("page") } },
     hovertext: found.map(hoverText), hoverinfo: "text",
@@ -149,20 +168,43 @@ function budgetShapes(limits) {
   return [{ type: "line", yref: "paper", y0: 0, y1: 1, x0: asked, x1: asked, line: { color: pageColor("ink"), width: 1.5, dash: "dot" } }, ...shapes];
 }
 
-/** Return the names of the budgets above the chart, and those of the answers in it. */
-function budgetNames(limits) {
-  const onAxis = (ms) => (frontState.log ? Math.log10(ms) : ms);
+/** Return the place of milliseconds on the axis, as notes take it. */
+function onAxis(ms) {
+  return frontState.log ? Math.log10(ms) : ms;
+}
+
+/** Return the names of the budgets above the chart. */
+function budgetNotes(limits) {
   const several = runData.front.budgets.length > 2;
-  const names = runData.front.budgets.map((budget, number) => ({
+  return runData.front.budgets.map((budget, number) => ({
     x: onAxis(Math.min(budget.ms, limits.right)), y: 1, yref: "paper", yanchor: "bottom", showarrow: false,
     yshift: several ? 0 : 16 * (number % 2), xanchor: budget.ms > Math.sqrt(limits.left * limits.right) ? "right" : "left",
-    text: several ? `${budget.ms.toPrecision(3) * 1} ms` : plain(budget.title), font: { color: pageColor(budget.skeleton), size: 12 },
+    text: several ? `${Number(budget.ms.toPrecision(3))} ms` : plain(budget.title), font: { color: pageColor(budget.skeleton), size: 12 },
   }));
-  const answers = answersFor(frontState.budget).filter(({ point }) => point).map(({ line, point }) => ({
-    x: onAxis(point.ms), y: point.top1, ax: -24, ay: -28, text: fixed(point.top1, 1), arrowcolor: pageColor(line.skeleton),
-    font: { color: pageColor(line.skeleton) }, bgcolor: pageColor("page"),
+}
+
+/** Return the names of the found networks and of the published ones of their size, below the front where there is room. */
+function nameNotes(narrow) {
+  const named = runData.front.networks.filter((network) => (
+    network.kind === "found" ? !frontState.hidden.has("found") : network.named && !narrow && !frontState.hidden.has("estimated")
+  ));
+  return named.map((network, number) => {
+    const color = pageColor(network.skeleton ?? "soft");
+    return {
+      x: onAxis(network.ms), y: network.top1, ax: narrow ? 20 : 48, ay: 34 + 22 * (number % 3), xanchor: "left", text: plain(network.name),
+      font: { color, size: 12 }, arrowcolor: color, arrowwidth: 1, arrowhead: 0, standoff: 6,
+    };
+  });
+}
+
+/** Return what is written into the chart: names of budgets and networks, and the answers to the question. */
+function frontNotes(limits) {
+  const answers = answersFor(frontState.budget).filter(({ point }) => point).map(({ line, point }, number) => ({
+    x: onAxis(point.ms), y: point.top1, ax: -28 - 26 * number, ay: -30, text: `<b>${fixed(point.top1, 1)}</b>`,
+    arrowcolor: pageColor(line.skeleton), font: { color: pageColor(line.skeleton) }, bgcolor: pageColor("page"),
   }));
-  return [...names, ...answers];
+  const narrow = document.getElementById("front-chart").clientWidth < 560;
+  return [...budgetNotes(limits), ...nameNotes(narrow), ...answers];
 }
 
 /** Return the answer of each skeleton for a budget: its most accurate point whose time is within the limit. */
@@ -200,21 +242,23 @@ function drawFront() {
   return drawChart("front-chart", () => {
     const limits = frontLimits();
     frontState.limits = limits;
-    const narrow = document.getElementById("front-chart").clientWidth < 560;
+    const width = document.getElementById("front-chart").clientWidth;
     return {
       traces: [
         ...cloudTraces(limits),
         ...runData.front.lines.flatMap((line) => lineTraces(line, limits)),
         ...publishedTraces(),
-        foundTrace(),
+        ...(frontState.hidden.has("found") ? [] : [foundTrace()]),
       ],
       layout: {
-        xaxis: { type: frontState.log ? "log" : "linear", range: millisecondsRange(limits), title: { text: "milliseconds" },
-          ...(frontState.log ? { dtick: narrow ? "D2" : "D1" } : {}) },
+        xaxis: {
+          ...(frontState.log ? logAxis(limits.left, limits.right, width - 60) : { type: "linear", range: [0, limits.right] }),
+          title: { text: "milliseconds", standoff: 6 },
+        },
         yaxis: { range: [limits.low, limits.high], title: { text: `${plain(runData.front.images)} top-1, %` } },
         hovermode: "closest", hoverdistance: 12, margin: { l: 48, r: 12, t: 40, b: 48 },
-        legend: { orientation: "h", y: narrow ? -0.2 : -0.12, x: 0, font: { size: narrow ? 11 : 12 } },
-        shapes: budgetShapes(limits), annotations: budgetNames(limits),
+        showlegend: false,
+        shapes: budgetShapes(limits), annotations: frontNotes(limits),
       },
     };
   });
@@ -226,7 +270,7 @@ function ask(budget) {
   frontState.budget = budget;
   showAnswers(budget);
   if (frontState.limits) {
-    Plotly.relayout("front-chart", { shapes: budgetShapes(frontState.limits), annotations: budgetNames(frontState.limits) });
+    Plotly.relayout("front-chart", { shapes: budgetShapes(frontState.limits), annotations: frontNotes(frontState.limits) });
   }
 }
 
@@ -234,6 +278,20 @@ function ask(budget) {
 function markInFront(chosen) {
   frontState.chosen = chosen;
   return drawFront();
+}
+
+/** Make a box to tick for each part of the chart. */
+function startShown() {
+  document.getElementById("shown").append(...frontParts().map((part) => {
+    const box = element("input", { type: "checkbox", checked: true });
+    box.addEventListener("change", () => {
+      if (box.checked) frontState.hidden.delete(part.id);
+      else frontState.hidden.add(part.id);
+      drawFront();
+    });
+    const mark = element("span", { class: "mark", style: `color: var(--${part.color})`, "aria-hidden": "true" }, part.mark);
+    return element("label", { class: "tick" }, box, mark, part.title);
+  }));
 }
 
 /** Let the controls answer. The slider runs over the logarithm of the milliseconds. */

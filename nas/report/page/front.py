@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas.report.page.networks import all_rows
+from nas.report.page.summary import published_like
 from nas.report.texts import budget_text, display_name, images_text, is_once_for_all, title_of, variant_text, with_uv
 from nas.runs.optima import command_for
 from nas.runs.reading import Run
@@ -129,6 +130,7 @@ def _command_around_budget(run: Run, skeleton: str) -> list[str]:
 
 def _networks(run: Run) -> Iterator[dict[str, Any]]:
     """Yield what the chart shows of each network of the comparison, each once."""
+    named = [published_like(run, result.target.skeleton) for result in run.record.targets]
     for row in all_rows(run):
         network = row.network
         kind = "found" if network.found else "family" if is_once_for_all(network) else "published"
@@ -138,6 +140,7 @@ def _networks(run: Run) -> Iterator[dict[str, Any]]:
             "also": list(row.also),
             "id": network.spec.id,
             "kind": kind,
+            "named": network in named,  # in the chart, not only on hover
             "skeleton": target.skeleton if target else None,
             "ms": network.latency_ms,
             "measured": network.measured_ms is not None,

@@ -10,6 +10,7 @@ function drawFidelity() {
   return drawChart("fidelity-chart", () => {
     const all = groups.flatMap((group) => [...group.measured, ...group.predicted]);
     const [low, high] = [Math.min(...all) / 1.1, Math.max(...all) * 1.1];
+    const room = document.getElementById("fidelity-chart").clientWidth - 60;
     const band = { type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false, line: { width: 0 }, x: [low, high] };
     const color = pageColor("soft");
     return {
@@ -33,9 +34,9 @@ function drawFidelity() {
         })),
       ],
       layout: {
-        xaxis: { type: "log", range: [Math.log10(low), Math.log10(high)], title: { text: "measured, ms" } },
-        yaxis: { type: "log", range: [Math.log10(low), Math.log10(high)], title: { text: "predicted, ms" } },
-        hovermode: "closest",
+        xaxis: { ...logAxis(low, high, room), title: { text: "measured, ms", standoff: 6 } },
+        yaxis: { ...logAxis(low, high, room), title: { text: "predicted, ms" } },
+        hovermode: "closest", legend: { orientation: "h", y: -0.14, x: 0 },
       },
     };
   });

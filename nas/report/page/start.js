@@ -9,6 +9,7 @@ function shown() {
 /** Draw all sections. */
 async function drawPage() {
   startQuestion();
+  startShown();
   startBlocks();
   await drawFront();
   document.body.dataset.firstDrawing = Math.round(performance.now()); // ms after the browser began to read the page
