@@ -42,23 +42,41 @@ function millisecondsRange({ left, right }) {
   return frontState.log ? [Math.log10(left), Math.log10(right)] : [0, right];
 }
 
-/** Return the rows of the trials to draw: of those in one cell of the chart the most accurate. */
-function thinned(trials, limits, rows) {
+/** Return a function that gives the place of a network in the chart, in pixels from its lower left corner. */
+function placesIn(limits) {
   const box = document.getElementById("front-chart").getBoundingClientRect();
   const [from, to] = millisecondsRange(limits);
-  const across = box.width / CELL / (to - from);
-  const up = box.height / CELL / (limits.high - limits.low);
+  const across = box.width / (to - from);
+  const up = box.height / (limits.high - limits.low);
+  return (ms, top1) => [((frontState.log ? Math.log10(ms) : ms) - from) * across, (top1 - limits.low) * up];
+}
+
+/** Return the places that a mark covers: a trial under it would take the pointer away from it. */
+function coveredPlaces(place) {
+  const { networks, lines } = runData.front;
+  const found = networks.filter((network) => network.kind === "found");
+  const optima = lines.flatMap((line) => line.points);
+  return [...found.map((one) => [...place(one.ms, one.top1), 8]), ...optima.map((one) => [...place(one.ms, one.top1), 4])];
+}
+
+/** Return the rows of the trials to draw: of those in one cell of the chart the most accurate. */
+function thinned(trials, limits, rows) {
+  const place = placesIn(limits);
+  const covered = coveredPlaces(place);
   const best = new Map();
   for (const row of rows) {
     const ms = trials.ms(row);
     const top1 = trials.top1(row);
     if (top1 < limits.low || ms < limits.left || ms > limits.right) continue;
-    const cell = Math.floor(((frontState.log ? Math.log10(ms) : ms) - from) * across) * 100000
-      + Math.floor((top1 - limits.low) * up);
+    const [x, y] = place(ms, top1);
+    const cell = Math.floor(x / CELL) * 100000 + Math.floor(y / CELL);
     const other = best.get(cell);
     if (other === undefined || trials.top1(other) < top1) best.set(cell, row);
   }
-  return [...best.values()];
+  return [...best.values()].filter((row) => {
+    const [x, y] = place(trials.ms(row), trials.top1(row));
+    return covered.every(([left, bottom, radius]) => Math.hypot(x - left, y - bottom) > radius);
+  });
 }
 
 /** Return a trace of trials. */
@@ -142,16 +160,23 @@ function publishedTraces() {
   return traces;
 }
 
-/** Return the trace of the found networks. */
-function foundTrace() {
+/** Return the traces of the found networks. */
+function foundTraces() {
   const found = runData.front.networks.filter((network) => network.kind === "found");
   const colors = found.map((network) => pageColor(network.skeleton));
-  return {
-    type: "scatter", mode: "markers", name: "found", x: found.map((n) => n.ms), y: found.map((n) => n.top1),
-    error_y: { type: "data", array: found.map((n) => n.std), color: pageColor("soft"), thickness: 1.5, width: 5 },
-    marker: { symbol: "star", size: 17, color: colors, line: { width: 1, color: pageColor("page") } },
+  const points = {
+    type: "scatter", mode: "markers", x: found.map((n) => n.ms), y: found.map((n) => n.top1),
     hovertext: found.map(hoverText), hoverinfo: "text",
   };
+  return [
+    {
+      ...points, name: "found",
+      error_y: { type: "data", array: found.map((n) => n.std), color: pageColor("soft"), thickness: 1.5, width: 5 },
+      marker: { symbol: "star", size: 17, color: colors, line: { width: 1, color: pageColor("page") } },
+    },
+    // Of marks at one place plotly takes the smallest for what is pointed at, and of equal ones the last.
+    { ...points, marker: { size: 5, opacity: 0 }, showlegend: false },
+  ];
 }
 
 /** Return the lines of the budgets, the shade over what breaks them, and the line of the question. */
@@ -199,8 +224,9 @@ function nameNotes(narrow) {
 
 /** Return what is written into the chart: names of budgets and networks, and the answers to the question. */
 function frontNotes(limits) {
-  const answers = answersFor(frontState.budget).filter(({ point }) => point).map(({ line, point }, number) => ({
-    x: onAxis(point.ms), y: point.top1, ax: -28 - 26 * number, ay: -30, text: `<b>${fixed(point.top1, 1)}</b>`,
+  const best = [...answersFor(frontState.budget)].filter(({ point }) => point).sort((a, b) => b.point.top1 - a.point.top1);
+  const answers = best.map(({ line, point }, number) => ({
+    x: onAxis(point.ms), y: point.top1, ax: number ? -64 : -30, ay: number ? 8 : -34, text: `<b>${fixed(point.top1, 1)}</b>`,
     arrowcolor: pageColor(line.skeleton), font: { color: pageColor(line.skeleton) }, bgcolor: pageColor("page"),
   }));
   const narrow = document.getElementById("front-chart").clientWidth < 560;
@@ -248,7 +274,7 @@ function drawFront() {
         ...cloudTraces(limits),
         ...runData.front.lines.flatMap((line) => lineTraces(line, limits)),
         ...publishedTraces(),
-        ...(frontState.hidden.has("found") ? [] : [foundTrace()]),
+        ...(frontState.hidden.has("found") ? [] : foundTraces()),
       ],
       layout: {
         xaxis: {
