@@ -103,8 +103,8 @@ def test_page_opens_with_the_question_and_the_answer(finished_run):
     large, published = run.found("large"), run.record.networks[2]
     slack = 4 - large.measured_ms
     assert (
-        "The most accurate Large network within 4 ms was asked for; 30 networks of mobilenet_v3_large, which spans 0.31 "
-        f"to 17.90 ms, were looked at. Found Large takes {large.measured_ms:.2f} ms at an estimated "
+        "The most accurate Large network within 4 ms was asked for; 30 networks of mobilenet_v3_large, which spans "
+        f"0.31 to 17.90 ms, were looked at. Found Large takes {large.measured_ms:.2f} ms at an estimated "
         f"{large.estimated_top1:.1f} ± 0.7 % top-1 on ImageNet, with {slack:.2f} ms ({25 * slack:.1f} %) of the budget "
         f"unused; MobileNetV3-Large takes {published.measured_ms:.2f} ms at {published.estimated_top1:.1f} ± 0.7 %, "
         "estimated for the same training recipe (published: 75.2 %)."
@@ -112,7 +112,9 @@ def test_page_opens_with_the_question_and_the_answer(finished_run):
     assert "does not bind" not in text
     headings = ("Found Large takes", "top-1 % est.", "Accuracy against latency", "Where the milliseconds go")
     headings += ("The networks drawn", "Predicted against measured", "The search", "NetAdapt's trajectory")
-    places = [text.index(heading, text.index("How to train it")) for heading in (*headings, "How it was made", "To go on")]
+    places = [
+        text.index(heading, text.index("How to train it")) for heading in (*headings, "How it was made", "To go on")
+    ]
     assert places == sorted(places)
     for word in ("imagenet-prior", "25 epochs of fine-tuning", "1@192, 1@224, 1.25@224", "torch 2.15.0", "table 41.2"):
         assert word in text
@@ -164,7 +166,7 @@ def test_table_holds_what_was_measured_together_and_the_details_hold_all(finishe
     main, details = rows_of(page, "main"), rows_of(page, "compact")
     names = ["found Large", "found Small", "MobileNetV3-Small", "MobileNetV3-Large", "OFA cpu 15ms"]
     assert [next(name for name in names if row.startswith(name)) for row in main] == names
-    assert "All 48 networks" in text_of(page).replace(str(len(details)), "48")
+    assert f"All {len(details)} networks" in text_of(page)
     assert any(row.startswith("HardCoRe-NAS A") for row in details)
     assert all(any(row.startswith(name) for row in details) for name in names)
     assert "* Outside" not in page

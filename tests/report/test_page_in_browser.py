@@ -84,8 +84,8 @@ def test_the_answer_for_a_budget_is_that_of_python(trimmed_run, show):
             star = "*" if best.extrapolated else ""
             assert (
                 f"{title}: {best.top1:.1f} ± {best.top1_std:.1f}{star} % top-1 estimated, at {best.latency_ms:.2f} ± "
-                f"{best.latency_std:.2f} ms predicted: the proven optimum, {best.variant}, {best.macs / 1e6:.0f} M MACs, "
-                f"{best.params / 1e6:.2f} M parameters."
+                f"{best.latency_std:.2f} ms predicted: the proven optimum, {best.variant}, "
+                f"{best.macs / 1e6:.0f} M MACs, {best.params / 1e6:.2f} M parameters."
             ) in text
             command = f"uv run python -m nas.search --budget-ms {budget_ms:.4g} --only {line.skeleton}"
             assert command in text
