@@ -92,6 +92,20 @@ def test_the_answer_for_a_budget_is_that_of_python(trimmed_run, show):
     opened.check_quiet()
 
 
+def test_the_answer_for_a_searched_budget_names_what_was_found(run, show):
+    opened = show(run)
+    found = run.found("large")
+    sentence = (
+        f"This run searched that budget: found Large takes {found.measured_ms:.2f} ms measured at an estimated "
+        f"{found.estimated_top1:.1f} ± 0.7 %. Train it:"
+    )
+    text = opened.page.inner_text("#answer")
+    assert sentence in text
+    assert f"uv run python -m nas.train {run.path / 'large.json'}" in text
+    opened.page.fill("#budget", "4.1")
+    assert "This run searched" not in opened.page.inner_text("#answer")
+
+
 def test_the_least_budget_that_the_page_names_has_an_answer(run):
     for line in front_lines(run):
         fastest = min(point.latency_ms for point in line.points)

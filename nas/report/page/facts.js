@@ -82,11 +82,11 @@ function readTrials(packed) {
     ms: (row) => packed.ms[row] / 1000,
     top1: (row) => packed.top1[row] / 100,
     ...columns,
-    /** Return a trial as hoverText takes it. */
+    /** Return a trial as hoverText takes it, with its number in trials.csv. */
     point: (row) => {
       const target = firsts.findLastIndex((first) => first <= row);
       return {
-        name: `trial ${row - firsts[target] + 1} of ${packed.targets[target].title}`, ms: packed.ms[row] / 1000,
+        name: `trial ${row - firsts[target]} of ${packed.targets[target].title}`, ms: packed.ms[row] / 1000,
         top1: packed.top1[row] / 100, std: columns.std(row), px: columns.px(row), macs: packed.macs[row] * 1e5,
         params: packed.params[row] * 1e4, source: `this search, ${stage(row)}`,
       };

@@ -256,9 +256,11 @@ function showAnswers(budget) {
     const kind = line.proven ? "the proven optimum" : "the best trial";
     const sentence = ` % top-1 estimated, at ${fixed(point.ms, 2)}${std} ms predicted: ${kind}, ${point.variant}, `
       + `${fixed(point.macs / 1e6, 0)} M MACs, ${fixed(point.params / 1e6, 2)} M parameters. Search, measure and write it:`;
+    const searched = runData.front.budgets.find((one) => one.skeleton === line.skeleton && Math.abs(one.ms / budget - 1) < 0.005);
     return [
       element("p", {}, dot, `${line.title}: `, element("strong", {}, estimateText(point)), sentence),
       element("pre", {}, `${line.command[0]}${Number(budget.toPrecision(4))}${line.command[1]}`),
+      ...(searched ? [element("p", {}, searched.found), element("pre", {}, searched.train)] : []),
     ];
   }));
 }
