@@ -176,6 +176,14 @@ def test_a_block_says_what_it_is(run):
     assert [size for size, _ in published.groups] == [112, 56, 28, 14, 7, 1]
 
 
+def test_sizes_that_are_no_powers_of_two_have_the_reduction_of_their_strides(run):
+    odd = [
+        msgspec.structs.replace(network, spec=network.spec.replace(resolution=188)) for network in run.record.networks
+    ]
+    names = [name for name, _ in compare_blocks(changed(run, networks=tuple(odd)))[0].stages]
+    assert names == ["stem", *(f"1/{2**n} of the image" for n in range(1, 6)), "head"]
+
+
 def test_without_rows_shares_are_of_multiply_accumulates(run):
     bare = [msgspec.structs.replace(network, breakdown=()) for network in run.record.networks]
     comparison = compare_blocks(changed(run, networks=tuple(bare)))[0]

@@ -274,6 +274,18 @@ def test_odd_names_are_text_everywhere(run, show):
     opened.check_quiet()
 
 
+def test_long_names_keep_to_a_narrow_screen(run, show):
+    name = 60 * "long"
+    networks = [msgspec.structs.replace(network, name=name, target=network.target) for network in run.record.networks]
+    table = msgspec.structs.replace(run.table, device=name, file=f"{name}.json")
+    targets = [msgspec.structs.replace(result, space=name) for result in run.record.targets]
+    command = f"python -m nas.search --large-space {name}"
+    opened = show(
+        changed(run, networks=tuple(networks), table=table, targets=tuple(targets), command=command), width=360
+    )
+    assert opened.sideways() <= 0
+
+
 def test_a_run_of_almost_nothing_is_shown(run, show):
     empty = dataclasses.replace(
         changed(run, table=msgspec.structs.replace(run.table, fidelity=())),

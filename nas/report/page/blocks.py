@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -135,7 +136,8 @@ def _network(run: Run, network: NetworkResult, worth: Worth | None) -> NetworkBl
     macs = [sum(layer.macs for layer in part.layers()) for part in parts]
     weights = [ms or 0.0 for ms in times] if timed else macs
     total = sum(weights) or 1
-    resolution = network.spec.resolution
+    spec = network.spec
+    reductions = itertools.accumulate((spec.stem.stride, *(block.stride for block in spec.blocks), 1), operator.mul)
     rows = tuple(
         PartRow(
             name=name,
@@ -144,15 +146,15 @@ def _network(run: Run, network: NetworkResult, worth: Worth | None) -> NetworkBl
             traits=traits,
             label=_label(part, shape),
             size=size,
-            reduction=round(resolution / size),
+            reduction=reduction,
             ms=ms,
             share=weight / total,
             macs=part_macs,
             params=sum(layer.parameters for layer in part.layers()),
-            changes=worth.changes(network, number) if worth and 0 <= number < len(network.spec.blocks) else (),
+            changes=worth.changes(network, number) if worth and 0 <= number < len(spec.blocks) else (),
         )
-        for number, (part, (name, kernel, shape, traits, size), ms, weight, part_macs) in enumerate(
-            zip(parts, _described(parts, resolution), times, weights, macs, strict=True), -1
+        for number, (part, (name, kernel, shape, traits, size), reduction, ms, weight, part_macs) in enumerate(
+            zip(parts, _described(parts, spec.resolution), reductions, times, weights, macs, strict=True), -1
         )
     )
     return NetworkBlocks(display_name(run, network), network, rows, timed)

@@ -86,8 +86,7 @@ function strokeTrials(context, rows, places, colors, opacity) {
 
 /** Return that many shades from the page's line colour to a colour. */
 function shadesTo(color, count) {
-  const read = (text) => [1, 3, 5].map((start) => parseInt(text.slice(start, start + 2), 16));
-  const [from, to] = [read(pageColor("line")), read(color)];
+  const [from, to] = [channels(pageColor("line")), channels(color)];
   return Array.from({ length: count }, (_, shade) => {
     const share = (shade + 1) / count;
     return `rgb(${from.map((part, index) => Math.round(part + share * (to[index] - part))).join(", ")})`;

@@ -51,6 +51,16 @@ function hoverText(point) {
   return lines.join("<br>");
 }
 
+/** Return the red, green and blue of a colour that is written as #rrggbb. */
+function channels(color) {
+  return [1, 3, 5].map((start) => parseInt(color.slice(start, start + 2), 16));
+}
+
+/** Return a colour, written as #rrggbb, that lets things behind it through. */
+function translucent(color, opacity) {
+  return `rgba(${channels(color).join(", ")}, ${opacity})`;
+}
+
 /** Return an axis of milliseconds on a logarithmic scale, with as many ticks as have room. */
 function logAxis(low, high, room) {
   const wanted = [[1, 1.5, 2, 3, 4, 5, 7], [1, 2, 3, 5, 7], [1, 2, 5], [1]];

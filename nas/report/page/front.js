@@ -129,12 +129,6 @@ function lineTraces(line, limits) {
   ];
 }
 
-/** Return a colour, written as #rrggbb, that lets things behind it through. */
-function translucent(color, opacity) {
-  const parts = [1, 3, 5].map((start) => parseInt(color.slice(start, start + 2), 16));
-  return `rgba(${parts.join(", ")}, ${opacity})`;
-}
-
 /** Return the traces of the published networks: diamonds as published, dots as estimated. */
 function publishedTraces() {
   const traces = [];
@@ -209,14 +203,22 @@ function budgetNotes(limits) {
 }
 
 /** Return the names of the found networks and of the published ones of their size, below the front where there is room. */
-function nameNotes(narrow) {
+function nameNotes(limits) {
+  const place = placesIn(limits);
+  const narrow = document.getElementById("front-chart").clientWidth < 560;
+  const right = narrow ? 20 : 48;
   const named = runData.front.networks.filter((network) => (
     network.kind === "found" ? !frontState.hidden.has("found") : network.named && !narrow && !frontState.hidden.has("estimated")
   ));
-  return named.map((network, number) => {
+  const taken = [];
+  return named.map((network) => {
+    const [x, y] = place(network.ms, network.top1);
+    let down = 34;
+    while (taken.some(([left, bottom]) => Math.abs(left - x) < 170 && Math.abs(bottom - (y - down)) < 17)) down += 6;
+    taken.push([x, y - down]);
     const color = pageColor(network.skeleton ?? "soft");
     return {
-      x: onAxis(network.ms), y: network.top1, ax: narrow ? 20 : 48, ay: 34 + 22 * (number % 3), xanchor: "left", text: plain(network.name),
+      x: onAxis(network.ms), y: network.top1, ax: right, ay: down, xanchor: "left", text: plain(network.name),
       font: { color, size: 12 }, arrowcolor: color, arrowwidth: 1, arrowhead: 0, standoff: 6,
     };
   });
@@ -229,8 +231,7 @@ function frontNotes(limits) {
     x: onAxis(point.ms), y: point.top1, ax: number ? -64 : -30, ay: number ? 8 : -34, text: `<b>${fixed(point.top1, 1)}</b>`,
     arrowcolor: pageColor(line.skeleton), font: { color: pageColor(line.skeleton) }, bgcolor: pageColor("page"),
   }));
-  const narrow = document.getElementById("front-chart").clientWidth < 560;
-  return [...budgetNotes(limits), ...nameNotes(narrow), ...answers];
+  return [...budgetNotes(limits), ...nameNotes(limits), ...answers];
 }
 
 /** Return the answer of each skeleton for a budget: its most accurate point whose time is within the limit. */
