@@ -387,3 +387,29 @@ def test_several_budgets_of_a_skeleton_have_names_of_their_own(tmp_path):
     assert "Found Large at 4 ms takes" in text
     assert f"python -m nas.train {run_dir / 'large_3ms.json'}" in text
     assert "search for Large at 4 ms" in text
+
+
+def test_page_ends_with_the_commands_to_go_on(finished_run):
+    page = render_page(load_run(finished_run))
+    commands = re.findall("<pre>(.*?)</pre>", page.partition('id="next"')[2])
+    assert commands == [
+        f"uv run python -m nas.train {finished_run / 'large.json'}",
+        f"uv run python -m nas.export {finished_run / 'large.json'}",
+        f"uv run python -m nas.train {finished_run / 'small.json'}",
+        f"uv run python -m nas.export {finished_run / 'small.json'}",
+        "uv run python -m nas.playground --table latency_tables/example-onnxruntime-t1.json "
+        f"--spec {finished_run} --open",
+        "uv run python -m nas.measure --check",
+        f"uv run python -m nas.report {finished_run}",
+    ]
+
+
+def test_page_tells_what_a_choice_is_worth_or_who_answers(finished_run):
+    text = page_text(finished_run)
+    assert "What a choice is worth in found Large The difference that one changed choice of one block makes" in text
+    assert "For the accuracy of every other change the playground answers at once: uv run python -m nas.play" in text
+    run = load_run(finished_run)
+    bare = replaced(run, table_rows=run.table_rows[:0], trials=run.trials[:0])
+    assert "The run holds no row with one choice of a block changed. The playground answers" in text_of(
+        render_page(bare)
+    )

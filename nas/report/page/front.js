@@ -1,8 +1,13 @@
 "use strict";
-// The front of accuracy against latency, and the question for a budget.
+// The chart of accuracy against latency: fronts, trials, networks, budgets.
 
 const CELL = 3; // pixels: trials this near to each other are one dot
 const frontState = { log: true, budget: null, chosen: null, limits: null, hidden: new Set() };
+
+/** Return the name of a skeleton's line. */
+function lineTitle(line) {
+  return `${line.title}: ${line.proven ? "proven optima" : "best trials"}`;
+}
 
 /** Return what the chart can show or hide: a name, the mark before it, its colour. */
 function frontParts() {
@@ -10,8 +15,7 @@ function frontParts() {
   const has = (kind) => networks.some((network) => network.kind === kind);
   return [
     ...lines.filter((line) => line.points.length).map((line) => ({
-      id: `line ${line.skeleton}`, mark: "━", color: line.skeleton,
-      title: `${line.title}: ${line.proven ? "proven optima" : "best trials"}`,
+      id: `line ${line.skeleton}`, mark: "━", color: line.skeleton, title: lineTitle(line),
     })),
     ...trialsOf.filter((trials) => trials.count).map((trials) => ({
       id: `trials ${trials.skeleton}`, mark: "•", color: trials.skeleton, title: `${trials.title}: trials`,
@@ -19,7 +23,8 @@ function frontParts() {
     { id: "found", mark: "★", color: "ink", title: "found" },
     ...(has("published") ? [{ id: "published", mark: "◇", color: "ink", title: "published" }] : []),
     ...(has("family") ? [{ id: "family", mark: "◇", color: "soft", title: "Once-for-All" }] : []),
-    ...(has("published") || has("family") ? [{ id: "estimated", mark: "●", color: "soft", title: "the published, estimated" }] : []),
+    ...(has("published") || has("family")
+      ? [{ id: "estimated", mark: "●", color: "soft", title: "the published, estimated" }] : []),
   ];
 }
 
@@ -54,9 +59,9 @@ function placesIn(limits) {
 /** Return the places that a mark covers: a trial under it would take the pointer away from it. */
 function coveredPlaces(place) {
   const { networks, lines } = runData.front;
+  const covered = (points, radius) => points.map((point) => [...place(point.ms, point.top1), radius]);
   const found = networks.filter((network) => network.kind === "found");
-  const optima = lines.flatMap((line) => line.points);
-  return [...found.map((one) => [...place(one.ms, one.top1), 8]), ...optima.map((one) => [...place(one.ms, one.top1), 4])];
+  return [...covered(found, 8), ...covered(lines.flatMap((line) => line.points), 4)];
 }
 
 /** Return the rows of the trials to draw: of those in one cell of the chart the most accurate. */
@@ -96,9 +101,8 @@ function cloudTraces(limits) {
       name: `${trials.title}: trials`, marker: { size: 5, color, opacity: frontState.chosen ? 0.1 : 0.28 },
     })];
     if (frontState.hidden.has(`trials ${trials.skeleton}`)) traces.length = 0;
-    const chosen = frontState.chosen?.skeleton === trials.skeleton ? thinned(trials, limits, frontState.chosen.rows) : [];
-    if (chosen.length) {
-      traces.push(trialsTrace(trials, chosen, {
+    if (frontState.chosen?.skeleton === trials.skeleton) {
+      traces.push(trialsTrace(trials, thinned(trials, limits, frontState.chosen.rows), {
         name: `${trials.title}: chosen trials`, marker: { size: 6, color: pageColor("good"), opacity: 0.9 },
       }));
     }
@@ -113,18 +117,18 @@ function lineTraces(line, limits) {
   const last = line.points.at(-1);
   const ms = [...line.points.map((point) => point.ms), Math.max(limits.right, last.ms)];
   const values = (of) => [...line.points.map(of), of(last)];
-  const band = { type: "scatter", mode: "lines", x: ms, line: { width: 0, shape: "hv", color }, hoverinfo: "skip", showlegend: false };
-  const title = `${line.title}: ${line.proven ? "proven optima" : "best trials"}`;
+  const steps = { type: "scatter", mode: "lines", x: ms, hoverinfo: "skip" };
+  const edge = { ...steps, line: { width: 0, shape: "hv", color } };
+  const [name, source] = line.proven
+    ? ["proven optimum", "an integer program over the table's rows"] : ["best trial", "this search"];
   return [
-    { ...band, y: values((point) => point.top1 - point.std) },
-    { ...band, y: values((point) => point.top1 + point.std), fill: "tonexty", fillcolor: translucent(color, 0.14) },
-    { type: "scatter", mode: "lines", x: ms, y: values((point) => point.top1), name: title, line: { color, width: 2, shape: "hv" }, hoverinfo: "skip" },
+    { ...edge, y: values((point) => point.top1 - point.std) },
+    { ...edge, y: values((point) => point.top1 + point.std), fill: "tonexty", fillcolor: translucent(color, 0.14) },
+    { ...steps, y: values((point) => point.top1), name: lineTitle(line), line: { color, width: 2, shape: "hv" } },
     {
-      type: "scatter", mode: "markers", x: ms.slice(0, -1), y: line.points.map((point) => point.top1), showlegend: false,
+      type: "scatter", mode: "markers", x: ms.slice(0, -1), y: values((point) => point.top1).slice(0, -1),
       marker: { color, size: 7 }, hoverinfo: "text",
-      hovertext: line.points.map((point) => hoverText({
-        ...point, name: title.replace("optima", "optimum").replace("trials", "trial"), source: line.proven ? "an integer program over the table's rows" : "this search",
-      })),
+      hovertext: line.points.map((point) => hoverText({ ...point, name: `${line.title}: ${name}`, source })),
     },
   ];
 }
@@ -175,16 +179,17 @@ function foundTraces() {
 
 /** Return the lines of the budgets, the shade over what breaks them, and the line of the question. */
 function budgetShapes(limits) {
+  const upright = { yref: "paper", y0: 0, y1: 1 };
+  const lineAt = (ms, line) => ({ ...upright, type: "line", x0: ms, x1: ms, layer: "below", line });
   const shapes = runData.front.budgets.flatMap((budget) => {
     const color = pageColor(budget.skeleton);
-    const upright = { yref: "paper", y0: 0, y1: 1, layer: "below" };
+    const shade = { fillcolor: color, opacity: 0.05, line: { width: 0 }, layer: "below" };
     return [
-      { ...upright, type: "rect", x0: budget.ms, x1: Math.max(limits.right, budget.ms), fillcolor: color, opacity: 0.05, line: { width: 0 } },
-      { ...upright, type: "line", x0: budget.ms, x1: budget.ms, line: { color, width: 1.5, dash: "dash" } },
+      { ...upright, type: "rect", x0: budget.ms, x1: Math.max(limits.right, budget.ms), ...shade },
+      lineAt(budget.ms, { color, width: 1.5, dash: "dash" }),
     ];
   });
-  const asked = frontState.budget ?? limits.right;
-  return [{ type: "line", yref: "paper", y0: 0, y1: 1, x0: asked, x1: asked, line: { color: pageColor("ink"), width: 1.5, dash: "dot" } }, ...shapes];
+  return [lineAt(frontState.budget ?? limits.right, { color: pageColor("ink"), width: 1.5, dash: "dot" }), ...shapes];
 }
 
 /** Return the place of milliseconds on the axis, as notes take it. */
@@ -195,21 +200,22 @@ function onAxis(ms) {
 /** Return the names of the budgets above the chart. */
 function budgetNotes(limits) {
   const several = runData.front.budgets.length > 2;
+  const middle = Math.sqrt(limits.left * limits.right);
   return runData.front.budgets.map((budget, number) => ({
-    x: onAxis(Math.min(budget.ms, limits.right)), y: 1, yref: "paper", yanchor: "bottom", showarrow: false,
-    yshift: several ? 0 : 16 * (number % 2), xanchor: budget.ms > Math.sqrt(limits.left * limits.right) ? "right" : "left",
-    text: several ? `${Number(budget.ms.toPrecision(3))} ms` : plain(budget.title), font: { color: pageColor(budget.skeleton), size: 12 },
+    x: onAxis(Math.min(budget.ms, limits.right)), xanchor: budget.ms > middle ? "right" : "left",
+    y: 1, yref: "paper", yanchor: "bottom", yshift: several ? 0 : 16 * (number % 2), showarrow: false,
+    text: several ? `${Number(budget.ms.toPrecision(3))} ms` : plain(budget.title),
+    font: { color: pageColor(budget.skeleton), size: 12 },
   }));
 }
 
-/** Return the names of the found networks and of the published ones of their size, below the front where there is room. */
+/** Return the names of the found networks and of the published ones of their size, below the front. */
 function nameNotes(limits) {
   const place = placesIn(limits);
   const narrow = document.getElementById("front-chart").clientWidth < 560;
   const right = narrow ? 20 : 48;
-  const named = runData.front.networks.filter((network) => (
-    network.kind === "found" ? !frontState.hidden.has("found") : network.named && !narrow && !frontState.hidden.has("estimated")
-  ));
+  const shows = { found: !frontState.hidden.has("found"), published: !narrow && !frontState.hidden.has("estimated") };
+  const named = runData.front.networks.filter((one) => (one.kind === "found" ? shows.found : one.named && shows.published));
   const taken = [];
   return named.map((network) => {
     const [x, y] = place(network.ms, network.top1);
@@ -226,44 +232,12 @@ function nameNotes(limits) {
 
 /** Return what is written into the chart: names of budgets and networks, and the answers to the question. */
 function frontNotes(limits) {
-  const best = [...answersFor(frontState.budget)].filter(({ point }) => point).sort((a, b) => b.point.top1 - a.point.top1);
-  const answers = best.map(({ line, point }, number) => ({
-    x: onAxis(point.ms), y: point.top1, ax: number ? -64 : -30, ay: number ? 8 : -34, text: `<b>${fixed(point.top1, 1)}</b>`,
-    arrowcolor: pageColor(line.skeleton), font: { color: pageColor(line.skeleton) }, bgcolor: pageColor("page"),
+  const answers = rankedAnswers(frontState.budget).filter(({ point }) => point).map(({ line, point }, number) => ({
+    x: onAxis(point.ms), y: point.top1, ax: number ? -64 : -30, ay: number ? 8 : -34,
+    text: `<b>${fixed(point.top1, 1)}</b>`, bgcolor: pageColor("page"), arrowcolor: pageColor(line.skeleton),
+    font: { color: pageColor(line.skeleton) },
   }));
   return [...budgetNotes(limits), ...nameNotes(limits), ...answers];
-}
-
-/** Return the answer of each skeleton for a budget: its most accurate point whose time is within the limit. */
-function answersFor(budget) {
-  const limit = budget * runData.front.limitShare;
-  return runData.front.lines.map((line) => {
-    const within = line.points.filter((point) => point.ms <= limit);
-    return { line, point: within.reduce((best, point) => (best && best.top1 >= point.top1 ? best : point), null) };
-  });
-}
-
-/** Say which network is best for a budget, one paragraph a skeleton, the better one first. */
-function showAnswers(budget) {
-  const answers = answersFor(budget).sort((a, b) => (b.point?.top1 ?? -1) - (a.point?.top1 ?? -1));
-  document.getElementById("answer").replaceChildren(...answers.flatMap(({ line, point }) => {
-    const dot = element("span", { class: "dot", style: `background: var(--${line.skeleton})` });
-    if (!line.points.length) return [element("p", {}, dot, `${line.title}: this run holds no networks to answer from.`)];
-    if (!point) {
-      const fastest = Math.min(...line.points.map((one) => one.ms)) / runData.front.limitShare;
-      return [element("p", {}, dot, `${line.title}: nothing is that fast; the least budget is ${fixed(fastest, 2)} ms.`)];
-    }
-    const std = point.msStd === null ? "" : ` ± ${fixed(point.msStd, 2)}`;
-    const kind = line.proven ? "the proven optimum" : "the best trial";
-    const sentence = ` % top-1 estimated, at ${fixed(point.ms, 2)}${std} ms predicted: ${kind}, ${point.variant}, `
-      + `${fixed(point.macs / 1e6, 0)} M MACs, ${fixed(point.params / 1e6, 2)} M parameters. Search, measure and write it:`;
-    const searched = runData.front.budgets.find((one) => one.skeleton === line.skeleton && Math.abs(one.ms / budget - 1) < 0.005);
-    return [
-      element("p", {}, dot, `${line.title}: `, element("strong", {}, estimateText(point)), sentence),
-      element("pre", {}, `${line.command[0]}${Number(budget.toPrecision(4))}${line.command[1]}`),
-      ...(searched ? [element("p", {}, searched.found), element("pre", {}, searched.train)] : []),
-    ];
-  }));
 }
 
 /** Draw the chart. */
@@ -281,7 +255,7 @@ function drawFront() {
       ],
       layout: {
         xaxis: {
-          ...(frontState.log ? logAxis(limits.left, limits.right, width - 60) : { type: "linear", range: [0, limits.right] }),
+          ...(frontState.log ? logAxis(limits.left, limits.right, width - 60) : { range: [0, limits.right] }),
           title: { text: "milliseconds", standoff: 6 },
         },
         yaxis: { range: [limits.low, limits.high], title: { text: `${plain(runData.front.images)} top-1, %` } },
@@ -291,16 +265,6 @@ function drawFront() {
       },
     };
   });
-}
-
-/** Answer for another budget, and move its line. */
-function ask(budget) {
-  if (!(budget > 0 && Number.isFinite(budget))) return;
-  frontState.budget = budget;
-  showAnswers(budget);
-  if (frontState.limits) {
-    Plotly.relayout("front-chart", { shapes: budgetShapes(frontState.limits), annotations: frontNotes(frontState.limits) });
-  }
 }
 
 /** Choose trials of a skeleton by their rows, null for all of them, and mark them in the chart. */
@@ -318,40 +282,7 @@ function startShown() {
       else frontState.hidden.add(part.id);
       drawFront();
     });
-    const mark = element("span", { class: "mark", style: `color: var(--${part.color})`, "aria-hidden": "true" }, part.mark);
-    return element("label", { class: "tick" }, box, mark, part.title);
+    const look = { class: "mark", style: `color: var(--${part.color})`, "aria-hidden": "true" };
+    return element("label", { class: "tick" }, box, element("span", look, part.mark), part.title);
   }));
-}
-
-/** Let the controls answer. The slider runs over the logarithm of the milliseconds. */
-function startQuestion() {
-  const number = document.getElementById("budget");
-  const slider = document.getElementById("budget-slider");
-  const { left, right } = frontLimits();
-  const toSlider = (ms) => (1000 * Math.log(ms / left)) / Math.log(right / left);
-  const toMs = (place) => Number((left * (right / left) ** (place / 1000)).toPrecision(3));
-  const say = (ms) => slider.setAttribute("aria-valuetext", `${ms} milliseconds`);
-  const start = number.valueAsNumber;
-  slider.value = toSlider(start);
-  say(start);
-  number.addEventListener("input", () => {
-    const ms = number.valueAsNumber;
-    if (!(ms > 0)) return;
-    slider.value = toSlider(ms);
-    say(ms);
-    ask(ms);
-  });
-  slider.addEventListener("input", () => {
-    const ms = toMs(slider.valueAsNumber);
-    number.value = ms;
-    say(ms);
-    ask(ms);
-  });
-  document.getElementById("question").addEventListener("submit", (event) => event.preventDefault());
-  document.getElementById("log").addEventListener("change", (event) => {
-    frontState.log = event.target.checked;
-    drawFront();
-  });
-  frontState.budget = start;
-  showAnswers(start);
 }

@@ -7,7 +7,8 @@ const POPULATION_COLORS = { random: "small", "near-optimal": "large", found: "go
 function populationTrace(group, y, more) {
   return {
     type: "scatter", mode: "markers", name: `${plain(group.title)} (${group.name.length})`,
-    x: group.measured, y: group.measured.map((_, i) => y(i)), hoverinfo: "text", hovertext: group.name.map((name, i) => [
+    x: group.measured, y: group.measured.map((_, i) => y(i)), hoverinfo: "text",
+    hovertext: group.name.map((name, i) => [
       `<b>${plain(name)}</b>, ${plain(group.title)}`,
       `${fixed(group.measured[i], 2)} ms measured ± ${fixed(100 * group.error[i], 1)} %`,
       `${fixed(group.predicted[i], 2)} ± ${fixed(group.std[i], 2)} ms predicted`,
@@ -31,7 +32,7 @@ function drawFidelity() {
     const [low, high] = [Math.min(...all) / 1.1, Math.max(...all) * 1.1];
     const axis = logAxis(low, high, document.getElementById("fidelity-chart").clientWidth - 60);
     const color = pageColor("soft");
-    const line = { type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false, line: { width: 0 }, x: [low, high] };
+    const line = { type: "scatter", mode: "lines", x: [low, high], line: { width: 0 }, hoverinfo: "skip", showlegend: false };
     const band = { fill: "tonexty", fillcolor: translucent(color, 0.18) };
     const middle = { line: { width: 1, color } };
     const below = { yaxis: "y2" };
@@ -39,7 +40,8 @@ function drawFidelity() {
       traces: [
         { ...line, y: [low * 0.95, high * 0.95] }, { ...line, y: [low * 1.05, high * 1.05], ...band },
         { ...line, y: [low, high], ...middle },
-        { ...line, y: [-5, -5], ...below }, { ...line, y: [5, 5], ...band, ...below }, { ...line, y: [0, 0], ...middle, ...below },
+        { ...line, y: [-5, -5], ...below }, { ...line, y: [5, 5], ...band, ...below },
+        { ...line, y: [0, 0], ...middle, ...below },
         ...groups.map((group) => populationTrace(group, (i) => group.predicted[i])),
         ...groups.map((group) => populationTrace(
           group, (i) => 100 * (group.predicted[i] / group.measured[i] - 1), { ...below, showlegend: false },
@@ -110,7 +112,9 @@ function drawProgress() {
     return {
       traces: panels.flatMap((trials, number) => progressTraces(trials, number ? `y${number + 1}` : "y")),
       layout: {
-        xaxis: { title: { text: "trials", standoff: 6 }, rangemode: "tozero", anchor: `y${panels.length > 1 ? panels.length : ""}` },
+        xaxis: {
+          title: { text: "trials", standoff: 6 }, rangemode: "tozero", anchor: `y${panels.length > 1 ? panels.length : ""}`,
+        },
         ...Object.fromEntries(axes), hovermode: "closest", legend: { orientation: "h", y: -0.2, x: 0 },
       },
     };
@@ -126,14 +130,16 @@ function drawTrajectories() {
     return {
       traces: paths.map((path, number) => ({
         type: "scatter", mode: "lines+markers", x: path.ms, y: path.top1, name: plain(path.title),
-        line: { color: pageColor(path.skeleton), width: 1.5 }, marker: { size: 6, symbol: symbols[number % symbols.length] },
+        line: { color: pageColor(path.skeleton), width: 1.5 },
+        marker: { size: 6, symbol: symbols[number % symbols.length] },
         hoverinfo: "text", hovertext: path.ms.map((ms, i) => hoverText({
           name: `${path.title}, step ${i + 1}`, ms, top1: path.top1[i], std: path.std[i], px: path.px[i],
           macs: path.macs[i], params: path.params[i], source: "trimmed by NetAdapt in this search",
         })),
       })),
       layout: {
-        xaxis: { title: { text: "predicted milliseconds", standoff: 6 } }, yaxis: { title: { text: "estimated top-1, %" } },
+        xaxis: { title: { text: "predicted milliseconds", standoff: 6 } },
+        yaxis: { title: { text: "estimated top-1, %" } },
         hovermode: "closest",
       },
     };
