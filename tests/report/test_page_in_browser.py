@@ -81,10 +81,10 @@ def test_the_answer_for_a_budget_is_that_of_python(trimmed_run, show):
             if best is None:
                 assert f"{title}: nothing is that fast; the least budget is" in text
                 continue
-            star = "*" if best.extrapolated else ""
+            star, std = "*" if best.extrapolated else "", best.latency_std
             assert (
                 f"{title}: {best.top1:.1f} ± {best.top1_std:.1f}{star} % top-1 estimated, at {best.latency_ms:.2f} ± "
-                f"{best.latency_std:.2f} ms predicted: the proven optimum, {best.variant}, "
+                f"{std:.{3 if std < 0.01 else 2}f} ms predicted: the proven optimum, {best.variant}, "
                 f"{best.macs / 1e6:.0f} M MACs, {best.params / 1e6:.2f} M parameters."
             ) in text
             command = f"uv run python -m nas.search --budget-ms {budget_ms:.4g} --only {line.skeleton}"
@@ -134,7 +134,7 @@ def test_a_found_network_tells_its_facts_when_pointed_at(run, show):
     text = hover(opened, found.measured_ms, found.estimated_top1)
     for fact in (
         "found Small",
-        f"{found.measured_ms:.2f} ± {found.measured_ms * found.measured_error:.2f} ms measured",
+        f"{found.measured_ms:.2f} ± {found.measured_ms * found.measured_error:.3f} ms measured",
         f"{found.estimated_top1:.1f} ± {found.estimated_std:.1f} % top-1 estimated",
         f"{found.spec.resolution} px · {found.macs / 1e6:.0f} M MACs · {found.params / 1e6:.2f} M parameters",
         "recipe level: imagenet-prior: as Once-for-All trains, 25 epochs of fine-tuning",

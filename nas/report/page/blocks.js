@@ -27,6 +27,7 @@ function startBlocks() {
   };
   for (const chain of document.querySelectorAll(".chain")) {
     startArrows([...chain.querySelectorAll(".box")]);
-    for (const kind of ["pointerover", "focusin", "click"]) chain.addEventListener(kind, describe);
+    // Not pointerover: a page that scrolls to a focused block moves other blocks under a pointer that rests.
+    for (const kind of ["pointermove", "focusin", "click"]) chain.addEventListener(kind, describe);
   }
 }

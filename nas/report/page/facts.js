@@ -29,6 +29,12 @@ function estimateText(point) {
   return `${fixed(point.top1, 1)} ± ${fixed(point.std, 1)}${point.extrapolated ? "*" : ""}`;
 }
 
+/** Return milliseconds with their deviation, where that is known: "5.80 ± 0.09". */
+function timeText({ ms, msStd }) {
+  const std = msStd === null || msStd === undefined ? "" : ` ± ${fixed(msStd, msStd < 0.01 ? 3 : 2)}`;
+  return fixed(ms, 2) + std;
+}
+
 /** Return pixels, MACs and parameters of a network. */
 function costText(point) {
   return `${point.px} px · ${fixed(point.macs / 1e6, 0)} M MACs · ${fixed(point.params / 1e6, 2)} M parameters`;
@@ -36,11 +42,10 @@ function costText(point) {
 
 /** Return the hover label of a network, from whatever is known of it. */
 function hoverText(point) {
-  const std = point.msStd === null || point.msStd === undefined ? "" : ` ± ${fixed(point.msStd, 2)}`;
   const lines = [
     `<b>${plain(point.name)}</b>`,
     ...(point.also ?? []).map((name) => `also ${plain(name)}`),
-    `${fixed(point.ms, 2)}${std} ms ${point.measured ? "measured" : "predicted"}`,
+    `${timeText(point)} ms ${point.measured ? "measured" : "predicted"}`,
     `${estimateText(point)} % top-1 ${point.extrapolated ? "extrapolated" : "estimated"}`,
   ];
   if (point.published !== null && point.published !== undefined) lines.push(`${fixed(point.published, 1)} % published`);

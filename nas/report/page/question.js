@@ -22,10 +22,9 @@ function noAnswer(line) {
 
 /** Return what follows the accuracy of an answer. */
 function answerText(line, point) {
-  const std = point.msStd === null ? "" : ` ± ${fixed(point.msStd, 2)}`;
   const kind = line.proven ? "the proven optimum" : "the best trial";
   const cost = `${fixed(point.macs / 1e6, 0)} M MACs, ${fixed(point.params / 1e6, 2)} M parameters`;
-  return ` % top-1 estimated, at ${fixed(point.ms, 2)}${std} ms predicted: ${kind}, ${point.variant}, ${cost}. `
+  return ` % top-1 estimated, at ${timeText(point)} ms predicted: ${kind}, ${point.variant}, ${cost}. `
     + "Search, measure and write it:";
 }
 
