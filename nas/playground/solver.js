@@ -1,0 +1,166 @@
+"use strict";
+// The best network within a latency, by dynamic programming over a grid of milliseconds. Pure functions.
+//
+// A variant's table is made once. Its cell b holds the best score of all networks whose latencies, each block's rounded
+// to the grid, add up to at most b cells. With n slots, rounding changes a sum by n / 2 cells at most. So the cell n / 2
+// above a budget bounds the score of every network within it. From there down, the first network whose exact sum keeps
+// the budget is the answer.
+
+const CELLS = 16384;
+const NONE = 255;
+
+/** Return the options of each slot that no other beats in both latency (ms) and score. */
+function usefulOptions(data, space, variant) {
+  const width = space.widths[variant.width_index];
+  const places = slotPlaces(space, width, data.prior.curves);
+  return slotBlocks(space, variant).map((blocks, slot) => {
+    const options = blocks.map((placed, option) => ({ option, ms: variant.ms[slot][option] * data.ms_unit,
+      score: scoreOf(blockFeatures(placed, places[slot], data.prior.curves), data.prior) }));
+    options.sort((one, other) => one.ms - other.ms || other.score - one.score);
+    let best = -Infinity;
+    return options.filter(({ score }) => score > best && ((best = score), true));
+  });
+}
+
+/** Return the milliseconds and the score of what all networks of a variant share: stem, first block, head. */
+function sharedPart(data, space, variant) {
+  const smallest = memberSpec(space, variant, null);
+  const parts = networkParts(smallest, data.classes);
+  const rows = rowsAt(data, variant.resolution);
+  const placed = walk(smallest);
+  const places = segmentPlaces(placed, data.prior.curves);
+  const features = [...skeletonFeatures(smallest, placed, places, data.prior.curves),
+    ...blockFeatures(placed[0], places[0], data.prior.curves)];
+  const ms = [parts[0], parts[1], parts[parts.length - 1]].reduce((sum, part) => sum + rows.get(part.key), 0);
+  return { ms, score: scoreOf(features, data.prior) };
+}
+
+/** Return the table of a variant, from which `solveVariant` reads the best network of every budget. */
+function prepareVariant(data, space, variant) {
+  const options = usefulOptions(data, space, variant);
+  const shared = sharedPart(data, space, variant);
+  const most = options.reduce((sum, slot) => sum + Math.max(0, ...slot.map((option) => option.ms)), 0);
+  const step = most / (CELLS - 1 - space.slots.length);
+  let best = new Float64Array(CELLS);
+  const chosen = [];
+  const depths = [];
+  let slot = 0;
+  for (const stage of space.stages) {
+    const ends = new Float64Array(CELLS).fill(-Infinity);
+    const depthOf = new Uint8Array(CELLS);
+    for (let depth = 1; depth <= Math.max(...stage.depths); depth += 1, slot += 1) {
+      const { values, choice } = addSlot(best, options[slot], step);
+      best = values;
+      chosen.push(choice);
+      if (stage.depths.includes(depth)) {
+        for (let cell = 0; cell < CELLS; cell += 1) {
+          if (values[cell] > ends[cell]) {
+            ends[cell] = values[cell];
+            depthOf[cell] = depth;
+          }
+        }
+      }
+    }
+    best = ends;
+    depths.push(depthOf);
+  }
+  return { space, variant, options, shared, step, best, chosen, depths };
+}
+
+/** Return the best scores with one block more, and the option that each cell takes; NONE where none fits. */
+function addSlot(before, options, step) {
+  const values = new Float64Array(CELLS).fill(-Infinity);
+  const choice = new Uint8Array(CELLS).fill(NONE);
+  options.forEach(({ ms, score }, index) => {
+    const cells = Math.round(ms / step);
+    for (let cell = Math.max(0, cells); cell < CELLS; cell += 1) {
+      const value = before[Math.min(cell - cells, CELLS - 1)] + score;
+      if (value > values[cell]) {
+        values[cell] = value;
+        choice[cell] = index;
+      }
+    }
+  });
+  return { values, choice };
+}
+
+/** Return the best network of a variant within a budget (ms), and a bound of the score of all; null if none fits. */
+function solveVariant(table, budgetMs) {
+  const { best, shared, step, space } = table;
+  const highest = Math.min(CELLS - 1, Math.floor((budgetMs - shared.ms) / step + space.slots.length / 2));
+  if (!(highest >= 0) || best[highest] === -Infinity) return null;
+  const bound = best[highest] + shared.score;
+  for (let cell = highest; cell >= 0 && best[cell] > -Infinity; cell -= 1) {
+    const found = readBack(table, cell);
+    if (found.ms <= budgetMs) return { ...found, bound };
+  }
+  const fastest = fastestNetwork(table); // it can share its cell with a better network that is over the budget
+  return fastest.ms <= budgetMs ? { ...fastest, bound } : null;
+}
+
+/** Return the fastest network of a table: its options, milliseconds, score. */
+function fastestNetwork({ space, options, shared }) {
+  let { ms, score } = shared;
+  const found = space.slots.map(({ stage, position }, slot) => {
+    if (position >= Math.min(...space.stages[stage].depths)) return null;
+    ms += options[slot][0].ms;
+    score += options[slot][0].score;
+    return stageOptions(space.stages[stage])[options[slot][0].option];
+  });
+  return { options: found, ms, score };
+}
+
+/** Return the network that a cell of a table stands for: its options, exact milliseconds, score. */
+function readBack(table, cell) {
+  const { space, options, shared, step, chosen, depths } = table;
+  const found = new Array(space.slots.length).fill(null);
+  let { ms, score } = shared;
+  let rest = cell;
+  for (let stage = space.stages.length - 1, end = found.length; stage >= 0; stage -= 1) {
+    const first = end - Math.max(...space.stages[stage].depths);
+    for (let slot = first + depths[stage][rest] - 1; slot >= first; slot -= 1) {
+      const option = options[slot][chosen[slot][rest]];
+      found[slot] = stageOptions(space.stages[stage])[option.option];
+      ms += option.ms;
+      score += option.score;
+      rest = Math.min(CELLS - 1, rest - Math.round(option.ms / step));
+    }
+    end = first;
+  }
+  return { options: found, ms, score };
+}
+
+/** Return the best network within a budget (ms) over several tables, with a bound of top-1 (percent); null if none fits. */
+function solveBudget(data, tables, budgetMs) {
+  let found = null;
+  let bound = -Infinity;
+  for (const table of tables) {
+    const one = solveVariant(table, budgetMs);
+    if (one) bound = Math.max(bound, one.bound);
+    if (one && (!found || one.score > found.score)) found = { ...one, table };
+  }
+  if (!found) return null;
+  const top1 = linkOf(found.score, data.prior);
+  return { spec: memberSpec(found.table.space, found.table.variant, found.options), ms: found.ms, top1,
+    gap: Math.max(0, linkOf(bound, data.prior) - top1) };
+}
+
+/** Return the latencies (ms) of the fastest network of some tables, and of their best. */
+function feasibleRange(tables) {
+  const fastest = tables.map((table) => fastestNetwork(table).ms);
+  const best = tables.map((table) => readBack(table, CELLS - 1))
+    .reduce((one, other) => (other.score > one.score ? other : one));
+  return [Math.min(...fastest), best.ms];
+}
+
+/** Return the optimal networks of `count` budgets between the fastest and the best, each once. */
+function optimalFront(data, tables, count) {
+  const [low, high] = feasibleRange(tables);
+  const front = [];
+  for (let index = 0; index < count; index += 1) {
+    const budget = index === count - 1 ? high * (1 + 1e-9) : low * (1 + 1e-9) * (high / low) ** (index / (count - 1));
+    const found = solveBudget(data, tables, budget);
+    if (found && (!front.length || found.top1 > front[front.length - 1].top1)) front.push({ ...found, budget });
+  }
+  return front;
+}
