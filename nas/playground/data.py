@@ -143,8 +143,9 @@ def page_data(
     table: LatencyTable, coverages: Sequence[Coverage], prior: ImageNetPrior, starts: Sequence[Start]
 ) -> dict[str, Any]:
     """Return the data of the page as JSON values. Spaces without a covered variant are left out."""
-    spaces = [coverage.space.at(coverage.variants) for coverage in coverages if coverage.variants]
-    known = [part for space in spaces for variant in space.variants for part in _fixed_parts(space, variant)]
+    covered = [coverage for coverage in coverages if coverage.variants]
+    smallest = [one.space.smallest(variant) for one in covered for variant in one.variants]
+    known = [part for spec in smallest for part in parts_of(spec, table.num_classes)]  # with their stems and heads
     known += [part for start in starts for part in parts_of(start.spec, table.num_classes)]
     return {
         "device": table.device.cpu,
@@ -152,14 +153,10 @@ def page_data(
         "classes": table.num_classes,
         "ms_unit": MS_UNIT,
         "prior": _prior_data(prior),
-        "spaces": [_space_data(table, space) for space in spaces],
+        "spaces": [_space_data(table, one.space, one.variants) for one in covered],
         "rows": dict(_row_times(table, known)),
         "networks": [_start_data(table, start) for start in starts],
     }
-
-
-def _fixed_parts(space: SearchSpace, variant: Variant) -> Iterator[Part]:
-    yield from parts_of(space.smallest(variant))
 
 
 def _row_times(table: LatencyTable, parts: Sequence[Part]) -> Iterator[tuple[str, float]]:
@@ -168,11 +165,11 @@ def _row_times(table: LatencyTable, parts: Sequence[Part]) -> Iterator[tuple[str
             yield part.key, round(table.part_ms(part), 8)
 
 
-def _space_data(table: LatencyTable, space: SearchSpace) -> dict[str, Any]:
-    latency = table.compile(space)
+def _space_data(table: LatencyTable, space: SearchSpace, variants: Sequence[Variant]) -> dict[str, Any]:
+    latency = table.compile(space.at(variants))
     assert not latency.pairs
     widths = list(space.fixed_parts)
-    for variant in space.variants:
+    for variant in variants:
         slot_places(space, variant)  # raises NasError where the prior cannot tell places of blocks
     return {
         "name": space.name,
@@ -197,7 +194,7 @@ def _space_data(table: LatencyTable, space: SearchSpace) -> dict[str, Any]:
                 "name": str(variant),
                 "ms": [np.rint(values[row] / MS_UNIT).astype(int).tolist() for values in latency.options],
             }
-            for row, variant in enumerate(space.variants)
+            for row, variant in enumerate(variants)
         ],
     }
 

@@ -10,9 +10,10 @@ function formatMs(ms) {
   return ms === null ? "unknown" : `${ms.toFixed(ms < 1 ? 3 : 2)} ms`;
 }
 
-/** Return a count in millions as text. */
-function formatMillions(count) {
-  return `${(count / 1e6).toFixed(count < 1e6 ? 3 : count < 1e8 ? 2 : 0)} M`;
+/** Return a count as text, in millions or thousands. */
+function formatCount(count) {
+  const [value, unit] = count < 1e6 ? [count / 1e3, "k"] : [count / 1e6, "M"];
+  return `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ${unit}`;
 }
 
 /** Return an estimate as text. */
@@ -123,7 +124,9 @@ function blockRow(app, stage, index) {
     control("se", "SE", element("input", { type: "checkbox", disabled: stage.se.length < 2 })),
     control("activation", "Activation", element("select")),
     timeCell(index + 1), compare);
-  row.addEventListener("focusin", () => { if (isWide()) app.select(number); });
+  for (const event of ["focusin", "click"]) {
+    row.addEventListener(event, () => { if (isWide()) app.select(number); });
+  }
   return row;
 }
 
@@ -137,7 +140,7 @@ function readChoice(name, input) {
 function updateRow(app, place, part, index, most) {
   const set = (id, text) => { document.getElementById(`${id}-${index}`).textContent = text; };
   set("ms", part.ms === null ? "no row" : `${part.near ? "≈ " : ""}${part.ms.toFixed(3)} ms`);
-  set("cost", `${formatMillions(part.macs)} MACs, ${formatMillions(part.params)} parameters`);
+  set("cost", `${formatCount(part.macs)} MACs, ${formatCount(part.params)} params`);
   document.getElementById(`bar-${index}`).style.width = `${most && part.ms ? (100 * part.ms) / most : 0}%`;
   const { spec } = app.now;
   if (!part.placed) {
@@ -210,10 +213,9 @@ function renderVariant(app, place) {
   const options = space.variants.map((variant, index) =>
     [String(index), `width ${space.widths[variant.width_index].label}, ${variant.resolution} px`]);
   const { spec } = app.now;
-  const now = place ? space.variants.findIndex((one) =>
+  const now = place?.plain ? space.variants.findIndex((one) =>
     space.widths[one.width_index] === place.width && one.resolution === spec.resolution) : -1;
-  if (now < 0) options.push(["", place ? `as it is: about width ${place.width.label}, ${spec.resolution} px`
-    : `as it is: ${spec.resolution} px`]);
+  if (now < 0) options.push(["", `as it is, ${spec.resolution} px`]);
   fill("variant", options, now < 0 ? "" : now);
   select.disabled = !place || options.length < 2;
   document.getElementById("snap").hidden = !place || place.member || !space.variants.length;
@@ -252,57 +254,53 @@ function renderChoices(app) {
     return;
   }
   const focused = panel.contains(document.activeElement) ? document.activeElement.id : "";
-  const rows = blockChoices(app, place, index).map(([group, text, spec], number) =>
-    choiceRow(app, [group, text], spec, `use-${number}`));
+  const rows = blockChoices(app, place, index).map(([text, spec], number) => choiceRow(app, text, spec, `use-${number}`));
   panel.replaceChildren(
     element("h3", {}, `Block ${index + 1}: what each choice would change`),
-    choiceTable(["Choice", "Value"], rows),
+    choiceTable("Choice", rows),
     element("p", { class: "soft" }, "± is what the estimator's fit leaves open of the difference."));
   if (focused) document.getElementById(focused)?.focus();
 }
 
-/** Return the choices of a block: of which decision, its value, and the network with it; null for the one it has. */
+/** Return the choices of a block as texts, each with the network that it makes; null for the one that it has. */
 function blockChoices(app, place, index) {
   const space = app.data.spaces[place.space];
   const slot = slotsOf(place.depths)[index - 1];
   const stage = space.stages[slot.stage];
   const { spec } = app.now;
   const { block, inChannels } = walk(spec)[index];
-  const choice = (group, text, has, changes) => [group, text, has ? null : withChoice(spec, index, changes)];
+  const choice = (text, has, changes) => [text, has ? null : withChoice(spec, index, changes)];
   return [
-    ...stage.kernels.map((kernel) => choice("Kernel", `${kernel}×${kernel}`, block.kernel === kernel, { kernel })),
-    ...stage.expansions.map((e) => choice("Expansion", `${e}× (${e * inChannels})`, block.expanded === e * inChannels,
+    ...stage.kernels.map((kernel) => choice(`Kernel ${kernel}×${kernel}`, block.kernel === kernel, { kernel })),
+    ...stage.expansions.map((e) => choice(`Expansion ${e}× (${e * inChannels})`, block.expanded === e * inChannels,
       { expanded: e * inChannels })),
-    ...stage.se.map((se) => choice("SE", se ? "with" : "without", block.se > 0 === se, { se })),
-    ...stage.activations.map((activation) => choice("Activation", ACTIVATION_NAMES[activation],
-      block.activation === activation, { activation })),
-    ...stage.depths.map((depth) => [`Stage ${slot.stage + 1}`, `${depth} block${depth > 1 ? "s" : ""}`,
+    ...stage.se.map((se) => choice(se ? "With SE" : "Without SE", block.se > 0 === se, { se })),
+    ...stage.activations.map((activation) => choice(ACTIVATION_NAMES[activation], block.activation === activation,
+      { activation })),
+    ...stage.depths.map((depth) => [`Stage ${slot.stage + 1} with ${depth} block${depth > 1 ? "s" : ""}`,
       depth === place.depths[slot.stage] ? null : withDepth(space, spec, place, slot.stage, depth)]),
   ];
 }
 
 /** Return a table of networks with what they would change. */
-function choiceTable(heads, rows) {
-  const cells = [...heads, "ms", "points", ""].map((text, index) => (text
-    ? element("th", { scope: "col", class: index >= heads.length ? "number" : null }, text) : element("td", {})));
-  return element("table", { class: "choices-table" }, element("thead", {}, element("tr", {}, ...cells)),
+function choiceTable(head, rows) {
+  return element("table", { class: "choices-table" },
+    element("thead", {}, element("tr", {}, element("th", { scope: "col" }, head),
+      element("th", { scope: "col", class: "number" }, "ms"), element("th", { scope: "col", class: "number" }, "points"),
+      element("td", {}))),
     element("tbody", {}, ...rows));
 }
 
-/** Return a row of such a table: texts, differences of milliseconds and points, a button; `spec` is null for now's. */
-function choiceRow(app, texts, spec, id) {
-  const cells = texts.map((text, index) => element(index === 0 ? "th" : "td", index === 0 ? { scope: "row" } : {}, text));
-  if (!spec) {
-    return element("tr", { class: "found" }, ...cells, element("td", { class: "number" }, "now"),
-      element("td", { class: "number" }, "now"), element("td", {}));
-  }
+/** Return a row of such a table: differences of milliseconds and points, and a button; `spec` is null for now's. */
+function choiceRow(app, text, spec, id) {
+  const head = element("th", { scope: "row" }, text);
+  const number = (...children) => element("td", { class: "number" }, ...children);
+  if (!spec) return element("tr", { class: "found" }, head, number("now"), number("now"), element("td", {}));
   const network = evaluateNetwork(app.data, spec, app.state.space, app.start);
   const { points, std } = difference(network.estimate, app.now.estimate, app.data.prior);
-  const use = element("button", { type: "button", id, "aria-label": `Use ${texts.join(" ")}` }, "Use");
+  const use = element("button", { type: "button", id, "aria-label": `Use: ${text}` }, "Use");
   use.addEventListener("click", () => app.change(spec));
-  const near = network.time.near ? "≈ " : "";
-  return element("tr", {}, ...cells,
-    element("td", { class: "number" }, near, deltaElement(timeDifference(network, app.now), 3, -1)),
-    element("td", { class: "number" }, deltaElement(points, 2, 1), element("small", {}, ` ± ${std.toFixed(2)}`)),
-    element("td", {}, use));
+  return element("tr", {}, head,
+    number(network.time.near ? "≈ " : "", deltaElement(timeDifference(network, app.now), 3, -1)),
+    number(deltaElement(points, 2, 1), element("small", {}, ` ± ${std.toFixed(2)}`)), element("td", {}, use));
 }

@@ -17,9 +17,15 @@ function spaceColor(index) {
 /** Return what a point of the chart says on hover. */
 function pointText(name, network, more = []) {
   const { time, estimate: guess, cost, spec } = network;
-  return [`<b>${chartText(name)}</b>`, `${spec.resolution} px, ${formatMillions(cost.macs)} MACs, `
-    + `${formatMillions(cost.params)} parameters`, `${formatMs(time.ms)} predicted, ${formatTop1(guess)} estimated`,
+  return [`<b>${chartText(name)}</b>`, `${spec.resolution} px, ${formatCount(cost.macs)} MACs, `
+    + `${formatCount(cost.params)} parameters`, `${formatMs(time.ms)} predicted, ${formatTop1(guess)} estimated`,
   ...more.map(chartText)].join("<br>");
+}
+
+/** Return the ticks of the axis of latency: fewer where there is little room. */
+function latencyTicks(narrow) {
+  return [0.01, 0.1, 1, 10, 100, 1000].flatMap((power) =>
+    (narrow ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7]).map((digit) => Number((digit * power).toPrecision(2))));
 }
 
 /** Return the traces and the layout of the chart. */
@@ -32,10 +38,15 @@ function frontChart(app) {
   const ranges = chartRanges(app);
   app.ranges = ranges;
   traces.push(...LIVE.map((name) => liveTrace(app, name)));
+  const narrow = innerWidth < 600;
+  const ticks = latencyTicks(narrow);
   return { traces, layout: {
+    height: narrow ? 480 : 420,
+    margin: { l: 56, r: 16, t: 16, b: narrow ? 190 : 90 },
+    legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom" },
     hovermode: "closest",
-    xaxis: { type: "log", title: { text: `predicted latency on this device, ms` }, range: ranges.x.map(Math.log10),
-      dtick: "D2" },
+    xaxis: { type: "log", title: { text: "predicted latency, ms" }, range: ranges.x.map(Math.log10),
+      tickvals: ticks, ticktext: ticks.map(String) },
     yaxis: { title: { text: "estimated top-1, %" }, range: ranges.y },
   } };
 }

@@ -33,11 +33,11 @@ function listedNetwork(data, { name, text, published, yours, measured_ms: measur
   const known = published.map(([top1, recipe]) => `published: ${top1} % (${recipe})`);
   const ms = exact ?? measured;
   if (exact === null && measured !== null) known.push(`measured: ${formatMs(measured)}`);
-  return { name, spec, yours, index, network, ms, hover: pointText(name, network, known),
+  return { name, spec, yours, index, network, measured, ms, hover: pointText(name, network, known),
     label: data.networks.some((other, i) => i !== index && other.name === name) ? `${name}, ${spec.resolution} px` : name };
 }
 
-/** Put the networks, the skeletons and the channels into their lists. */
+/** Put the networks and the skeletons into their lists. */
 function fillLists(app) {
   const groups = new Map([["Your networks", []], ["Published, all can be changed", []], ["Published, only shown", []]]);
   app.listed.forEach((one) => {
@@ -51,9 +51,6 @@ function fillLists(app) {
   start.append(element("option", { value: "", hidden: true }, ""));
   document.getElementById("skeleton").append(...app.data.spaces.map((space, index) =>
     element("option", { value: index }, space.name)));
-  const channels = new Set(app.data.spaces.flatMap((space) => space.widths.flatMap((width) => width.outs.slice(1))));
-  document.getElementById("hswish").append(...[...channels].sort((a, b) => a - b).map((count) =>
-    element("option", { value: count }, String(count))));
 }
 
 /** Return the state of a page that was opened anew: the first of the user's networks, or the skeleton's own. */
@@ -184,7 +181,8 @@ function render(app) {
   const { data, state } = app;
   if (app.startText !== specText(state.start.spec)) {
     app.startText = specText(state.start.spec);
-    app.start = evaluateNetwork(data, state.start.spec, state.space);
+    app.startMeasured = app.listed.find((one) => specText(one.spec) === app.startText)?.measured ?? null;
+    app.start = evaluateNetwork(data, state.start.spec, state.space, null, app.startMeasured);
   }
   app.now = evaluateNetwork(data, state.spec, state.space, app.start);
   app.changed = specText(state.spec) !== app.startText;
@@ -213,8 +211,8 @@ function renderSummary(app) {
   const { time, cost, estimate: guess } = now;
   show("ms", `${time.near ? "≈ " : ""}${formatMs(time.ms)}`, timeDifference(now, start), 2, -1);
   show("top1", formatTop1(guess), guess.top1 - start.estimate.top1, 2, 1);
-  show("macs", formatMillions(cost.macs), (cost.macs - start.cost.macs) / 1e6, 1, 0);
-  show("params", formatMillions(cost.params), (cost.params - start.cost.params) / 1e6, 2, 0);
+  show("macs", formatCount(cost.macs), (cost.macs - start.cost.macs) / 1e6, 1, 0);
+  show("params", formatCount(cost.params), (cost.params - start.cost.params) / 1e6, 2, 0);
   show("memory", `${(cost.memory / 1e6).toFixed(1)} MB`, (cost.memory - start.cost.memory) / 1e6, 1, 0);
   document.getElementById("remarks").textContent = remarks(app).join(" ");
 }
@@ -226,7 +224,9 @@ function remarks(app) {
   if (time.missing) {
     words.push(`Its latency is unknown: the table has no row for ${time.missing} of its ${parts.length} parts.`);
   } else if (time.near) {
-    words.push(`≈: ${time.near} of its ${parts.length} parts have no row of their own; their times lie between other rows.`);
+    const scaled = app.start.parts.some((part) => part.scaled);
+    words.push(`≈: ${time.near} of its ${parts.length} parts have no row of their own; their times are those of blocks `
+      + `like them${scaled ? `, scaled so that ${app.state.start.name} takes the ${formatMs(app.startMeasured)} measured` : ""}.`);
   }
   if (guess.outside) words.push("The estimator was fitted to no such network; its deviation is doubled.");
   return words;
@@ -286,11 +286,9 @@ function formatBudget(ms) {
 /** Show the table of ablations, and why there are none. */
 function renderAblations(app) {
   const { now, state } = app;
-  const hswish = document.getElementById("hswish");
-  if (![...hswish.options].some((option) => Number(option.value) === state.hswish)) {
-    state.hswish = nearest([...hswish.options].map((option) => Number(option.value)), state.hswish);
-  }
-  hswish.value = String(state.hswish);
+  const channels = [...new Set(now.spec.blocks.slice(1).map((block) => block.out))].sort((a, b) => a - b);
+  const hswishFrom = nearest(channels.length ? channels : [state.hswish], state.hswish);
+  fill("hswish", channels.map((count) => [count, String(count)]), hswishFrom);
   const holder = document.getElementById("ablation-rows");
   const focused = holder.contains(document.activeElement) ? document.activeElement.id : "";
   const place = now.place;
@@ -304,11 +302,11 @@ function renderAblations(app) {
   }
   const space = app.data.spaces[place.space];
   const before = specText(now.spec);
-  const rows = ablations(state.hswish).map(({ id, name, change }) => {
+  const rows = ablations(hswishFrom).map(({ id, name, change }) => {
     const spec = ablate(space, now.spec, place, change);
-    return choiceRow(app, [name], specText(spec) === before ? null : spec, `ablation-${id}`);
+    return choiceRow(app, name, specText(spec) === before ? null : spec, `ablation-${id}`);
   });
-  holder.replaceChildren(choiceTable(["Change"], rows));
+  holder.replaceChildren(choiceTable("Change", rows));
   if (focused) document.getElementById(focused)?.focus();
 }
 

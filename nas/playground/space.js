@@ -6,7 +6,7 @@
 /** Return the space, the width and the depth of each stage of a network; null if it fits no space.
  *
  * A member is a network of the space. Another network fits if its blocks stand as those of the skeleton do, whatever
- * their channels: a trimmed one, or one whose head is wider.
+ * their channels: a trimmed one, or one whose head is wider. It is plain if its stages have a width's channels.
  */
 function placeInSpace(data, spec, preferred = 0) {
   const order = [preferred, ...data.spaces.keys()];
@@ -29,7 +29,7 @@ function findMember(space, spec) {
         optionOf(block, width.outs[stage + (position ? 1 : 0)]));
       return isOption(space.stages[stage], block, inChannels) && sameFields(withoutIdleGate(block), built);
     });
-    if (depths) return { width, depths, member: true };
+    if (depths) return { width, depths, member: true, plain: true };
   }
   return null;
 }
@@ -47,7 +47,7 @@ function findAlike(space, spec) {
   depths.reduce((end, depth) => { outs.push(spec.blocks[end + depth - 1].out); return end + depth; }, 1);
   const distance = (width) => outs.reduce((sum, out, i) => sum + Math.abs(Math.log(out / width.outs[i])), 0);
   const width = space.widths.reduce((best, one) => (distance(one) < distance(best) ? one : best));
-  return { width, depths, member: false };
+  return { width, depths, member: false, plain: distance(width) === 0 };
 }
 
 /** Return the depth of each stage such that `fits(stage, position, block, inChannels)` holds for all blocks, or null. */
@@ -164,6 +164,16 @@ function totalTime(parts) {
     near: parts.filter((part) => part.near).length };
 }
 
+/** Scale the approximated parts of a network so that all add up to `measured` milliseconds, if that is plausible. */
+function scaleNear(parts, measured) {
+  const near = parts.filter((part) => part.near);
+  const sum = near.reduce((total, part) => total + part.ms, 0);
+  const factor = (sum + measured - totalTime(parts).ms) / sum;
+  if (near.length && !totalTime(parts).missing && factor > 0.5 && factor < 2) {
+    near.forEach((part) => Object.assign(part, { ms: factor * part.ms, scaled: true }));
+  }
+}
+
 /** Return the milliseconds of a part without a row, from the rows of the nearest width; null if there are none. */
 function nearMs(data, spec, place, parts, index, slots) {
   const variant = nearestVariant(data.spaces[place.space], place.width, spec.resolution);
@@ -197,24 +207,33 @@ function nearBlockMs(data, spaceIndex, variant, { stage, position }, part) {
   return interpolate(points, part.macs);
 }
 
-/** Return the value at `x` of the line through the two points around it, or through the nearest two; null for none. */
+/** Return the value at `x` of the line through the two points around it, or through the nearest two; null for none.
+ *
+ * Below all points it is at least proportional to `x`, since the line of two points can fall too steeply.
+ */
 function interpolate(points, x) {
   if (points.length < 2) return points.length ? points[0][1] * x / points[0][0] : null;
   const sorted = [...points].sort((one, other) => one[0] - other[0]);
   const after = sorted.findIndex((point) => point[0] >= x);
   const end = after < 0 ? sorted.length - 1 : Math.max(1, after);
   const [[x0, y0], [x1, y1]] = [sorted[end - 1], sorted[end]];
-  return x1 === x0 ? y0 : y0 + (y1 - y0) * (x - x0) / (x1 - x0);
+  const value = x1 === x0 ? y0 : y0 + (y1 - y0) * (x - x0) / (x1 - x0);
+  return x < x0 ? Math.max(value, y0 * x / x0) : value;
 }
 
-/** Return by how much the row of the anchor's block in a slot exceeds its approximation; 0 if the shapes differ. */
+/** Return by how much the anchor's part in the same place exceeds its approximation; 0 if the shapes differ. */
 function anchorOffset(data, part, slot, anchor) {
-  if (!slot || !anchor.place) return 0;
+  if (!anchor.place) return 0;
+  const { parts } = anchor;
+  if (!slot) { // stem, first block, head: of which only the very same one is known
+    const same = parts.find((one) => one.key === part.key && one.scaled);
+    return same ? same.ms - nearMs(data, anchor.spec, anchor.place, parts, parts.indexOf(same),
+      slotsOf(anchor.place.depths)) : 0;
+  }
   const index = slotsOf(anchor.place.depths).findIndex((one) =>
     one.stage === slot.stage && one.position === slot.position);
-  const parts = anchor.parts;
   const known = parts[index + 2];
-  if (index < 0 || known.ms === null || known.near) return 0;
+  if (index < 0 || known.ms === null || (known.near && !known.scaled)) return 0;
   const { placed } = part;
   const same = known.placed.inChannels === placed.inChannels && known.placed.inSize === placed.inSize
     && known.placed.block.out === placed.block.out;
@@ -276,7 +295,7 @@ function nearest(numbers, value) {
  */
 function withVariant(space, spec, place, variant, snap = false) {
   const width = space.widths[variant.width_index];
-  if (width === place.width && !snap) return { ...spec, resolution: variant.resolution };
+  if (width === place.width && place.plain && !snap) return { ...spec, resolution: variant.resolution };
   const placed = walk(spec);
   const blocks = slotsOf(place.depths).map((slot, index) => {
     const { block, inChannels } = placed[index + 1];
@@ -325,9 +344,14 @@ function ablate(space, spec, place, change) {
 
 // Networks with all their numbers ----------------------------------------------------------------------
 
-/** Return a network with where it stands, its parts, milliseconds, costs and estimate. `anchor` is another such. */
-function evaluateNetwork(data, spec, preferred = 0, anchor = null) {
+/** Return a network with where it stands, its parts, milliseconds, costs and estimate.
+ *
+ * `anchor` is another such, from which it was made. `measured` are the milliseconds of the whole network, if known:
+ * parts without a row are scaled to them.
+ */
+function evaluateNetwork(data, spec, preferred = 0, anchor = null, measured = null) {
   const place = placeInSpace(data, spec, preferred);
   const parts = partTimes(data, spec, place, anchor);
+  if (measured !== null) scaleNear(parts, measured);
   return { spec, place, parts, time: totalTime(parts), cost: totalCost(parts), estimate: estimate(spec, data.prior) };
 }
