@@ -152,7 +152,7 @@ def page_data(
         "runtime": str(table.runtime),
         "classes": table.num_classes,
         "ms_unit": MS_UNIT,
-        "prior": _prior_data(prior),
+        "prior": prior_data(prior),
         "spaces": [_space_data(table, one.space, one.variants) for one in covered],
         "rows": dict(_row_times(table, known)),
         "networks": [_start_data(table, start) for start in starts],
@@ -212,7 +212,8 @@ def _width_data(space: SearchSpace, width: float) -> dict[str, Any]:
     }
 
 
-def _prior_data(prior: ImageNetPrior) -> dict[str, Any]:
+def prior_data(prior: ImageNetPrior) -> dict[str, Any]:
+    """Return what the page needs of the prior, as JSON values."""
     fit, level = load_fit(), prior.recipe_level
     recipe = [name for name, _ in recipe_level_features(level, 224)]
     return {

@@ -259,7 +259,7 @@ function renderChoices(app) {
     element("h3", {}, `Block ${index + 1}: what each choice would change`),
     choiceTable("Choice", rows),
     element("p", { class: "soft" }, "± is what the estimator's fit leaves open of the difference."));
-  if (focused) document.getElementById(focused)?.focus();
+  if (focused) (document.getElementById(focused) ?? panel).focus();
 }
 
 /** Return the choices of a block as texts, each with the network that it makes; null for the one that it has. */

@@ -307,7 +307,7 @@ function renderAblations(app) {
     return choiceRow(app, name, specText(spec) === before ? null : spec, `ablation-${id}`);
   });
   holder.replaceChildren(choiceTable("Change", rows));
-  if (focused) document.getElementById(focused)?.focus();
+  if (focused) (document.getElementById(focused) ?? holder).focus();
 }
 
 /** Show how the network is kept and trained. */
