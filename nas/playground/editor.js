@@ -66,7 +66,8 @@ function renderEditor(app) {
 /** Return the rows of the editor: stem and first block, each stage with its depth and its blocks, head. */
 function editorRows(app, place) {
   const { blocks } = app.now.spec;
-  if (!place) return [fixedRow("stem", 0), ...blocks.map((_, i) => fixedRow(`block ${i + 1}`, i + 1)), fixedRow("head", blocks.length + 1)];
+  const head = fixedRow("head", blocks.length + 1);
+  if (!place) return [fixedRow("stem", 0), ...blocks.map((_, i) => fixedRow(`block ${i + 1}`, i + 1)), head];
   const space = app.data.spaces[place.space];
   const rows = [fixedRow("stem", 0), fixedRow("block 1", 1)];
   let index = 1;
@@ -84,7 +85,7 @@ function editorRows(app, place) {
     }
     rows.push(group);
   });
-  return [...rows, fixedRow("head", blocks.length + 1)];
+  return [...rows, head];
 }
 
 /** Return the row of a part that the page does not change. */
@@ -144,7 +145,7 @@ function updateRow(app, place, part, index, most) {
   document.getElementById(`bar-${index}`).style.width = `${most && part.ms ? (100 * part.ms) / most : 0}%`;
   const { spec } = app.now;
   if (!part.placed) {
-    set("shape", index === 0 ? `${spec.resolution} px, 3 → ${spec.stem.out}` : part.key.split(" ")[1].replace("x", " × "));
+    set("shape", index === 0 ? `${spec.resolution} px, 3 → ${spec.stem.out}` : headShape(part));
     set("what", index === 0 ? `3×3, stride ${spec.stem.stride}, ${ACTIVATION_NAMES[spec.stem.activation]}`
       : headText(spec.head, app.data.classes));
     return;
@@ -198,6 +199,12 @@ function blockText({ block, inChannels }) {
   if (block.se) words.push(`SE ${block.se}`);
   words.push(ACTIVATION_NAMES[block.activation]);
   return words.join(", ");
+}
+
+/** Return the input of a head in words. */
+function headShape(part) {
+  const [channels, size] = part.key.split(" ")[1].split("x");
+  return `${size} px, ${channels} channels`;
 }
 
 /** Return a head in words. */
@@ -254,7 +261,8 @@ function renderChoices(app) {
     return;
   }
   const focused = panel.contains(document.activeElement) ? document.activeElement.id : "";
-  const rows = blockChoices(app, place, index).map(([text, spec], number) => choiceRow(app, text, spec, `use-${number}`));
+  const rows = blockChoices(app, place, index).map(([text, spec], number) =>
+    choiceRow(app, text, spec, `use-${number}`));
   panel.replaceChildren(
     element("h3", {}, `Block ${index + 1}: what each choice would change`),
     choiceTable("Choice", rows),
@@ -286,8 +294,8 @@ function blockChoices(app, place, index) {
 function choiceTable(head, rows) {
   return element("table", { class: "choices-table" },
     element("thead", {}, element("tr", {}, element("th", { scope: "col" }, head),
-      element("th", { scope: "col", class: "number" }, "ms"), element("th", { scope: "col", class: "number" }, "points"),
-      element("td", {}))),
+      element("th", { scope: "col", class: "number" }, "ms"),
+      element("th", { scope: "col", class: "number" }, "points"), element("td", {}))),
     element("tbody", {}, ...rows));
 }
 

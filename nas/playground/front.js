@@ -86,9 +86,10 @@ function liveTrace(app, name) {
     return { ...shared, mode: "lines", hoverinfo: "skip", hovertemplate: null,
       line: { color: pageColor("soft"), width: 1.5, dash: "dot" } };
   }
-  const marker = name === "now" ? { symbol: "star", size: 16, color: pageColor("accent") }
-    : { symbol: "circle-open", size: 13, color: pageColor("ink") };
-  return { ...shared, mode: "markers", marker: { ...marker, line: { color: pageColor("ink"), width: name === "now" ? 1 : 2 } } };
+  const line = { color: pageColor("ink"), width: name === "now" ? 1 : 2 };
+  const marker = name === "now" ? { symbol: "star", size: 16, color: pageColor("accent"), line }
+    : { symbol: "circle-open", size: 13, color: pageColor("ink"), line };
+  return { ...shared, mode: "markers", marker };
 }
 
 /** Return the points of a trace that follows every change. */
@@ -107,7 +108,8 @@ function livePoints(app, name) {
 function chartRanges(app) {
   const listed = app.listed.filter((one) => one.ms !== null);
   const fronts = app.fronts.flatMap((front) => front ?? []);
-  const points = [...listed.map((one) => [one.ms, one.network.estimate.top1]), ...fronts.map((one) => [one.ms, one.top1])];
+  const points = listed.map((one) => [one.ms, one.network.estimate.top1]);
+  points.push(...fronts.map((one) => [one.ms, one.top1]));
   for (const network of [app.now, app.start]) {
     if (network.time.ms !== null) points.push([network.time.ms, network.estimate.top1]);
   }
@@ -138,8 +140,8 @@ function frontCsv(app) {
   const rows = app.fronts.flatMap((front, index) => (front ?? []).map((one) => {
     const { width_index: width, resolution } = one.variant;
     const space = app.data.spaces[index];
-    return [space.name, space.widths[width].label, resolution, one.ms.toFixed(6), one.top1.toFixed(4), one.std.toFixed(4),
-      one.cost.macs, one.cost.params, one.cost.memory, one.spec.blocks.length, specText(one.spec)];
+    return [space.name, space.widths[width].label, resolution, one.ms.toFixed(6), one.top1.toFixed(4),
+      one.std.toFixed(4), one.cost.macs, one.cost.params, one.cost.memory, one.spec.blocks.length, specText(one.spec)];
   }));
   const quoted = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
   return [columns, ...rows].map((row) => `${row.map(quoted).join(",")}\n`).join("");

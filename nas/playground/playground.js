@@ -4,6 +4,8 @@
 const SLIDER_STEPS = 1000;
 const FIRST_BLOCK = 2; // whose choices are compared when the page opens: the first that can be changed
 const HISTORY_MS = 400; // a slider moves faster than browsers let an address change
+const SLIDE_MS = 1500; // moves of a slider that follow each other sooner are one step back
+const BETTER = 0.05; // points, by which another skeleton must be better to be named
 
 /** Start the page. */
 async function startPlayground() {
@@ -30,11 +32,12 @@ function listedNetwork(data, { name, text, published, yours, measured_ms: measur
   const spec = parseSpecText(text, name);
   const network = evaluateNetwork(data, spec);
   const exact = network.time.near || network.time.ms === null ? null : network.time.ms;
+  const twice = data.networks.some((other, i) => i !== index && other.name === name);
   const known = published.map(([top1, recipe]) => `published: ${top1} % (${recipe})`);
   const ms = exact ?? measured;
   if (exact === null && measured !== null) known.push(`measured: ${formatMs(measured)}`);
   return { name, spec, yours, index, network, measured, ms, hover: pointText(name, network, known),
-    label: data.networks.some((other, i) => i !== index && other.name === name) ? `${name}, ${spec.resolution} px` : name };
+    label: twice ? `${name}, ${spec.resolution} px` : name };
 }
 
 /** Put the networks and the skeletons into their lists. */
@@ -94,7 +97,7 @@ async function prepareSpace(app, index) {
 
 // Changes ---------------------------------------------------------------------------------------------
 
-/** Take another network; `how` is what happens to the page's history: "push", or "replace" while a slider moves. */
+/** Take another network; `how` is what happens to the page's history, as `remember` says. */
 function changeNetwork(app, spec, how = "push") {
   app.state.spec = spec;
   render(app);
@@ -147,10 +150,16 @@ function sliderScale(app) {
   const ratio = Math.max(high / low, 1 + 1e-9);
   return { low, high,
     budgetAt: (position) => Number((low * ratio ** (position / SLIDER_STEPS) * 1.00005).toPrecision(4)),
-    positionOf: (budget) => Math.round(SLIDER_STEPS * Math.min(1, Math.max(0, Math.log(budget / low) / Math.log(ratio)))) };
+    positionOf: (budget) => {
+      const share = Math.log(budget / low) / Math.log(ratio);
+      return Math.round(SLIDER_STEPS * Math.min(1, Math.max(0, share)));
+    } };
 }
 
-/** Write the state into the address: as a new entry of the history, or in place of the last. */
+/** Write the state into the address: "push" makes a new entry of the history, "replace" changes the last one.
+ *
+ * "slide" makes one entry for all moves of the slider that follow each other.
+ */
 function remember(app, how) {
   clearTimeout(app.remembering);
   const write = (pushes) => {
@@ -158,12 +167,10 @@ function remember(app, how) {
     if (fragment === location.hash) return;
     history[pushes ? "pushState" : "replaceState"](null, "", fragment);
   };
-  if (how === "push") {
+  const begins = how === "slide" && performance.now() - (app.slid ?? -Infinity) > SLIDE_MS;
+  if (how === "slide") app.slid = performance.now();
+  if (how === "push" || begins) {
     write(true);
-    app.dragging = false;
-  } else if (how === "slide" && !app.dragging) {
-    write(true);
-    app.dragging = true;
   } else {
     app.remembering = setTimeout(() => write(false), HISTORY_MS);
   }
@@ -224,9 +231,10 @@ function remarks(app) {
   if (time.missing) {
     words.push(`Its latency is unknown: the table has no row for ${time.missing} of its ${parts.length} parts.`);
   } else if (time.near) {
-    const scaled = app.start.parts.some((part) => part.scaled);
+    const scaled = app.start.parts.some((part) => part.scaled)
+      ? `, scaled so that ${app.state.start.name} takes the ${formatMs(app.startMeasured)} measured` : "";
     words.push(`≈: ${time.near} of its ${parts.length} parts have no row of their own; their times are those of blocks `
-      + `like them${scaled ? `, scaled so that ${app.state.start.name} takes the ${formatMs(app.startMeasured)} measured` : ""}.`);
+      + `like them${scaled}.`);
   }
   if (guess.outside) words.push("The estimator was fitted to no such network; its deviation is doubled.");
   return words;
@@ -268,14 +276,26 @@ function renderBudget(app) {
   const found = solveBudget(app.data, app.tables[state.space], budget);
   const name = app.data.spaces[state.space].name;
   if (!found) {
-    note.textContent = `No network of ${name} takes ${formatBudget(budget)} or less; the fastest takes ${formatMs(scale.low)}.`;
+    note.textContent = `No network of ${name} takes ${formatBudget(budget)} or less; `
+      + `the fastest takes ${formatMs(scale.low)}.`;
     return;
   }
   const isNow = specText(found.spec) === specText(state.spec);
   const gap = found.gap < 0.0005 ? "the proven optimum" : `at most ${found.gap.toFixed(3)} points below the optimum`;
+  const { std } = estimate(found.spec, app.data.prior);
   note.textContent = `${isNow ? "This is the best" : "The best"} of ${name} within ${formatBudget(budget)}: `
-    + `${formatMs(found.ms)}, ${found.top1.toFixed(2)} % (${gap}).`;
+    + `${formatMs(found.ms)}, ${found.top1.toFixed(2)} ± ${std.toFixed(2)} % (${gap}).`
+    + betterSkeleton(app, budget, found.top1);
   take.hidden = isNow;
+}
+
+/** Return a sentence about another skeleton that has a better network within a budget (ms), if there is one. */
+function betterSkeleton(app, budget, top1) {
+  const others = app.tables.map((tables, index) => (tables && index !== app.state.space
+    ? { index, top1: solveBudget(app.data, tables, budget)?.top1 ?? 0 } : { index, top1: 0 }));
+  const best = others.reduce((one, other) => (other.top1 > one.top1 ? other : one));
+  const { name } = app.data.spaces[best.index];
+  return best.top1 > top1 + BETTER ? ` ${name} reaches ${best.top1.toFixed(2)} % within it.` : "";
 }
 
 /** Return a budget as text. */
@@ -314,7 +334,7 @@ function renderAblations(app) {
 function renderKeep(app) {
   const input = document.getElementById("name");
   if (!input.dataset.typed) input.value = app.changed ? `${app.state.start.name}-changed` : app.state.start.name;
-  document.getElementById("command").textContent = `python -m nas.train ${fileName(app)}`;
+  document.getElementById("command").textContent = `python -m nas.train ${fileName()}`;
 }
 
 /** Return the name of the network, a text of one line. */
@@ -361,7 +381,6 @@ function addListeners(app) {
   on("reset", "click", () => app.change(app.state.start.spec));
   on("skeleton", "change", ({ target }) => changeSkeleton(app, Number(target.value)));
   on("slider", "input", ({ target }) => solveFor(app, sliderScale(app).budgetAt(Number(target.value)), "slide"));
-  on("slider", "change", () => { remember(app, "replace"); app.dragging = false; });
   on("budget", "change", ({ target }) => {
     const budget = positive(target.value);
     if (budget) solveFor(app, budget, "push");

@@ -2,9 +2,9 @@
 // The best network within a latency, by dynamic programming over a grid of milliseconds. Pure functions.
 //
 // A variant's tables are made once. Cell b holds the best score of all networks whose latencies above the fastest, each
-// block's rounded to the grid, add up to at most b cells. Rounding changes the sum of a network by half a cell a block at
-// most. So the cell that lies by that above a budget bounds the score of every network within it. From there down, the
-// first network whose exact sum keeps the budget is the answer. Near the fastest network a millisecond is worth most;
+// block's rounded to the grid, add up to at most b cells. Rounding changes the sum of a network by half a cell a block
+// at most. So the cell that lies by that above a budget bounds the score of every network within it. From there down,
+// the first network whose exact sum keeps the budget is the answer. Near the fastest network a millisecond is worth most;
 // tables of smaller cells serve there.
 
 const CELLS = 16384;
@@ -148,7 +148,10 @@ function readBack({ space, options, shared, choices }, { rounded, chosen, depths
   return { options: found, ms, score };
 }
 
-/** Return the best network within a budget (ms) over several tables, with a bound of top-1 (percent); null if none fits. */
+/** Return the best network of several variants within a budget (ms), with its gap to the optimum (points of top-1).
+ *
+ * Null if none fits.
+ */
 function solveBudget(data, tables, budgetMs) {
   let found = null;
   let bound = -Infinity;

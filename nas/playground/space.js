@@ -50,7 +50,7 @@ function findAlike(space, spec) {
   return { width, depths, member: false, plain: distance(width) === 0 };
 }
 
-/** Return the depth of each stage such that `fits(stage, position, block, inChannels)` holds for all blocks, or null. */
+/** Return depths of the stages such that `fits(stage, position, block, inChannels)` holds for all blocks, or null. */
 function splitStages(space, spec, fits) {
   const placed = walk(spec);
   const split = (stage, start) => {
@@ -99,8 +99,8 @@ function isOption(stage, block, inChannels) {
 /** Return the block that an option puts into a slot. */
 function buildBlock(space, width, { stage, position }, { kernel, expansion, se, activation }) {
   const expanded = expansion * width.outs[stage + (position ? 1 : 0)];
-  return { op: "mbconv", kernel, expanded, out: width.outs[stage + 1], stride: position ? 1 : space.stages[stage].stride,
-    se: se ? squeezedChannels(expanded) : 0, gate: "hard_sigmoid", activation, activate_output: false };
+  return { op: "mbconv", kernel, expanded, out: width.outs[stage + 1],
+    stride: position ? 1 : space.stages[stage].stride, se: se ? squeezedChannels(expanded) : 0, gate: "hard_sigmoid", activation, activate_output: false };
 }
 
 /** Return the options of a stage's block, the last decision running fastest. */
