@@ -4,8 +4,8 @@
 // A variant's tables are made once. Cell b holds the best score of all networks whose latencies above the fastest, each
 // block's rounded to the grid, add up to at most b cells. Rounding changes the sum of a network by half a cell a block
 // at most. So the cell that lies by that above a budget bounds the score of every network within it. From there down,
-// the first network whose exact sum keeps the budget is the answer. Near the fastest network a millisecond is worth most;
-// tables of smaller cells serve there.
+// the first network whose exact sum keeps the budget is the answer. Near the fastest network a millisecond is worth
+// most; tables of smaller cells serve there.
 
 const CELLS = 16384;
 const FINER = [32, 6, 1]; // times smaller are the cells of each table
