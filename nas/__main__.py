@@ -32,6 +32,7 @@ COMMANDS = {
     "netadapt": "nas.netadapt.__main__:main",
     "measure": "nas.measure:main",
     "report": "nas.report.__main__:main",
+    "playground": "nas.playground.__main__:main",
 }
 Rows = list[tuple[str, str]]
 

@@ -100,6 +100,8 @@ NO_TORCH = (
         "nas.pages.*",
         "nas.report",
         "nas.report.*",
+        "nas.playground",
+        "nas.playground.*",
         "nas.search",
         "nas.search.*",
         "nas.cli",

@@ -25,11 +25,11 @@ POSITIONS = 4  # of a segment with coefficients of their own; deeper blocks shar
 DEEPER_WEIGHT = 0.6  # of each position beyond the last
 MERGED = "s16"  # the segment at stride 16 of a network that has one instead of two
 # A block of a merged segment could be of either of the two, at any position. All but the first count alike, as deep
-# blocks. The greater value of the three others in `_MAIN`, at a small expansion, counts for the network as a whole.
+# blocks. The greater value of the three others in `MAIN`, at a small expansion, counts for the network as a whole.
 # The expansion is chosen so that stages that come to be equal mostly lose a little: a search must not gain by that.
 MERGED_EXPANSION = 2
-_MAIN = (("s16a", 1), ("s16b", 0), ("s16b", 1))
-_DEEP = (("s16a", 2), ("s16a", 3), ("s16b", 2), ("s16b", 3))
+MAIN = (("s16a", 1), ("s16b", 0), ("s16b", 1))
+DEEP = (("s16a", 2), ("s16a", 3), ("s16b", 2), ("s16b", 3))
 
 # Shapes of the curves, chosen by leave-one-out error on the published networks.
 WIDTH_POWER = 0.5
@@ -102,7 +102,7 @@ def _shares(place: SegmentPlace) -> list[tuple[str, int, float]]:
     if place.segment == MERGED:
         if place.position == 0:
             return [("s16a", 0, 1.0)]
-        return [(*deep, 0.25) for deep in _DEEP]
+        return [(*deep, 0.25) for deep in DEEP]
     if place.segment in ("s2", "s32b"):
         return [(place.segment, 0, 1.0)]
     last = POSITIONS - 1
@@ -159,8 +159,8 @@ def skeleton_features(spec: ArchSpec) -> Features:
         features += [("plain", 1.0), ("plain width", math.log(spec.blocks[-1].out / 1024))]
     if MERGED in firsts:
         value = expansion_curve(MERGED_EXPANSION)
-        features += [(f"expansion {segment}.{position}", value) for segment, position in _MAIN]
-        features += [(f"expansion {segment}.{position}", -0.75 * value) for segment, position in _DEEP]
+        features += [(f"expansion {segment}.{position}", value) for segment, position in MAIN]
+        features += [(f"expansion {segment}.{position}", -0.75 * value) for segment, position in DEEP]
     # MobileNetV3-Small has no blocks at stride 2. No fitted network lacks those of a later stride.
     strides = {segment.strip("sab") for segment in firsts}
     features += [(f"no stride {stride}", 1.0) for stride in ("2", "4", "8", "16", "32") if stride not in strides]

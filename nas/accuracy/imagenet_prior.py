@@ -195,9 +195,9 @@ class PriorFit:
         self.low = np.array([low for low, _ in ranges]) - _TOLERANCE
         self.high = np.array([high for _, high in ranges]) + _TOLERANCE
         # The lower triangle of a Cholesky factor, row by row.
-        factor = np.zeros((len(features), len(features)))
-        factor[np.tril_indices(len(features))] = np.concatenate(data["covariance_factor"])
-        self.covariance = factor @ factor.T
+        self.factor = np.zeros((len(features), len(features)))
+        self.factor[np.tril_indices(len(features))] = np.concatenate(data["covariance_factor"])
+        self.covariance = self.factor @ self.factor.T
 
 
 @functools.cache

@@ -31,8 +31,8 @@ def add_table_flags(parser: ArgumentParser) -> None:
     )
 
 
-def add_runtime_flags(parser: ArgumentParser) -> None:
-    """Add the threads and the precision of a table's runtime, and the permission to use another device's table."""
+def add_precision_flags(parser: ArgumentParser) -> None:
+    """Add the threads and the precision of a table's runtime."""
     parser.add_argument(
         "--threads", metavar="N", type=positive_int, default=1, help="threads of the runtime (default: 1)"
     )
@@ -42,6 +42,11 @@ def add_runtime_flags(parser: ArgumentParser) -> None:
         default="float32",
         help="precision of the networks: float32 or int8 (default: float32)",
     )
+
+
+def add_runtime_flags(parser: ArgumentParser) -> None:
+    """Add the threads and the precision of a table's runtime, and the permission to use another device's table."""
+    add_precision_flags(parser)
     parser.add_argument(
         "--allow-other-device",
         action="store_true",

@@ -201,7 +201,7 @@ def open_table(
     if path is not None and allow_other_device:
         table = LatencyTable.load(path)
         if table.other_device:
-            _check_made_for(table, runtime_name, threads, precision, num_classes)
+            check_made_for(table, runtime_name, threads, precision, num_classes)
             return table
     runtime = open_runtime(runtime_name, threads, precision, console)
     new = new_table(runtime, num_classes or NUM_CLASSES)
@@ -209,7 +209,7 @@ def open_table(
         return new
     table = LatencyTable.load(path or new.path)
     table.check_device()
-    _check_made_for(table, runtime_name, threads, precision, num_classes)
+    check_made_for(table, runtime_name, threads, precision, num_classes)
     of = table.runtime
     if of.version != runtime.version:
         console.say(
@@ -219,8 +219,8 @@ def open_table(
     return table
 
 
-def _check_made_for(table: LatencyTable, name: str, threads: int, precision: str, num_classes: int | None) -> None:
-    """Raise NasError, with what to do, unless the table is of this runtime and number of classes."""
+def check_made_for(table: LatencyTable, name: str, threads: int, precision: str, num_classes: int | None) -> None:
+    """Raise NasError, with what to do, unless the table is of this runtime and of this number of classes, if any."""
     of = table.runtime
     for flag, wanted, has in (
         ("--runtime", name, of.name),

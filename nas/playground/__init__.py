@@ -1,0 +1,1 @@
+"""Write a page in which a person builds networks by hand, and sees their latency and accuracy at once."""
