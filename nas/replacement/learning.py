@@ -210,7 +210,9 @@ def _block_steps(request: LessonRequest, teacher: MobileNet, left: float) -> int
         judging = _judging_seconds(request, teacher)
     each = max(seconds[1] - seconds[0], 1e-6) / TIMED_STEPS
     teachers = 0.0 if request.teacher else TEACHER_SHARE
-    share = min((1 - teachers - FINALISTS_SHARE) * 60 * request.minutes, left - sum(seconds))
+    share = (1 - teachers - FINALISTS_SHARE) * 60 * request.minutes
+    # A teacher that other programs delayed does not take more than half of the blocks' time.
+    share = max(share / 2, min(share, left - sum(seconds)))
     return int(min(STEPS, max(LEAST_STEPS, (share * networks_at_a_time() - seconds[0] - judging) / each)))
 
 
