@@ -147,8 +147,8 @@ def draw(data: FrontsData) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     for _, run, style in data.fronts:
         if run.front:
-            steps = ((one.latency_ms, one.top1, one.std) for one in run.front)
-            draw_front(axes, *zip(*steps, strict=True), style)
+            latency_ms, top1, std = zip(*((one.latency_ms, one.top1, one.std) for one in run.front), strict=True)
+            draw_front(axes, latency_ms, top1, std, style)
     for mark in data.marks:
         _draw_mark(axes, mark)
     handles = [style.handle(name) for name, _, style in data.fronts]

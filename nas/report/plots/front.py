@@ -97,7 +97,7 @@ class FrontData:
     @property
     def skeletons(self) -> tuple[str, ...]:
         """Return the skeletons that have trials or proven optima."""
-        return tuple(dict.fromkeys(one.skeleton for one in (*self.trials, *self.optima)))
+        return tuple(dict.fromkeys([one.skeleton for one in self.trials] + [one.skeleton for one in self.optima]))
 
     def front_of(self, skeleton: str) -> Front:
         """Return the front of a skeleton: its proven optima, or its best trials where the run has none."""
@@ -188,7 +188,7 @@ def as_table(data: FrontData) -> pd.DataFrame:
         for one in data.optima
     ]
     for point in data.points:
-        row = {"kind": "found" if point.skeleton else "published", "skeleton": point.skeleton, "name": point.name}
+        row: dict[str, Any] = {"kind": "found" if point.skeleton else "published", "skeleton": point.skeleton, "name": point.name}
         row |= {"latency_ms": point.latency_ms, "estimated_top1_percent": point.estimated_top1}
         rows.append(row | {"estimated_std_points": point.estimated_std, "published_top1_percent": point.published_top1})
     for trials in data.trials:
