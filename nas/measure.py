@@ -177,7 +177,7 @@ def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, consol
     """
     from nas.accuracy import load_estimator
     from nas.latency.device import Device
-    from nas.latency.fidelity import check, covered, fidelity_text, held_out
+    from nas.latency.fidelity import NEAR_OPTIMAL, RANDOM, check, covered, fidelity_text, held_out, of_population
     from nas.search.near_optimum import additive_model, near_optimal_draw
 
     if not table.settled:
@@ -193,12 +193,13 @@ def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, consol
         )
     estimator = load_estimator("imagenet-prior")
     draw_optimum = near_optimal_draw(table, estimator, rng)
-    populations = {"random": lambda space: space.sample(rng)}
+    populations = {RANDOM: lambda space: space.sample(rng)}
     if all(additive_model(estimator, view) for view in views):
-        populations["near-optimal"] = draw_optimum
+        populations[NEAR_OPTIMAL] = draw_optimum
     checks = []
     for population, draw in populations.items():
-        specs = held_out(table, views, max(1, networks // 2), draw)
+        drawn = held_out(table, views, max(1, networks // 2), draw)
+        specs = [of_population(spec, population) for spec in drawn]
         if not specs:
             console.say(
                 f"all {population} networks that were drawn are measured already: there is none to compare with"

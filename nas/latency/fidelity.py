@@ -21,6 +21,7 @@ from nas.latency.table import LatencyTable, space_parts
 from nas.latency.table_file import Fidelity
 from nas.latency.timing import StoppingRule, Timing
 
+RANDOM, NEAR_OPTIMAL, FINALIST = "random", "near-optimal", "finalist"  # populations of networks
 TRIES = 5  # drawn networks for each that is wanted
 CHECK_RULE = StoppingRule(0.006, 8, 24)  # of each of two sessions
 
@@ -59,6 +60,16 @@ def held_out(
         if len(specs) == number:
             break
     return list(specs.values())
+
+
+def of_population(spec: ArchSpec, population: str) -> ArchSpec:
+    """Return a network with its population in its name, under which a table remembers it."""
+    return spec.replace(name=f"{population} {spec.name}")
+
+
+def population_of(name: str) -> str | None:
+    """Return the population that a name tells; None if it tells none."""
+    return next((known for known in (RANDOM, NEAR_OPTIMAL, FINALIST) if name.startswith(f"{known} ")), None)
 
 
 class Check(NamedTuple):

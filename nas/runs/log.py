@@ -1,4 +1,8 @@
-"""Log every finished trial of a run in an Optuna study, one study a target, in one journal file.
+"""Log every finished trial of a run in Optuna studies, two a target, in one journal file.
+
+Trials of the search space have parameters, networks that NetAdapt trimmed have none. They are in a study of their own,
+for Optuna's tools compare the parameters that all trials of a study have. The names are those that a reader of
+Optuna's dashboard sees.
 
 The log is an output. A run decides from what it holds in memory, and reads the log only when it resumes.
 """
@@ -25,6 +29,9 @@ from nas.quiet import quiet_optuna
 from nas.runs.parameters import distributions, params_of
 from nas.runs.record import LoggedTrial, Trial
 
+TRIMMED = ", trimmed by NetAdapt"  # behind the name of a target, in that of the study of its trials without parameters
+METRICS = ("top-1, %", "latency, ms")
+DEVIATION = "top-1 deviation, points"
 WRITE_EVERY = 0.5  # seconds between two writes of the log
 
 
@@ -41,7 +48,10 @@ class TrialLog:
         try:
             for name in optuna.get_all_study_names(self._storage):
                 self._study_ids[name] = study_id = self._storage.get_study_id_from_name(name)
-                self._trials[name] = [_read(name, trial) for trial in self._storage.get_all_trials(study_id)]
+                target = name.removesuffix(TRIMMED)
+                read = [_read(target, trial) for trial in self._storage.get_all_trials(study_id)]
+                merged = [*self._trials.get(target, []), *read]
+                self._trials[target] = sorted(merged, key=lambda logged: logged.number)
         except (LookupError, TypeError, NasError):
             raise _damaged(path) from None
 
@@ -54,17 +64,20 @@ class TrialLog:
         frozen = optuna.trial.create_trial(
             values=[trial.top1, trial.latency_ms],
             user_attrs={
+                "number": len(trials),
                 "stage": stage,
-                "spec": trial.spec.to_dict(),
-                "encoding": trial.encoding,
-                "top1_std": trial.std,
+                "network": trial.spec.id,
+                "resolution, px": trial.spec.resolution,
+                DEVIATION: trial.std,
                 "score": trial.score,
                 "diverged": trial.diverged,
+                "encoding": trial.encoding,
+                "spec": trial.spec.to_dict(),
             },
             **params,
         )
         # What `study.add_trial` does, without checking a second time that the trial is one.
-        self._storage.create_new_trial(self._study_id(target), frozen)
+        self._storage.create_new_trial(self._study_id(target if params else target + TRIMMED), frozen)
         trials.append(LoggedTrial(target, stage, len(trials), trial))
 
     def trials(self, target: str, stage: str | None = None) -> list[LoggedTrial]:
@@ -75,16 +88,17 @@ class TrialLog:
         """Write what was added; until then up to `WRITE_EVERY` seconds of it are in memory only."""
         self._journal.flush()
 
-    def _study_id(self, target: str) -> int:
-        if target not in self._study_ids:
+    def _study_id(self, name: str) -> int:
+        if name not in self._study_ids:
             with quiet_optuna():
-                optuna.create_study(
+                study = optuna.create_study(
                     storage=self._storage,
-                    study_name=target,
+                    study_name=name,
                     directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE],
                 )
-            self._study_ids[target] = self._storage.get_study_id_from_name(target)
-        return self._study_ids[target]
+                study.set_metric_names(list(METRICS))
+            self._study_ids[name] = self._storage.get_study_id_from_name(name)
+        return self._study_ids[name]
 
 
 def _read(target: str, frozen: FrozenTrial) -> LoggedTrial:
@@ -94,12 +108,12 @@ def _read(target: str, frozen: FrozenTrial) -> LoggedTrial:
         encoding=None if encoding is None else tuple(encoding),
         spec=ArchSpec.from_dict(attributes["spec"]),
         top1=frozen.values[0],
-        std=attributes["top1_std"],
+        std=attributes[DEVIATION],
         latency_ms=frozen.values[1],
         score=attributes["score"],
         diverged=attributes["diverged"],
     )
-    return LoggedTrial(target, attributes["stage"], frozen.number, trial)
+    return LoggedTrial(target, attributes["stage"], attributes["number"], trial)
 
 
 class _NoLock(JournalFileOpenLock):

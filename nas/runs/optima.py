@@ -31,8 +31,11 @@ class Better(NamedTuple):
 
 
 def write_optima(file: Path, optima: Iterable[OptimalNetwork]) -> None:
-    """Write proven optima, one a line, by skeleton and latency."""
+    """Write proven optima, one a line, by skeleton and latency; no file where there are none."""
     ordered = sorted(optima, key=lambda one: (SKELETONS.index(one.skeleton), one.latency_ms))
+    if not ordered:
+        file.unlink(missing_ok=True)
+        return
     lines = (msgspec.json.encode(as_utf8(msgspec.to_builtins(one))).decode() for one in ordered)
     write_text(file, "".join(f"{line}\n" for line in lines))
 

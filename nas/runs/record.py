@@ -66,8 +66,9 @@ MEASURED_COLUMNS: dict[str, type] = {
     "predicted_ms": float,  # by all other networks
     "predicted_std": float,
 }
-# Why a network was measured whole. "random" and "near-optimal" are those of the checks of a table, and like ones among
-# which its rows were timed; a "finalist" was found by no target; of "other" the table does not tell.
+# Why a network was measured whole. "random" and "near-optimal" were drawn when a table was made or checked; "finalist"
+# may be of another run, and "found" and "published" are of this one's comparison or the literature; "anchor" is the
+# smallest or the largest network of a variant; "other" is whatever the table does not tell.
 POPULATIONS = ("found", "finalist", "published", "near-optimal", "random", "anchor", "other")
 NetworkKind = Literal["found", "published"]
 
@@ -230,6 +231,7 @@ class NetworkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 class OptimalNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A proven optimum of the models: no network of its skeleton that is predicted as fast is estimated better.
 
+    It is proven to a hundredth of a point, among the variants of which the table has every row.
     The file `OPTIMA` of a run holds one a line, sorted by skeleton and latency. Times are predicted normalised
     milliseconds, accuracies estimated percent.
     """

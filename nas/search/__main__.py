@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from nas.errors import NasError
 from nas.search.strategies import STRATEGIES
 
 if TYPE_CHECKING:
-    from nas.runs.record import ProvenOptimum, RunRecord
+    from nas.runs.record import OptimalNetwork, ProvenOptimum, RunRecord
     from nas.search.request import SearchRequest
 
 
@@ -47,10 +48,12 @@ def main(argv: list[str] | None = None) -> None:
     folder = search(request, _folder(arguments), resume=arguments.resume, console=console)
 
     from nas.report.writing import write_report
+    from nas.runs.optima import load_optima
+    from nas.runs.record import OPTIMA
 
     with console.progress("drawing the report"):
         page = write_report(folder.path)
-    _show(folder.record, console)
+    _show(folder.record, load_optima(folder.path / OPTIMA), console)
     specs = [f"{folder.path}/{result.target.name}.json" for result in folder.record.targets]
     train = f"python -m nas.train {specs[-1]}{_training_flags(request, specs[-1])}"
     print(f"\nspecs:  {' '.join(specs)}\nreport: {page}\ntrain:  {train}")
@@ -247,11 +250,12 @@ def _folder(arguments: argparse.Namespace) -> Path:
     return last_folder(default) if arguments.resume else unused_folder(default)
 
 
-def _show(record: RunRecord, console: RichConsole) -> None:
+def _show(record: RunRecord, optima: Sequence[OptimalNetwork], console: RichConsole) -> None:
     """Print the found networks beside the published ones that were measured in the same rounds."""
     from rich import box
     from rich.table import Table
 
+    from nas.runs.optima import better_skeleton
     from nas.search.comparison import COMPARED
 
     assert record.table is not None
@@ -287,15 +291,18 @@ def _show(record: RunRecord, console: RichConsole) -> None:
         console.say("*: outside the range that the estimator was fitted to, its uncertainty doubled")
     for result in record.targets:
         name, budget_ms = result.target.name, result.target.budget_ms
-        latency_ms = next(network.latency_ms for network in shown if network.target == name)
-        text = f"{name}: {latency_ms:.2f} of {budget_ms:.3g} ms"
-        if latency_ms > budget_ms:
+        found = next(network for network in shown if network.target == name)
+        text = f"{name}: {found.latency_ms:.2f} of {budget_ms:.3g} ms"
+        if found.latency_ms > budget_ms:
             text += ", over the budget: the objective weighs latency, it does not limit it"
         if not result.binds:
             text += "; the budget does not bind, this is the most accurate network of the space"
         console.say(text)
         if result.optimum is not None:
             console.say(f"{name}: {_proven(result.optimum)}")
+        better = better_skeleton(optima, result.target, found.estimated_top1, record.command)
+        if better is not None:
+            console.say(f"{name}: {better.text}; to search there: {better.command}")
 
 
 def _proven(optimum: ProvenOptimum) -> str:

@@ -17,6 +17,7 @@ from nas.arch.additive import AdditiveModel
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
+from nas.latency.fidelity import NEAR_OPTIMAL, of_population
 from nas.latency.predictor import LatencyPredictor
 from nas.latency.table import LatencyTable
 from nas.latency.timing import LEARNING_RULE
@@ -82,4 +83,5 @@ def fill_and_learn(predictor: LatencyPredictor, space: SearchSpace, estimator: E
         drawn += [draw(at) for _ in range(PER_VARIANT)]
     new = {spec.id: spec for spec in drawn if not predictor.table.knows(predictor.network(spec))}
     if new:
-        predictor.measure(list(new.values()), f"networks near the optima of {space.name}", LEARNING_RULE)
+        named = [of_population(spec, NEAR_OPTIMAL) for spec in new.values()]
+        predictor.measure(named, f"networks near the optima of {space.name}", LEARNING_RULE)

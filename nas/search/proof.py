@@ -11,6 +11,7 @@ from nas.arch.published import PublishedResult
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
+from nas.latency.fidelity import FINALIST, of_population
 from nas.latency.learning import Prediction
 from nas.latency.networks import Measured
 from nas.latency.timing import FINALIST_RULE
@@ -229,7 +230,8 @@ def measure_finalists(context: SearchContext, target: Target, specs: Sequence[Ar
     known = context.folder.result_of(target.name).measured
     new = [spec for spec in specs if spec.id not in known]
     if new:
-        measured = context.predictor.measure(new, f"measuring finalists of {target.name}", FINALIST_RULE)
+        named = [of_population(spec, FINALIST) for spec in new]
+        measured = context.predictor.measure(named, f"measuring finalists of {target.name}", FINALIST_RULE)
         known = known | {spec.id: measurement for spec, measurement in zip(new, measured, strict=True)}
         context.folder.update_target(target.name, measured=known)
     return [known[spec.id] for spec in specs]

@@ -14,8 +14,11 @@ from nas.arch.spec import ArchSpec
 from nas.latency.device import Device
 from nas.latency.table import LatencyTable, space_parts
 from nas.runs.folder import now, trial_row
+from nas.runs.optima import write_optima
 from nas.runs.pareto import front_indices
 from nas.runs.record import (
+    MEASURED_COLUMNS,
+    OPTIMA,
     TABLE_COLUMNS,
     TRIAL_COLUMNS,
     EstimatorInfo,
@@ -27,7 +30,9 @@ from nas.runs.record import (
 )
 from nas.search.context import SearchContext
 from nas.search.finalists import hand_over_weights
+from nas.search.measured import measured_rows
 from nas.search.proof import Proof
+from nas.search.whole_front import whole_front
 
 
 def write_results(context: SearchContext, proof: Proof, published: Sequence[PublishedResult]) -> None:
@@ -53,6 +58,8 @@ def write_results(context: SearchContext, proof: Proof, published: Sequence[Publ
             results["accuracy"]["validation_resolution"] = reached.resolution
         network.spec.save(folder.path / f"{result.target.name}.json", results)
     _write_tables(context)
+    folder.write_csv("measured.csv", measured_rows(context, networks), MEASURED_COLUMNS)
+    write_optima(folder.path / OPTIMA, whole_front(context))
     folder.update(
         machine=MachineInfo(here.cpu, here.cores, here.os),
         table=_table_info(table),

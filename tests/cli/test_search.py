@@ -64,6 +64,22 @@ def test_a_search_ends_with_what_was_found_and_where_it_lies(searched: Callable[
     assert record.command.startswith("python -m nas.search")
 
 
+def test_another_skeleton_that_is_better_is_named_with_its_command(
+    searched: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = Path("few.py").read_text(encoding="utf-8")
+    poor = few.replace('name="few"', 'name="poor"').replace("widths=(0.75, 1.0)", "widths=(0.75,)")
+    Path("poor.py").write_text(poor.replace("kernels=(3, 5)", "kernels=(3,)"), encoding="utf-8")
+    given = ["--small-space", "poor.py", "--budget-ms", "0.7", "--small-budget-ms", "0.6", "--out", "run"]
+    monkeypatch.setattr("sys.argv", ["nas.search", *given])
+    lines = searched(*given).splitlines()
+    (line,) = (line for line in lines if "to search there" in line)
+    assert re.match(
+        r"small: within 0.6 ms Large reaches \d\d\.\d % estimated at 0\.\d\d ms predicted, Small found", line
+    )
+    assert line.endswith(": python -m nas.search --small-space poor.py --budget-ms 0.6 --only large")
+
+
 def test_the_report_is_drawn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The real report reads the run that a search leaves."""
     few = ["--large-space", "few.py", "--runtime", "synthetic", "--trials", "4", "--only", "large"]

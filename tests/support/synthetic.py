@@ -54,6 +54,7 @@ SPACE = SearchSpace(
 )
 """
 
+FRONT_BUDGETS = 8  # of the whole front that a search leaves behind
 MACS_PER_MS = 60e6
 LAYER_MS = 0.003  # of calling a layer at all
 HSWISH_MS, POOL_MS = 4e-8, 2e-8  # an element
@@ -183,6 +184,7 @@ def install(monkeypatch: pytest.MonkeyPatch, machine: Machine | None = None) -> 
     monkeypatch.setattr(timing, "allowed_cores", lambda: [])  # the tests share the cores
     # Tests of searches build no networks: fvcore takes a second for each.
     monkeypatch.setattr(results, "fvcore_macs_of", lambda spec, num_classes: count_cost(spec, num_classes).macs)
+    monkeypatch.setattr("nas.search.whole_front.BUDGETS", FRONT_BUDGETS)  # each takes some hundredths of a second
     return machine
 
 
