@@ -27,7 +27,7 @@ function chartLayout(more = {}) {
     font: { family: "system-ui, sans-serif", size: 13, color: pageColor("ink") },
     margin: { l: 56, r: 16, t: 16, b: 48 },
     hoverlabel: { align: "left", bgcolor: pageColor("card"), bordercolor: pageColor("soft"),
-      font: { color: pageColor("ink") } },
+      font: { family: "system-ui, sans-serif", color: pageColor("ink") } },
     legend: { orientation: "h", y: -0.22, x: 0 },
     ...more,
     xaxis: { ...axis, ...more.xaxis },

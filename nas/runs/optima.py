@@ -16,6 +16,7 @@ from nas.runs.record import OptimalNetwork
 from nas.runs.target import SKELETONS, Target
 from nas.utf8 import as_utf8
 
+SEARCH = "python -m nas.search"
 WORTH_SAYING = 0.1  # points of top-1: as much as is shown
 # Flags that say what was searched, or where it went; all others stay in the command that searches another skeleton.
 _REPLACED = ("--budget-ms", "--small-budget-ms", "--front", "--only", "--out", "--storage", "--study")
@@ -60,7 +61,7 @@ def load_optima(file: Path) -> tuple[OptimalNetwork, ...]:
 
 
 def better_skeleton(
-    optima: Sequence[OptimalNetwork], target: Target, found_top1: float, command: str = "python -m nas.search"
+    optima: Sequence[OptimalNetwork], target: Target, found_top1: float, command: str = SEARCH
 ) -> Better | None:
     """Return the best proven optimum of another skeleton within a target's limit; None if none is better.
 
@@ -81,7 +82,10 @@ def better_skeleton(
 def command_for(command: str, skeleton: str, budget_ms: float) -> str:
     """Return the command of a search for one budget of one skeleton alone, with all other flags of `command`."""
     kept: list[str] = []
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quotation without its end: somebody changed the record
+        words = shlex.split(SEARCH)
     while words:
         word = words.pop(0)
         flag, equals, _ = word.partition("=")

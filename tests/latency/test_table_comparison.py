@@ -85,9 +85,7 @@ def test_tables_that_cannot_be_compared(tables: tuple[LatencyTable, LatencyTable
     copy = LatencyTable.load(shutil.copy(one.path, tmp_path / "copy.json"))
     with pytest.raises(NasError, match=r"one\.json and .*copy\.json are the same table"):
         compare_tables(one, copy)
-    with pytest.raises(
-        NasError, match=r"with 1000 classes, .* of 10; compare tables of one number of classes"
-    ):
+    with pytest.raises(NasError, match=r"with 1000 classes, .* of 10; compare tables of one number of classes"):
         compare_tables(one, made_up_table(tmp_path / "ten.json", "Other", num_classes=10))
     elsewhere = made_up_table(tmp_path / "narrow.json", "Other", variant=Variant(0.35, 96))
     for key in elsewhere.rows.keys() & one.rows.keys():

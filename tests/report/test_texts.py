@@ -3,7 +3,7 @@ import pytest
 from support.made_up_run import changed
 
 from nas.report.plots.front import draw, front_data
-from nas.report.texts import budget_text, display_name, images_text
+from nas.report.texts import budget_text, display_name, images_text, title_of, variant_text, with_uv
 
 
 def test_names_are_those_that_readers_know(run):
@@ -38,3 +38,10 @@ def test_accuracies_name_the_images_that_they_speak_for(run, source, images):
     data = front_data(asked)
     assert data.title.startswith(f"{images} accuracy against latency")
     assert draw(data).axes[0].get_ylabel() == f"{images} top-1, %"
+
+
+def test_commands_and_variants_are_written_as_readers_type_and_read_them():
+    assert with_uv("python -m nas.train large.json") == "uv run python -m nas.train large.json"
+    assert with_uv(with_uv("nas train")) == "uv run nas train"
+    assert title_of("large") == "Large"
+    assert variant_text(1.25, 224) == "width 1.25 at 224 px"

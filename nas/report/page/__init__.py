@@ -13,7 +13,7 @@ from nas.pages.document import render_document
 from nas.report.page.blocks import compare_blocks
 from nas.report.page.fidelity import fidelity_data
 from nas.report.page.front import front_data, front_lines
-from nas.report.page.made import made_rows, next_commands
+from nas.report.page.made import made_rows, next_commands, playground_command
 from nas.report.page.networks import all_rows, main_rows
 from nas.report.page.summary import results
 from nas.report.page.trajectory import trajectories
@@ -22,7 +22,7 @@ from nas.report.texts import budget_text, device_text, images_text, title_of, wi
 from nas.runs.reading import Run
 
 FIGURES = "figures"  # the folder of a run that holds its figures
-SCRIPTS = ("facts.js", "front.js", "choices.js", "more_charts.js", "blocks.js", "start.js")
+SCRIPTS = ("facts.js", "question.js", "front.js", "choices.js", "more_charts.js", "blocks.js", "start.js")
 
 
 def render_page(run: Run) -> str:
@@ -58,6 +58,7 @@ def render_page(run: Run) -> str:
         figures=_figures(run),
         made=list(made_rows(run)),
         commands=next_commands(run),
+        playground=playground_command(run),
         budget_text=budget_text,
         title_of=title_of,
         with_uv=with_uv,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from nas.arch.parts import BlockPart, HeadPart, StemPart, parts_of
-from nas.arch.spec import halved
 from nas.report.page.summary import published_like
 from nas.report.page.worth import Change, Worth
 from nas.report.texts import display_name
@@ -27,6 +28,7 @@ class PartRow:
     kernel: int  # 0 for a head
     shape: str  # "3×3, 40 → 240 → 80"
     traits: str  # "×6 · SE · h-swish · stride 2"
+    label: str  # the same as short as can be: "3×3 40→240→80 SE h-swish s2"
     size: int  # side of the map that it hands on
     reduction: int  # of the side of the image
     ms: float | None  # by the table; None where it lacks rows
@@ -127,61 +129,70 @@ def compare_blocks(run: Run) -> list[Comparison]:
     return comparisons
 
 
+class _Words(NamedTuple):
+    """A part in words."""
+
+    name: str
+    kernel: int
+    shape: str
+    traits: tuple[str, ...]
+    label: str
+    size: int
+
+
 def _network(run: Run, network: NetworkResult, worth: Worth | None) -> NetworkBlocks:
-    parts = list(parts_of(network.spec, run.table.num_classes))
+    spec = network.spec
+    parts = list(parts_of(spec, run.table.num_classes))
     timed = len(network.breakdown) == len(parts)
     times: Sequence[float | None] = [ms for _, ms in network.breakdown] if timed else [None] * len(parts)
     macs = [sum(layer.macs for layer in part.layers()) for part in parts]
-    weights = [ms or 0.0 for ms in times] if timed else macs
-    total = sum(weights) or 1
-    resolution = network.spec.resolution
-    rows = tuple(
-        PartRow(
-            name=name,
-            kernel=kernel,
-            shape=shape,
-            traits=traits,
-            size=size,
-            reduction=round(resolution / size),
-            ms=ms,
-            share=weight / total,
-            macs=part_macs,
-            params=sum(layer.parameters for layer in part.layers()),
-            changes=worth.changes(network, number) if worth and 0 <= number < len(network.spec.blocks) else (),
+    weights = [max(0.0, ms or 0.0) for ms in times] if timed else macs
+    reductions = itertools.accumulate((spec.stem.stride, *(block.stride for block in spec.blocks), 1), operator.mul)
+    rows = []
+    for number, (part, reduction) in enumerate(zip(parts, reductions, strict=True)):
+        words = _words(part, number, spec.resolution)
+        rows.append(
+            PartRow(
+                name=words.name,
+                kernel=words.kernel,
+                shape=words.shape,
+                traits=" · ".join(words.traits),
+                label=words.label,
+                size=words.size,
+                reduction=reduction,
+                ms=times[number],
+                share=weights[number] / (sum(weights) or 1),
+                macs=macs[number],
+                params=sum(layer.parameters for layer in part.layers()),
+                changes=worth.changes(network, number - 1) if worth and isinstance(part, BlockPart) else (),
+            )
         )
-        for number, (part, (name, kernel, shape, traits, size), ms, weight, part_macs) in enumerate(
-            zip(parts, _described(parts, resolution), times, weights, macs, strict=True), -1
-        )
+    return NetworkBlocks(display_name(run, network), network, tuple(rows), timed)
+
+
+def _words(part: StemPart | BlockPart | HeadPart, number: int, resolution: int) -> _Words:
+    """Return a part in words; it is the `number`-th of its network, and the stem's number is 0."""
+    if isinstance(part, StemPart):
+        stem = part.stem
+        traits = (_ACTIVATIONS[stem.activation], f"stride {stem.stride}")
+        return _Words("stem", 3, f"3×3, 3 → {stem.out}", traits, f"3×3 3→{stem.out}", stem.out_size(resolution))
+    if isinstance(part, HeadPart):
+        head = part.head
+        channels = [part.in_channels, *filter(None, (head.conv, head.hidden)), part.num_classes]
+        activation = (_ACTIVATIONS[head.activation],) if len(channels) > 2 else ()
+        return _Words("head", 0, " → ".join(map(str, channels)), activation, "→".join(map(str, channels)), 1)
+    block, kernel = part.block, f"{part.block.kernel}×{part.block.kernel}"
+    channels = [part.in_channels, block.expanded, block.out]
+    choices = (*(["SE"] if block.se else []), _ACTIVATIONS[block.activation])
+    traits = (
+        f"×{block.expanded / part.in_channels:.3g}" if block.op == "mbconv" else "separable",
+        *choices,
+        *(["stride 2"] if block.stride == 2 else []),
+        *(["residual"] if part.placed.has_residual else []),
     )
-    return NetworkBlocks(display_name(run, network), network, rows, timed)
-
-
-def _described(
-    parts: Sequence[StemPart | BlockPart | HeadPart], resolution: int
-) -> Iterator[tuple[str, int, str, str, int]]:
-    """Yield the name, the kernel, the shape, the traits and the output's side of each part."""
-    for number, part in enumerate(parts):
-        if isinstance(part, StemPart):
-            stem = part.stem
-            traits = f"{_ACTIVATIONS[stem.activation]} · stride {stem.stride}"
-            yield "stem", 3, f"3×3, 3 → {stem.out}", traits, stem.out_size(resolution)
-        elif isinstance(part, BlockPart):
-            block = part.block
-            inner = f"{part.in_channels} → {block.expanded} → {block.out}"
-            traits = [
-                *([f"×{block.expanded / part.in_channels:.3g}"] if block.op == "mbconv" else ["separable"]),
-                *(["SE"] if block.se else []),
-                _ACTIVATIONS[block.activation],
-                *([f"stride {block.stride}"] if block.stride > 1 else []),
-                *(["residual"] if part.placed.has_residual else []),
-            ]
-            shape = f"{block.kernel}×{block.kernel}, {inner}"
-            yield str(number), block.kernel, shape, " · ".join(traits), halved(part.in_size, block.stride)
-        else:
-            head = part.head
-            widths = [part.in_channels, *filter(None, (head.conv, head.hidden)), part.num_classes]
-            has_layer = head.conv or head.hidden
-            yield "head", 0, " → ".join(map(str, widths)), _ACTIVATIONS[head.activation] if has_layer else "", 1
+    label = " ".join([kernel, "→".join(map(str, channels)), *choices, *(["s2"] if block.stride == 2 else [])])
+    shape = f"{kernel}, {' → '.join(map(str, channels))}"
+    return _Words(str(number), block.kernel, shape, traits, label, part.placed.out_size)
 
 
 def _stage_of(part: PartRow) -> float:
@@ -190,4 +201,4 @@ def _stage_of(part: PartRow) -> float:
 
 
 def _stage_name(stage: float) -> str:
-    return {0.0: "stem", math.inf: "head"}.get(stage, f"blocks at 1/{stage:.0f} of the image's side")
+    return {0.0: "stem", math.inf: "head"}.get(stage, f"1/{stage:.0f} of the image")

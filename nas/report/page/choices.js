@@ -51,7 +51,8 @@ function choicesPlaces() {
   const side = width < 560 ? 22 : 44;
   const [top, bottom] = [40, height - 24];
   const step = (width - 2 * side) / Math.max(1, choices.axes.length - 1);
-  return { width, height, top, bottom, step, x: (number) => side + number * step, y: (place) => bottom - place * (bottom - top) };
+  const [x, y] = [(number) => side + number * step, (place) => bottom - place * (bottom - top)];
+  return { width, height, top, bottom, step, x, y };
 }
 
 /** Draw the lines of some trials, each once, in shades by their accuracy. */
@@ -86,8 +87,7 @@ function strokeTrials(context, rows, places, colors, opacity) {
 
 /** Return that many shades from the page's line colour to a colour. */
 function shadesTo(color, count) {
-  const read = (text) => [1, 3, 5].map((start) => parseInt(text.slice(start, start + 2), 16));
-  const [from, to] = [read(pageColor("line")), read(color)];
+  const [from, to] = [channels(pageColor("line")), channels(color)];
   return Array.from({ length: count }, (_, shade) => {
     const share = (shade + 1) / count;
     return `rgb(${from.map((part, index) => Math.round(part + share * (to[index] - part))).join(", ")})`;
@@ -111,7 +111,7 @@ function drawAxes(context, places) {
     context.fillText(long ? axis.title : axis.short, x, 14);
     context.fillStyle = pageColor("soft");
     if (!axis.empty) {
-      const digits = axis.id === "ms" ? 2 : axis.id === "top-1" ? 1 : Number.isInteger(axis.low) && Number.isInteger(axis.high) ? 0 : 1;
+      const digits = { ms: 2, "top-1": 1 }[axis.id] ?? (Number.isInteger(axis.low) && Number.isInteger(axis.high) ? 0 : 1);
       context.fillText(fixed(axis.high, digits), x, 31);
       context.fillText(fixed(axis.low, digits), x, places.bottom + 16);
     }
@@ -136,12 +136,13 @@ function drawChoices() {
   context.scale(scale, scale);
   const rows = Array.from({ length: choices.trials.count }, (_, row) => row);
   const color = pageColor(choices.trials.skeleton);
-  const many = Math.min(1, 12 / Math.sqrt(choices.trials.count));
+  const many = Math.min(1, Math.max(0.08, 8 / Math.sqrt(choices.trials.count)));
   if (choices.brushes.size) {
     strokeTrials(context, rows, places, [pageColor("line")], 0.5 * many);
-    strokeTrials(context, choices.rows, places, [pageColor("good")], Math.min(1, Math.max(0.15, 30 / choices.rows.length)));
+    const few = Math.min(1, Math.max(0.15, 30 / choices.rows.length));
+    strokeTrials(context, choices.rows, places, [pageColor("good")], few);
   } else {
-    strokeTrials(context, rows, places, shadesTo(color, SHADES), Math.max(0.2, many));
+    strokeTrials(context, rows, places, shadesTo(color, SHADES), many);
   }
   drawAxes(context, places);
 }
@@ -160,7 +161,8 @@ function tellChoices() {
   }
   if (rows.length) {
     const best = rows.reduce((one, row) => (trials.top1(row) > trials.top1(one) ? row : one));
-    const values = choices.axes.filter((axis) => !axis.empty && axis.id.startsWith("stage")).map((axis) => axis.value(best));
+    const stages = choices.axes.filter((axis) => !axis.empty && axis.id.startsWith("stage"));
+    const values = stages.map((axis) => axis.value(best));
     const found = trials.point(best);
     text += ` The most accurate of them, ${found.name}: ${estimateText(found)} % at ${fixed(found.ms, 2)} ms, `
       + `${costText(found)}; ${choices.property} by stage ${values.map((value) => value ?? "–").join(", ")}.`;
@@ -220,7 +222,8 @@ function startBrushing(canvas) {
     const places = choicesPlaces();
     const number = Math.round((event.clientX - box.left - places.x(0)) / places.step);
     const place = (places.bottom - (event.clientY - box.top)) / (places.bottom - places.top);
-    return { axis: choices.axes[Math.max(0, Math.min(choices.axes.length - 1, number))], place: Math.max(0, Math.min(1, place)) };
+    const nearest = choices.axes[Math.max(0, Math.min(choices.axes.length - 1, number))];
+    return { axis: nearest, place: Math.max(0, Math.min(1, place)) };
   };
   const valueAt = (place) => axis.low + place * (axis.high - axis.low);
   canvas.addEventListener("pointerdown", (event) => {

@@ -8,7 +8,12 @@ from nas.runs.reading import Run
 from nas.runs.record import POPULATIONS
 
 # For readers, where the name alone does not say it.
-NAMES = {"near-optimal": "near the optimum", "anchor": "anchors of a variant", "finalist": "finalists", "other": "others"}
+NAMES = {
+    "near-optimal": "near the optimum",
+    "anchor": "anchors of a variant",
+    "finalist": "finalists",
+    "other": "others",
+}
 
 
 def fidelity_data(run: Run) -> list[dict[str, Any]]:

@@ -1,8 +1,32 @@
 "use strict";
-// The front of accuracy against latency, and the question for a budget.
+// The chart of accuracy against latency: fronts, trials, networks, budgets.
 
 const CELL = 3; // pixels: trials this near to each other are one dot
-const frontState = { log: true, budget: null, chosen: null, limits: null };
+const frontState = { log: true, budget: null, chosen: null, limits: null, hidden: new Set() };
+
+/** Return the name of a skeleton's line. */
+function lineTitle(line) {
+  return `${line.title}: ${line.proven ? "proven optima" : "best trials"}`;
+}
+
+/** Return what the chart can show or hide: a name, the mark before it, its colour. */
+function frontParts() {
+  const { lines, networks } = runData.front;
+  const has = (kind) => networks.some((network) => network.kind === kind);
+  return [
+    ...lines.filter((line) => line.points.length).map((line) => ({
+      id: `line ${line.skeleton}`, mark: "━", color: line.skeleton, title: lineTitle(line),
+    })),
+    ...trialsOf.filter((trials) => trials.count).map((trials) => ({
+      id: `trials ${trials.skeleton}`, mark: "•", color: trials.skeleton, title: `${trials.title}: trials`,
+    })),
+    { id: "found", mark: "★", color: "ink", title: "found" },
+    ...(has("published") ? [{ id: "published", mark: "◇", color: "ink", title: "published" }] : []),
+    ...(has("family") ? [{ id: "family", mark: "◇", color: "soft", title: "Once-for-All" }] : []),
+    ...(has("published") || has("family")
+      ? [{ id: "estimated", mark: "●", color: "soft", title: "the published, estimated" }] : []),
+  ];
+}
 
 /** Return the least and the largest of the milliseconds and of the percent that the chart shows. */
 function frontLimits() {
@@ -23,23 +47,41 @@ function millisecondsRange({ left, right }) {
   return frontState.log ? [Math.log10(left), Math.log10(right)] : [0, right];
 }
 
-/** Return the rows of the trials to draw: of those in one cell of the chart the most accurate. */
-function thinned(trials, limits, rows) {
+/** Return a function that gives the place of a network in the chart, in pixels from its lower left corner. */
+function placesIn(limits) {
   const box = document.getElementById("front-chart").getBoundingClientRect();
   const [from, to] = millisecondsRange(limits);
-  const across = box.width / CELL / (to - from);
-  const up = box.height / CELL / (limits.high - limits.low);
+  const across = box.width / (to - from);
+  const up = box.height / (limits.high - limits.low);
+  return (ms, top1) => [((frontState.log ? Math.log10(ms) : ms) - from) * across, (top1 - limits.low) * up];
+}
+
+/** Return the places that a mark covers: a trial under it would take the pointer away from it. */
+function coveredPlaces(place) {
+  const { networks, lines } = runData.front;
+  const covered = (points, radius) => points.map((point) => [...place(point.ms, point.top1), radius]);
+  const found = networks.filter((network) => network.kind === "found");
+  return [...covered(found, 8), ...covered(lines.flatMap((line) => line.points), 4)];
+}
+
+/** Return the rows of the trials to draw: of those in one cell of the chart the most accurate. */
+function thinned(trials, limits, rows) {
+  const place = placesIn(limits);
+  const covered = coveredPlaces(place);
   const best = new Map();
   for (const row of rows) {
     const ms = trials.ms(row);
     const top1 = trials.top1(row);
     if (top1 < limits.low || ms < limits.left || ms > limits.right) continue;
-    const cell = Math.floor(((frontState.log ? Math.log10(ms) : ms) - from) * across) * 100000
-      + Math.floor((top1 - limits.low) * up);
+    const [x, y] = place(ms, top1);
+    const cell = Math.floor(x / CELL) * 100000 + Math.floor(y / CELL);
     const other = best.get(cell);
     if (other === undefined || trials.top1(other) < top1) best.set(cell, row);
   }
-  return [...best.values()];
+  return [...best.values()].filter((row) => {
+    const [x, y] = place(trials.ms(row), trials.top1(row));
+    return covered.every(([left, bottom, radius]) => Math.hypot(x - left, y - bottom) > radius);
+  });
 }
 
 /** Return a trace of trials. */
@@ -58,9 +100,9 @@ function cloudTraces(limits) {
     const traces = [trialsTrace(trials, all, {
       name: `${trials.title}: trials`, marker: { size: 5, color, opacity: frontState.chosen ? 0.1 : 0.28 },
     })];
-    const chosen = frontState.chosen?.skeleton === trials.skeleton ? thinned(trials, limits, frontState.chosen.rows) : [];
-    if (chosen.length) {
-      traces.push(trialsTrace(trials, chosen, {
+    if (frontState.hidden.has(`trials ${trials.skeleton}`)) traces.length = 0;
+    if (frontState.chosen?.skeleton === trials.skeleton) {
+      traces.push(trialsTrace(trials, thinned(trials, limits, frontState.chosen.rows), {
         name: `${trials.title}: chosen trials`, marker: { size: 6, color: pageColor("good"), opacity: 0.9 },
       }));
     }
@@ -70,31 +112,25 @@ function cloudTraces(limits) {
 
 /** Return the traces of a skeleton's front: a stepped line and the band of its estimates. */
 function lineTraces(line, limits) {
-  if (!line.points.length) return [];
+  if (!line.points.length || frontState.hidden.has(`line ${line.skeleton}`)) return [];
   const color = pageColor(line.skeleton);
   const last = line.points.at(-1);
   const ms = [...line.points.map((point) => point.ms), Math.max(limits.right, last.ms)];
   const values = (of) => [...line.points.map(of), of(last)];
-  const band = { type: "scatter", mode: "lines", x: ms, line: { width: 0, shape: "hv", color }, hoverinfo: "skip", showlegend: false };
-  const title = `${line.title}: ${line.proven ? "proven optima" : "best trials"}`;
+  const steps = { type: "scatter", mode: "lines", x: ms, hoverinfo: "skip" };
+  const edge = { ...steps, line: { width: 0, shape: "hv", color } };
+  const [name, source] = line.proven
+    ? ["proven optimum", "an integer program over the table's rows"] : ["best trial", "this search"];
   return [
-    { ...band, y: values((point) => point.top1 - point.std) },
-    { ...band, y: values((point) => point.top1 + point.std), fill: "tonexty", fillcolor: translucent(color, 0.14) },
-    { type: "scatter", mode: "lines", x: ms, y: values((point) => point.top1), name: title, line: { color, width: 2, shape: "hv" }, hoverinfo: "skip" },
+    { ...edge, y: values((point) => point.top1 - point.std) },
+    { ...edge, y: values((point) => point.top1 + point.std), fill: "tonexty", fillcolor: translucent(color, 0.14) },
+    { ...steps, y: values((point) => point.top1), name: lineTitle(line), line: { color, width: 2, shape: "hv" } },
     {
-      type: "scatter", mode: "markers", x: ms.slice(0, -1), y: line.points.map((point) => point.top1), showlegend: false,
+      type: "scatter", mode: "markers", x: ms.slice(0, -1), y: values((point) => point.top1).slice(0, -1),
       marker: { color, size: 7 }, hoverinfo: "text",
-      hovertext: line.points.map((point) => hoverText({
-        ...point, name: title.replace("optima", "optimum").replace("trials", "trial"), source: line.proven ? "an integer program over the table's rows" : "this search",
-      })),
+      hovertext: line.points.map((point) => hoverText({ ...point, name: `${line.title}: ${name}`, source })),
     },
   ];
-}
-
-/** Return a colour, written as #rrggbb, that lets things behind it through. */
-function translucent(color, opacity) {
-  const parts = [1, 3, 5].map((start) => parseInt(color.slice(start, start + 2), 16));
-  return `rgba(${parts.join(", ")}, ${opacity})`;
 }
 
 /** Return the traces of the published networks: diamonds as published, dots as estimated. */
@@ -104,95 +140,104 @@ function publishedTraces() {
     const own = runData.front.networks.filter((network) => network.kind === kind);
     const known = own.filter((network) => network.published !== null);
     const line = { color: pageColor(kind === "family" ? "soft" : "ink"), width: kind === "family" ? 1 : 1.5 };
-    if (known.length) {
+    if (known.length && !frontState.hidden.has(kind)) {
       traces.push({
         type: "scatter", mode: "markers", x: known.map((n) => n.ms), y: known.map((n) => n.published),
         name: `${title}, as published`, marker: { symbol: "diamond-open", size, line, color: line.color },
         hovertext: known.map(hoverText), hoverinfo: "text",
       });
     }
-    if (own.length) {
+    if (own.length && !frontState.hidden.has("estimated")) {
       traces.push({
-        type: "scatter", mode: "markers", x: own.map((n) => n.ms), y: own.map((n) => n.top1),
+        type: "scatter", x: own.map((n) => n.ms), y: own.map((n) => n.top1),
         name: `${title}, estimated`, marker: { size: kind === "family" ? 5 : 8, color: pageColor("soft") },
-        hovertext: own.map(hoverText), hoverinfo: "text",
+        hovertext: own.map(hoverText), hoverinfo: "text", mode: "markers",
       });
     }
   }
   return traces;
 }
 
-/** Return the trace of the found networks. */
-function foundTrace() {
+/** Return the traces of the found networks. */
+function foundTraces() {
   const found = runData.front.networks.filter((network) => network.kind === "found");
   const colors = found.map((network) => pageColor(network.skeleton));
-  return {
-    type: "scatter", mode: "markers+text", name: "found", x: found.map((n) => n.ms), y: found.map((n) => n.top1),
-    text: found.map((n) => plain(n.name)), textposition: "bottom right", textfont: { color: colors },
-    error_y: { type: "data", array: found.map((n) => n.std), color: pageColor("soft"), thickness: 1.5, width: 5 },
-    marker: { symbol: "star", size: 17, color: colors, line: { width: 1, color: pageColor("page") } },
+  const points = {
+    type: "scatter", mode: "markers", x: found.map((n) => n.ms), y: found.map((n) => n.top1),
     hovertext: found.map(hoverText), hoverinfo: "text",
   };
+  return [
+    {
+      ...points, name: "found",
+      error_y: { type: "data", array: found.map((n) => n.std), color: pageColor("soft"), thickness: 1.5, width: 5 },
+      marker: { symbol: "star", size: 17, color: colors, line: { width: 1, color: pageColor("page") } },
+    },
+    // Of marks at one place plotly takes the smallest for what is pointed at, and of equal ones the last.
+    { ...points, marker: { size: 5, opacity: 0 }, showlegend: false },
+  ];
 }
 
 /** Return the lines of the budgets, the shade over what breaks them, and the line of the question. */
 function budgetShapes(limits) {
+  const upright = { yref: "paper", y0: 0, y1: 1 };
+  const lineAt = (ms, line) => ({ ...upright, type: "line", x0: ms, x1: ms, layer: "below", line });
   const shapes = runData.front.budgets.flatMap((budget) => {
     const color = pageColor(budget.skeleton);
-    const upright = { yref: "paper", y0: 0, y1: 1, layer: "below" };
+    const shade = { fillcolor: color, opacity: 0.05, line: { width: 0 }, layer: "below" };
     return [
-      { ...upright, type: "rect", x0: budget.ms, x1: Math.max(limits.right, budget.ms), fillcolor: color, opacity: 0.05, line: { width: 0 } },
-      { ...upright, type: "line", x0: budget.ms, x1: budget.ms, line: { color, width: 1.5, dash: "dash" } },
+      { ...upright, type: "rect", x0: budget.ms, x1: Math.max(limits.right, budget.ms), ...shade },
+      lineAt(budget.ms, { color, width: 1.5, dash: "dash" }),
     ];
   });
-  const asked = frontState.budget ?? limits.right;
-  return [{ type: "line", yref: "paper", y0: 0, y1: 1, x0: asked, x1: asked, line: { color: pageColor("ink"), width: 1.5, dash: "dot" } }, ...shapes];
+  return [lineAt(frontState.budget ?? limits.right, { color: pageColor("ink"), width: 1.5, dash: "dot" }), ...shapes];
 }
 
-/** Return the names of the budgets above the chart, and those of the answers in it. */
-function budgetNames(limits) {
-  const onAxis = (ms) => (frontState.log ? Math.log10(ms) : ms);
+/** Return the place of milliseconds on the axis, as notes take it. */
+function onAxis(ms) {
+  return frontState.log ? Math.log10(ms) : ms;
+}
+
+/** Return the names of the budgets above the chart. */
+function budgetNotes(limits) {
   const several = runData.front.budgets.length > 2;
-  const names = runData.front.budgets.map((budget, number) => ({
-    x: onAxis(Math.min(budget.ms, limits.right)), y: 1, yref: "paper", yanchor: "bottom", showarrow: false,
-    yshift: several ? 0 : 16 * (number % 2), xanchor: budget.ms > Math.sqrt(limits.left * limits.right) ? "right" : "left",
-    text: several ? `${budget.ms.toPrecision(3) * 1} ms` : plain(budget.title), font: { color: pageColor(budget.skeleton), size: 12 },
+  const middle = Math.sqrt(limits.left * limits.right);
+  return runData.front.budgets.map((budget, number) => ({
+    x: onAxis(Math.min(budget.ms, limits.right)), xanchor: budget.ms > middle ? "right" : "left",
+    y: 1, yref: "paper", yanchor: "bottom", yshift: several ? 0 : 16 * (number % 2), showarrow: false,
+    text: several ? `${Number(budget.ms.toPrecision(3))} ms` : plain(budget.title),
+    font: { color: pageColor(budget.skeleton), size: 12 },
   }));
-  const answers = answersFor(frontState.budget).filter(({ point }) => point).map(({ line, point }) => ({
-    x: onAxis(point.ms), y: point.top1, ax: -24, ay: -28, text: fixed(point.top1, 1), arrowcolor: pageColor(line.skeleton),
-    font: { color: pageColor(line.skeleton) }, bgcolor: pageColor("page"),
-  }));
-  return [...names, ...answers];
 }
 
-/** Return the answer of each skeleton for a budget: its most accurate point whose time is within the limit. */
-function answersFor(budget) {
-  const limit = budget * runData.front.limitShare;
-  return runData.front.lines.map((line) => {
-    const within = line.points.filter((point) => point.ms <= limit);
-    return { line, point: within.reduce((best, point) => (best && best.top1 >= point.top1 ? best : point), null) };
+/** Return the names of the found networks and of the published ones of their size, below the front. */
+function nameNotes(limits) {
+  const place = placesIn(limits);
+  const narrow = document.getElementById("front-chart").clientWidth < 560;
+  const right = narrow ? 20 : 48;
+  const shows = { found: !frontState.hidden.has("found"), published: !narrow && !frontState.hidden.has("estimated") };
+  const named = runData.front.networks.filter((one) => (one.kind === "found" ? shows.found : one.named && shows.published));
+  const taken = [];
+  return named.map((network) => {
+    const [x, y] = place(network.ms, network.top1);
+    let down = 34;
+    while (taken.some(([left, bottom]) => Math.abs(left - x) < 170 && Math.abs(bottom - (y - down)) < 17)) down += 6;
+    taken.push([x, y - down]);
+    const color = pageColor(network.skeleton ?? "soft");
+    return {
+      x: onAxis(network.ms), y: network.top1, ax: right, ay: down, xanchor: "left", text: plain(network.name),
+      font: { color, size: 12 }, arrowcolor: color, arrowwidth: 1, arrowhead: 0, standoff: 6,
+    };
   });
 }
 
-/** Say which network is best for a budget, one paragraph a skeleton, the better one first. */
-function showAnswers(budget) {
-  const answers = answersFor(budget).sort((a, b) => (b.point?.top1 ?? -1) - (a.point?.top1 ?? -1));
-  document.getElementById("answer").replaceChildren(...answers.flatMap(({ line, point }) => {
-    const dot = element("span", { class: "dot", style: `background: var(--${line.skeleton})` });
-    if (!line.points.length) return [element("p", {}, dot, `${line.title}: this run holds no networks to answer from.`)];
-    if (!point) {
-      const fastest = Math.min(...line.points.map((one) => one.ms)) / runData.front.limitShare;
-      return [element("p", {}, dot, `${line.title}: nothing is that fast; the least budget is ${fixed(fastest, 2)} ms.`)];
-    }
-    const std = point.msStd === null ? "" : ` ± ${fixed(point.msStd, 2)}`;
-    const kind = line.proven ? "the proven optimum" : "the best trial";
-    const sentence = ` % top-1 estimated, at ${fixed(point.ms, 2)}${std} ms predicted: ${kind}, ${point.variant}, `
-      + `${fixed(point.macs / 1e6, 0)} M MACs, ${fixed(point.params / 1e6, 2)} M parameters. Search, measure and write it:`;
-    return [
-      element("p", {}, dot, `${line.title}: `, element("strong", {}, estimateText(point)), sentence),
-      element("pre", {}, `${line.command[0]}${Number(budget.toPrecision(4))}${line.command[1]}`),
-    ];
+/** Return what is written into the chart: names of budgets and networks, and the answers to the question. */
+function frontNotes(limits) {
+  const answers = rankedAnswers(frontState.budget).filter(({ point }) => point).map(({ line, point }, number) => ({
+    x: onAxis(point.ms), y: point.top1, ax: number ? -64 : -30, ay: number ? 8 : -34,
+    text: `<b>${fixed(point.top1, 1)}</b>`, bgcolor: pageColor("page"), arrowcolor: pageColor(line.skeleton),
+    font: { color: pageColor(line.skeleton) },
   }));
+  return [...budgetNotes(limits), ...nameNotes(limits), ...answers];
 }
 
 /** Draw the chart. */
@@ -200,34 +245,26 @@ function drawFront() {
   return drawChart("front-chart", () => {
     const limits = frontLimits();
     frontState.limits = limits;
-    const narrow = document.getElementById("front-chart").clientWidth < 560;
+    const width = document.getElementById("front-chart").clientWidth;
     return {
       traces: [
         ...cloudTraces(limits),
         ...runData.front.lines.flatMap((line) => lineTraces(line, limits)),
         ...publishedTraces(),
-        foundTrace(),
+        ...(frontState.hidden.has("found") ? [] : foundTraces()),
       ],
       layout: {
-        xaxis: { type: frontState.log ? "log" : "linear", range: millisecondsRange(limits), title: { text: "milliseconds" },
-          ...(frontState.log ? { dtick: narrow ? "D2" : "D1" } : {}) },
+        xaxis: {
+          ...(frontState.log ? logAxis(limits.left, limits.right, width - 60) : { range: [0, limits.right] }),
+          title: { text: "milliseconds", standoff: 6 },
+        },
         yaxis: { range: [limits.low, limits.high], title: { text: `${plain(runData.front.images)} top-1, %` } },
         hovermode: "closest", hoverdistance: 12, margin: { l: 48, r: 12, t: 40, b: 48 },
-        legend: { orientation: "h", y: narrow ? -0.2 : -0.12, x: 0, font: { size: narrow ? 11 : 12 } },
-        shapes: budgetShapes(limits), annotations: budgetNames(limits),
+        showlegend: false,
+        shapes: budgetShapes(limits), annotations: frontNotes(limits),
       },
     };
   });
-}
-
-/** Answer for another budget, and move its line. */
-function ask(budget) {
-  if (!(budget > 0 && Number.isFinite(budget))) return;
-  frontState.budget = budget;
-  showAnswers(budget);
-  if (frontState.limits) {
-    Plotly.relayout("front-chart", { shapes: budgetShapes(frontState.limits), annotations: budgetNames(frontState.limits) });
-  }
 }
 
 /** Choose trials of a skeleton by their rows, null for all of them, and mark them in the chart. */
@@ -236,35 +273,16 @@ function markInFront(chosen) {
   return drawFront();
 }
 
-/** Let the controls answer. The slider runs over the logarithm of the milliseconds. */
-function startQuestion() {
-  const number = document.getElementById("budget");
-  const slider = document.getElementById("budget-slider");
-  const { left, right } = frontLimits();
-  const toSlider = (ms) => (1000 * Math.log(ms / left)) / Math.log(right / left);
-  const toMs = (place) => Number((left * (right / left) ** (place / 1000)).toPrecision(3));
-  const say = (ms) => slider.setAttribute("aria-valuetext", `${ms} milliseconds`);
-  const start = number.valueAsNumber;
-  slider.value = toSlider(start);
-  say(start);
-  number.addEventListener("input", () => {
-    const ms = number.valueAsNumber;
-    if (!(ms > 0)) return;
-    slider.value = toSlider(ms);
-    say(ms);
-    ask(ms);
-  });
-  slider.addEventListener("input", () => {
-    const ms = toMs(slider.valueAsNumber);
-    number.value = ms;
-    say(ms);
-    ask(ms);
-  });
-  document.getElementById("question").addEventListener("submit", (event) => event.preventDefault());
-  document.getElementById("log").addEventListener("change", (event) => {
-    frontState.log = event.target.checked;
-    drawFront();
-  });
-  frontState.budget = start;
-  showAnswers(start);
+/** Make a box to tick for each part of the chart. */
+function startShown() {
+  document.getElementById("shown").append(...frontParts().map((part) => {
+    const box = element("input", { type: "checkbox", checked: true });
+    box.addEventListener("change", () => {
+      if (box.checked) frontState.hidden.delete(part.id);
+      else frontState.hidden.add(part.id);
+      drawFront();
+    });
+    const look = { class: "mark", style: `color: var(--${part.color})`, "aria-hidden": "true" };
+    return element("label", { class: "tick" }, box, element("span", look, part.mark), part.title);
+  }));
 }

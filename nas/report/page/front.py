@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nas.report.page.made import train_command
 from nas.report.page.networks import all_rows
+from nas.report.page.summary import published_like
 from nas.report.texts import budget_text, display_name, images_text, is_once_for_all, title_of, variant_text, with_uv
 from nas.runs.optima import command_for
 from nas.runs.reading import Run
@@ -86,15 +88,21 @@ def front_data(run: Run, lines: Sequence[FrontLine]) -> dict[str, Any]:
         "limitShare": 1 - MARGIN,
         "lines": [_line_data(run, line) for line in lines],
         "networks": list(_networks(run)),
-        "budgets": [
-            {
-                "title": f"budget of {result.target.title.partition(' at ')[0]}: "
-                f"{budget_text(result.target.budget_ms)} ms",
-                "skeleton": result.target.skeleton,
-                "ms": result.target.budget_ms,
-            }
-            for result in run.record.targets
-        ],
+        "budgets": [_budget(run, result.target) for result in run.record.targets],
+    }
+
+
+def _budget(run: Run, target: Target) -> dict[str, Any]:
+    """Return the budget of a target, and what was found within it."""
+    network, title = run.found(target.name), title_of(target.skeleton)
+    takes = f"{network.latency_ms:.2f} ms {'predicted' if network.measured_ms is None else 'measured'}"
+    return {
+        "title": f"budget of {title}: {budget_text(target.budget_ms)} ms",
+        "skeleton": target.skeleton,
+        "ms": target.budget_ms,
+        "found": f"This run searched that budget: found {target.title} takes {takes} at an estimated "
+        f"{network.estimated_top1:.1f} ± {network.estimated_std:.1f} %. Train it:",
+        "train": train_command(run, target),
     }
 
 
@@ -129,6 +137,7 @@ def _command_around_budget(run: Run, skeleton: str) -> list[str]:
 
 def _networks(run: Run) -> Iterator[dict[str, Any]]:
     """Yield what the chart shows of each network of the comparison, each once."""
+    named = [published_like(run, result.target.skeleton) for result in run.record.targets]
     for row in all_rows(run):
         network = row.network
         kind = "found" if network.found else "family" if is_once_for_all(network) else "published"
@@ -138,6 +147,7 @@ def _networks(run: Run) -> Iterator[dict[str, Any]]:
             "also": list(row.also),
             "id": network.spec.id,
             "kind": kind,
+            "named": network in named,  # in the chart, not only on hover
             "skeleton": target.skeleton if target else None,
             "ms": network.latency_ms,
             "measured": network.measured_ms is not None,

@@ -11,6 +11,7 @@ import msgspec
 from nas.report.texts import budget_text, with_uv
 from nas.runs.reading import Run
 from nas.runs.record import ProvenOptimum, TargetResult
+from nas.runs.target import Target
 
 
 class NextCommand(NamedTuple):
@@ -23,20 +24,34 @@ class NextCommand(NamedTuple):
 def next_commands(run: Run) -> list[NextCommand]:
     """Return the commands that a reader may want next."""
     commands = []
-    for result in run.record.targets:
-        spec = shlex.quote(str(run.path / f"{result.target.name}.json"))
-        title = result.target.title
+    for target in (result.target for result in run.record.targets):
+        export = with_uv(f"python -m nas.export {_spec_file(run, target)}")
         commands += [
-            NextCommand(f"Train found {title}", f"python -m nas.train {spec}"),
-            NextCommand(f"Export found {title} to ONNX once it is trained", f"python -m nas.export {spec}"),
+            NextCommand(f"Train found {target.title}", train_command(run, target)),
+            NextCommand(f"Export found {target.title} to ONNX once it is trained", export),
         ]
-    table, folder = shlex.quote(run.table.file), shlex.quote(str(run.path))
-    commands += [
-        NextCommand("Change blocks by hand and see what each is worth", f"python -m nas.playground --table {table}"),
-        NextCommand("Check the latency table against this device as it is now", "python -m nas.measure --check"),
-        NextCommand("Draw this page again", f"python -m nas.report {folder}"),
+    check, draw = "python -m nas.measure --check", f"python -m nas.report {shlex.quote(str(run.path))}"
+    return [
+        *commands,
+        NextCommand("Change blocks by hand and see what each is worth", playground_command(run)),
+        NextCommand("Check the latency table against this device as it is now", with_uv(check)),
+        NextCommand("Draw this page again", with_uv(draw)),
     ]
-    return [NextCommand(purpose, with_uv(command)) for purpose, command in commands]
+
+
+def train_command(run: Run, target: Target) -> str:
+    """Return the command that trains the network that was found for a target."""
+    return with_uv(f"python -m nas.train {_spec_file(run, target)}")
+
+
+def playground_command(run: Run) -> str:
+    """Return the command that opens the run's networks in the playground."""
+    table, folder = shlex.quote(run.table.file), shlex.quote(str(run.path))
+    return with_uv(f"python -m nas.playground --table {table} --spec {folder} --open")
+
+
+def _spec_file(run: Run, target: Target) -> str:
+    return shlex.quote(str(run.path / f"{target.name}.json"))
 
 
 def made_rows(run: Run) -> Iterator[tuple[str, str]]:

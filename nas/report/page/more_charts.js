@@ -3,39 +3,55 @@
 
 const POPULATION_COLORS = { random: "small", "near-optimal": "large", found: "good" };
 
-/** Draw measured against predicted milliseconds, with a band of 5 %. */
+/** Return the trace of a population of measured networks; `y` gives what is drawn of each. */
+function populationTrace(group, y, more) {
+  return {
+    type: "scatter", mode: "markers", name: `${plain(group.title)} (${group.name.length})`,
+    x: group.measured, y: group.measured.map((_, i) => y(i)), hoverinfo: "text",
+    hovertext: group.name.map((name, i) => [
+      `<b>${plain(name)}</b>, ${plain(group.title)}`,
+      `${fixed(group.measured[i], 2)} ms measured ± ${fixed(100 * group.error[i], 1)} %`,
+      `${fixed(group.predicted[i], 2)} ± ${fixed(group.std[i], 2)} ms predicted`,
+      `the prediction is ${fixed(100 * (group.predicted[i] / group.measured[i] - 1), 1)} % off`,
+      costText({ px: group.px[i], macs: group.macs[i], params: group.params[i] }),
+    ].join("<br>")),
+    marker: {
+      size: 7, opacity: 0.75, color: pageColor(POPULATION_COLORS[group.population] ?? "soft"),
+      symbol: { "near-optimal": "triangle-up", found: "star", published: "diamond" }[group.population] ?? "circle",
+    },
+    ...more,
+  };
+}
+
+/** Draw predicted against measured milliseconds, below it how far each prediction is off, both with a band of 5 %. */
 function drawFidelity() {
   const groups = runData.fidelity;
   if (!groups.length) return undefined;
   return drawChart("fidelity-chart", () => {
     const all = groups.flatMap((group) => [...group.measured, ...group.predicted]);
     const [low, high] = [Math.min(...all) / 1.1, Math.max(...all) * 1.1];
-    const band = { type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false, line: { width: 0 }, x: [low, high] };
+    const axis = logAxis(low, high, document.getElementById("fidelity-chart").clientWidth - 60);
     const color = pageColor("soft");
+    const line = { type: "scatter", mode: "lines", x: [low, high], line: { width: 0 }, hoverinfo: "skip", showlegend: false };
+    const band = { fill: "tonexty", fillcolor: translucent(color, 0.18) };
+    const middle = { line: { width: 1, color } };
+    const below = { yaxis: "y2" };
     return {
       traces: [
-        { ...band, y: [low * 0.95, high * 0.95] },
-        { ...band, y: [low * 1.05, high * 1.05], fill: "tonexty", fillcolor: translucent(color, 0.18) },
-        { ...band, y: [low, high], line: { width: 1, color } },
-        ...groups.map((group) => ({
-          type: "scatter", mode: "markers", name: `${plain(group.title)} (${group.name.length})`,
-          x: group.measured, y: group.predicted, hoverinfo: "text", hovertext: group.name.map((name, i) => [
-            `<b>${plain(name)}</b>, ${plain(group.title)}`,
-            `${fixed(group.measured[i], 2)} ms measured ± ${fixed(100 * group.error[i], 1)} %`,
-            `${fixed(group.predicted[i], 2)} ± ${fixed(group.std[i], 2)} ms predicted`,
-            `prediction off by ${fixed(100 * (group.predicted[i] / group.measured[i] - 1), 1)} %`,
-            costText({ px: group.px[i], macs: group.macs[i], params: group.params[i] }),
-          ].join("<br>")),
-          marker: {
-            size: 7, opacity: 0.75, color: pageColor(POPULATION_COLORS[group.population] ?? "soft"),
-            symbol: { "near-optimal": "triangle-up", found: "star", published: "diamond" }[group.population] ?? "circle",
-          },
-        })),
+        { ...line, y: [low * 0.95, high * 0.95] }, { ...line, y: [low * 1.05, high * 1.05], ...band },
+        { ...line, y: [low, high], ...middle },
+        { ...line, y: [-5, -5], ...below }, { ...line, y: [5, 5], ...band, ...below },
+        { ...line, y: [0, 0], ...middle, ...below },
+        ...groups.map((group) => populationTrace(group, (i) => group.predicted[i])),
+        ...groups.map((group) => populationTrace(
+          group, (i) => 100 * (group.predicted[i] / group.measured[i] - 1), { ...below, showlegend: false },
+        )),
       ],
       layout: {
-        xaxis: { type: "log", range: [Math.log10(low), Math.log10(high)], title: { text: "measured, ms" } },
-        yaxis: { type: "log", range: [Math.log10(low), Math.log10(high)], title: { text: "predicted, ms" } },
-        hovermode: "closest",
+        xaxis: { ...axis, anchor: "y2", title: { text: "measured, ms", standoff: 6 } },
+        yaxis: { ...axis, domain: [0.42, 1], title: { text: "predicted, ms" } },
+        yaxis2: { ...chartLayout().yaxis, domain: [0, 0.34], title: { text: "prediction off, %" } },
+        hovermode: "closest", legend: { orientation: "h", y: -0.12, x: 0 },
       },
     };
   });
@@ -61,30 +77,46 @@ function bestSoFar(trials, number) {
   return { x, y };
 }
 
-/** Draw the best so far against the number of trials, and the proven optimum. */
+/** Return the traces of the best so far of a skeleton's targets, and of their proven optima. */
+function progressTraces(trials, axis) {
+  const dashes = ["solid", "dashdot", "longdash", "dot"];
+  const color = pageColor(trials.skeleton);
+  return trials.targets.flatMap((target, number) => {
+    const drawn = [{
+      type: "scatter", mode: "lines", ...bestSoFar(trials, number), name: plain(target.title), yaxis: axis,
+      line: { color, shape: "hv", width: 2, dash: dashes[number % dashes.length] },
+      hovertemplate: "%{x} trials: %{y:.2f} % so far<extra></extra>",
+    }];
+    if (target.optimum !== null && target.count) {
+      drawn.push({
+        type: "scatter", mode: "lines", x: [1, target.count], y: [target.optimum, target.optimum], yaxis: axis,
+        name: `${plain(target.title)}: proven optimum within ${fixed(target.limit, 2)} ms`,
+        line: { color, width: 1.2, dash: "dash" }, hovertemplate: "proven optimum: %{y:.2f} %<extra></extra>",
+      });
+    }
+    return drawn;
+  });
+}
+
+/** Draw the best so far against the number of trials, one panel a skeleton. */
 function drawProgress() {
-  if (!trialsOf.some((trials) => trials.count)) return undefined;
+  const panels = trialsOf.filter((trials) => trials.count);
+  if (!panels.length) return undefined;
   return drawChart("progress-chart", () => {
-    const dashes = ["solid", "dash", "dot", "dashdot", "longdash"];
-    const traces = trialsOf.flatMap((trials) => trials.targets.flatMap((target, number) => {
-      const color = pageColor(trials.skeleton);
-      const drawn = [{
-        type: "scatter", mode: "lines", ...bestSoFar(trials, number), name: plain(target.title),
-        line: { color, shape: "hv", width: 2, dash: dashes[number % dashes.length] },
-        hovertemplate: "trial %{x}: %{y:.2f} % so far<extra></extra>",
-      }];
-      if (target.optimum !== null && target.count) {
-        drawn.push({
-          type: "scatter", mode: "lines", x: [1, target.count], y: [target.optimum, target.optimum],
-          name: `${plain(target.title)}: proven optimum within ${fixed(target.limit, 2)} ms`,
-          line: { color, width: 1.2, dash: "dash" }, hovertemplate: "proven optimum: %{y:.2f} %<extra></extra>",
-        });
-      }
-      return drawn;
-    }));
+    const shared = chartLayout().yaxis;
+    const height = 1 / panels.length;
+    const axes = panels.map((trials, number) => [`yaxis${number ? number + 1 : ""}`, {
+      ...shared, title: { text: `${plain(trials.title)}: top-1, %` },
+      domain: [1 - (number + 1) * height + (number + 1 < panels.length ? 0.06 : 0), 1 - number * height],
+    }]);
     return {
-      traces,
-      layout: { xaxis: { title: { text: "trials" }, rangemode: "tozero" }, yaxis: { title: { text: "best top-1 so far, %" } }, hovermode: "closest" },
+      traces: panels.flatMap((trials, number) => progressTraces(trials, number ? `y${number + 1}` : "y")),
+      layout: {
+        xaxis: {
+          title: { text: "trials", standoff: 6 }, rangemode: "tozero", anchor: `y${panels.length > 1 ? panels.length : ""}`,
+        },
+        ...Object.fromEntries(axes), hovermode: "closest", legend: { orientation: "h", y: -0.2, x: 0 },
+      },
     };
   });
 }
@@ -98,14 +130,16 @@ function drawTrajectories() {
     return {
       traces: paths.map((path, number) => ({
         type: "scatter", mode: "lines+markers", x: path.ms, y: path.top1, name: plain(path.title),
-        line: { color: pageColor(path.skeleton), width: 1.5 }, marker: { size: 6, symbol: symbols[number % symbols.length] },
+        line: { color: pageColor(path.skeleton), width: 1.5 },
+        marker: { size: 6, symbol: symbols[number % symbols.length] },
         hoverinfo: "text", hovertext: path.ms.map((ms, i) => hoverText({
           name: `${path.title}, step ${i + 1}`, ms, top1: path.top1[i], std: path.std[i], px: path.px[i],
           macs: path.macs[i], params: path.params[i], source: "trimmed by NetAdapt in this search",
         })),
       })),
       layout: {
-        xaxis: { title: { text: "predicted milliseconds" } }, yaxis: { title: { text: "estimated top-1, %" } },
+        xaxis: { title: { text: "predicted milliseconds", standoff: 6 } },
+        yaxis: { title: { text: "estimated top-1, %" } },
         hovermode: "closest",
       },
     };

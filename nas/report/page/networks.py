@@ -18,11 +18,6 @@ class NetworkRow:
     network: NetworkResult
     also: tuple[str, ...] = ()
 
-    @property
-    def lower_ms(self) -> float | None:
-        """Return the lower quartile of the measured milliseconds, None where nothing was measured."""
-        return self.network.quartiles_ms[0] if self.network.quartiles_ms else None
-
 
 def main_rows(run: Run) -> list[NetworkRow]:
     """Return the found networks, and what was measured in the same rounds: the found first, then by latency.

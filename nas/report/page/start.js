@@ -8,10 +8,13 @@ function shown() {
 
 /** Draw all sections. */
 async function drawPage() {
+  const begun = performance.now();
   startQuestion();
+  startShown();
   startBlocks();
   await drawFront();
   document.body.dataset.firstDrawing = Math.round(performance.now()); // ms after the browser began to read the page
+  document.body.dataset.frontDrawing = Math.round(performance.now() - begun); // ms
   for (const draw of [startChoices, drawFidelity, drawProgress, drawTrajectories]) {
     await shown();
     await draw();

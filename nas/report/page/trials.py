@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -72,9 +73,7 @@ def _skeleton_data(run: Run, skeleton: str, results: Sequence[TargetResult]) -> 
         "macs": _whole(trials.macs, 1e-5),
         "params": _whole(trials.params, 1e-4),
         "properties": {
-            name: [
-                packed([None if one is None else one[stage][number] for one in stages]) for stage in range(count)
-            ]
+            name: [packed([None if one is None else one[stage][number] for one in stages]) for stage in range(count)]
             for number, name in enumerate(PROPERTIES)
         },
     }
@@ -133,7 +132,7 @@ def _stages_of(
     except ValueError:
         return None
     stages: list[list[str]] = []
-    for before, word in zip(words, words[1:], strict=False):
+    for before, word in itertools.pairwise(words):
         if not stages or blocks[word].stride > 1 or blocks[word].out != blocks[before].out:
             stages.append([])
         stages[-1].append(word)

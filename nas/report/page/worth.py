@@ -37,9 +37,14 @@ class Change(NamedTuple):
         return f"{'' if self.exact else 'about '}{signed(self.ms, 3)} ms"
 
     @property
+    def top1_text(self) -> str:
+        """Return the percentage points with their sign, nothing where they are unknown."""
+        return "" if self.top1 is None else signed(self.top1, 2)
+
+    @property
     def text(self) -> str:
         """Return the change for readers: "without SE: −0.12 ms, −0.3 points"."""
-        points = "" if self.top1 is None else f", {signed(self.top1, 2)} points"
+        points = f", {self.top1_text} points" if self.top1_text else ""
         return f"{self.to}: {'time unknown' if self.ms is None else self.ms_text}{points}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -48,7 +48,7 @@ class ReportFigure(NamedTuple):
     def _file(self, folder: Path, suffix: str) -> Path:
         return folder / f"{self.name}.{suffix}"  # not with_suffix: "large_1.1ms" has none
 
-    def _options(self, suffix: str) -> dict[str, object]:
+    def _options(self, suffix: str) -> dict[str, Any]:
         """Return the resolution of images, and the metadata: what is shown, and neither a date nor a program."""
         match suffix:
             case "png":
