@@ -211,13 +211,12 @@ def _front(run: Run) -> Iterator[FrontPoint]:
         ]
     else:
         skeletons = {result.target.name: result.target.skeleton for result in run.record.targets}
-        known = run.front[run.front.target.isin(list(skeletons))]
-        columns = ("latency_ms", "top1", "top1_std", "target", "spec_id", "macs", "params")
+        trials = run.front[run.front.target.isin(list(skeletons))]
+        names = ("latency_ms", "top1", "top1_std", "target", "spec_id", "macs", "params")
+        rows = zip(*(trials[name].tolist() for name in names), strict=True)
         points = [
             FrontPoint(ms, top1, std, skeletons[target], spec_id, "", macs, params)
-            for ms, top1, std, target, spec_id, macs, params in zip(
-                *(known[column].tolist() for column in columns), strict=True
-            )
+            for ms, top1, std, target, spec_id, macs, params in rows
         ]
     for index in front_indices([one.latency_ms for one in points], [one.top1 for one in points]):
         yield points[index]

@@ -146,9 +146,9 @@ def draw(data: FrontsData) -> Figure:
     plain_ticks(axes.xaxis)
     axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     for _, run, style in data.fronts:
-        if run.front:
-            latency_ms, top1, std = zip(*((one.latency_ms, one.top1, one.std) for one in run.front), strict=True)
-            draw_front(axes, latency_ms, top1, std, style)
+        front = run.front
+        times, accuracies = [one.latency_ms for one in front], [one.top1 for one in front]
+        draw_front(axes, times, accuracies, [one.std for one in front], style)
     for mark in data.marks:
         _draw_mark(axes, mark)
     handles = [style.handle(name) for name, _, style in data.fronts]

@@ -4,11 +4,6 @@
 document.body.dataset.drawn = "no";
 const runData = pageData();
 
-/** Return a text as plotly shows it unchanged: plotly takes `<` and `&` for markup. */
-function plain(text) {
-  return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-}
-
 /** Return a text in lines of about 60 characters, for a hover label. */
 function wrapped(text) {
   const lines = [""];

@@ -97,7 +97,8 @@ class FrontData:
     @property
     def skeletons(self) -> tuple[str, ...]:
         """Return the skeletons that have trials or proven optima."""
-        return tuple(dict.fromkeys([one.skeleton for one in self.trials] + [one.skeleton for one in self.optima]))
+        names = [trials.skeleton for trials in self.trials] + [one.skeleton for one in self.optima]
+        return tuple(dict.fromkeys(names))
 
     def front_of(self, skeleton: str) -> Front:
         """Return the front of a skeleton: its proven optima, or its best trials where the run has none."""
@@ -188,13 +189,21 @@ def as_table(data: FrontData) -> pd.DataFrame:
         for one in data.optima
     ]
     for point in data.points:
-        row: dict[str, Any] = {"kind": "found" if point.skeleton else "published", "skeleton": point.skeleton, "name": point.name}
-        row |= {"latency_ms": point.latency_ms, "estimated_top1_percent": point.estimated_top1}
-        rows.append(row | {"estimated_std_points": point.estimated_std, "published_top1_percent": point.published_top1})
+        rows.append(
+            {
+                "kind": "found" if point.skeleton else "published",
+                "skeleton": point.skeleton,
+                "name": point.name,
+                "latency_ms": point.latency_ms,
+                "estimated_top1_percent": point.estimated_top1,
+                "estimated_std_points": point.estimated_std,
+                "published_top1_percent": point.published_top1,
+            }
+        )
     for trials in data.trials:
+        each = {"kind": "trial", "skeleton": trials.skeleton}
         for latency_ms, top1 in zip(trials.latency_ms, trials.top1, strict=True):
-            row = {"kind": "trial", "skeleton": trials.skeleton, "latency_ms": latency_ms}
-            rows.append(row | {"estimated_top1_percent": top1})
+            rows.append({**each, "latency_ms": latency_ms, "estimated_top1_percent": top1})
     rows += [{"kind": "budget", "skeleton": line.skeleton, "latency_ms": line.latency_ms} for line in data.budgets]
     return pd.DataFrame(rows, columns=list(_COLUMNS)).astype({"macs": "Int64", "params": "Int64"})
 
