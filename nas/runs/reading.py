@@ -22,6 +22,7 @@ from nas.errors import NasError
 from nas.files import read_text
 from nas.runs.optima import load_optima
 from nas.runs.record import (
+    CHANGE_COLUMNS,
     MEASURED_COLUMNS,
     OPTIMA,
     RECORD,
@@ -48,7 +49,8 @@ class Run:
     `trials` holds the networks that were looked at, with predicted normalised milliseconds and estimated top-1 in
     percent; `front` the best of them. `table_rows` holds the rows of the latency table that served the run; a column
     that does not apply to a row is NA there. `measured` holds the networks that the table knows as measured whole,
-    each beside what all others predict for it. `optima` holds the proven optima of many budgets, by skeleton and
+    each beside what all others predict for it. `changes` holds the estimated top-1 (percent) of the found networks with
+    one choice of one block changed. `optima` holds the proven optima of many budgets, by skeleton and
     latency. All of them may be empty.
     """
 
@@ -58,6 +60,7 @@ class Run:
     front: pd.DataFrame
     table_rows: pd.DataFrame
     measured: pd.DataFrame
+    changes: pd.DataFrame
     optima: tuple[OptimalNetwork, ...]
 
     @property
@@ -111,6 +114,7 @@ def load_run(path: str | Path) -> Run:
         front=_read_csv(path / "front.csv", TRIAL_COLUMNS),
         table_rows=_read_csv(path / "table_rows.csv", TABLE_COLUMNS, _MAY_BE_BLANK),
         measured=_read_csv(path / "measured.csv", MEASURED_COLUMNS),
+        changes=_read_csv(path / "changes.csv", CHANGE_COLUMNS),
         optima=load_optima(path / OPTIMA),
     )
 

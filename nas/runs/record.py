@@ -24,7 +24,7 @@ from nas.runs.target import SKELETONS, Target
 RECORD = "run.json"
 OPTIMA = "optima.jsonl"
 VERSION = 4
-# The columns of trials.csv and front.csv, of table_rows.csv, and of measured.csv, with the types of their cells.
+# The columns of trials.csv and front.csv, and of the other tables of a run, with the types of their cells.
 TRIAL_COLUMNS: dict[str, type] = {
     "target": str,
     "stage": str,
@@ -53,6 +53,15 @@ TABLE_COLUMNS: dict[str, type] = {
     "macs": int,
     "ms": float,  # corrected by what whole networks say
     "timed_ms": float,  # as it was timed
+}
+CHANGE_COLUMNS: dict[str, type] = {
+    "target": str,
+    "block": int,  # from 1
+    "decision": str,
+    "to": str,
+    "resolution": int,
+    "blocks": str,
+    "top1": float,
 }
 MEASURED_COLUMNS: dict[str, type] = {
     "spec_id": str,

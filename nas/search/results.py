@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,13 @@ from nas.arch.published import PublishedResult
 from nas.arch.spec import ArchSpec
 from nas.latency.device import Device
 from nas.latency.table import LatencyTable, space_parts
+from nas.runs.blocks import blocks_text
+from nas.runs.changes import changed_choices
 from nas.runs.folder import now, trial_row
 from nas.runs.optima import write_optima
 from nas.runs.pareto import front_indices
 from nas.runs.record import (
+    CHANGE_COLUMNS,
     MEASURED_COLUMNS,
     OPTIMA,
     TABLE_COLUMNS,
@@ -58,6 +61,7 @@ def write_results(context: SearchContext, proof: Proof, published: Sequence[Publ
             results["accuracy"]["validation_resolution"] = reached.resolution
         network.spec.save(folder.path / f"{result.target.name}.json", results)
     _write_tables(context)
+    folder.write_csv("changes.csv", _changes(context, found), CHANGE_COLUMNS)
     folder.write_csv("measured.csv", measured_rows(context, networks), MEASURED_COLUMNS)
     write_optima(folder.path / OPTIMA, whole_front(context))
     folder.update(
@@ -104,6 +108,22 @@ def _network(
         source=figure.source if figure else f"{estimator.name}: {estimator.training_recipe}",
         breakdown=tuple((name, round(ms, 5)) for name, ms in table.breakdown(spec)) if has_rows else (),
     )
+
+
+def _changes(context: SearchContext, found: Sequence[NetworkResult]) -> Iterator[dict[str, Any]]:
+    """Yield the estimated top-1 of found networks with one choice of one block changed, by `CHANGE_COLUMNS`.
+
+    There are none where an estimate takes a training.
+    """
+    if context.trains:
+        return
+    for network in found:
+        for number in range(len(network.spec.blocks)):
+            changed = list(changed_choices(network.spec, number))
+            estimates = context.estimator.estimate([one.spec for one in changed]).top1 if changed else ()
+            for one, top1 in zip(changed, estimates, strict=True):
+                of = (network.target, number + 1, one.decision, one.to, one.spec.resolution, blocks_text(one.spec))
+                yield dict(zip(CHANGE_COLUMNS, (*of, round(float(top1), 4)), strict=True))
 
 
 def fvcore_macs_of(spec: ArchSpec, num_classes: int) -> int | None:

@@ -17,6 +17,7 @@ from nas.report.page.trajectory import trajectories
 from nas.report.page.trials import FIRST_CODE, packed, trials_data
 from nas.report.page.worth import Worth, signed
 from nas.runs.blocks import blocks_text
+from nas.runs.changes import changed_choices
 from nas.runs.target import Target
 
 
@@ -248,6 +249,19 @@ def test_a_trial_with_one_choice_changed_tells_its_accuracy(run):
     (change,) = known.changes(network, 2)
     assert (change.to, change.ms, change.ms_text) == (words, None, "–")
     assert change.text == f"{words}: time unknown, −0.30 points"
+
+
+def test_an_estimate_of_a_changed_choice_tells_its_accuracy(run):
+    network = run.found("large")
+    changed = next(changed_choices(network.spec, 2))
+    row = {
+        "resolution": changed.spec.resolution,
+        "blocks": blocks_text(changed.spec),
+        "top1": network.estimated_top1 + 0.2,
+    }
+    known = Worth.of(dataclasses.replace(run, changes=pd.DataFrame([row]), table_rows=run.table_rows[:0]))
+    (change,) = (change for change in known.changes(network, 2) if change.to == changed.to)
+    assert change.top1_text == "+0.20"
 
 
 def test_the_fixed_first_block_has_no_choices(run):

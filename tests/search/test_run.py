@@ -49,7 +49,7 @@ def test_a_run_is_whole_and_agrees_with_itself(machine: Machine, strategy: str) 
     run = search(request(strategy=strategy), out)
     assert run.path == out
     names = {path.name for path in out.iterdir()}
-    tables = {"trials.csv", "front.csv", "table_rows.csv", "measured.csv", "optima.jsonl"}
+    tables = {"trials.csv", "front.csv", "table_rows.csv", "measured.csv", "changes.csv", "optima.jsonl"}
     assert names == {".lock", "run.json", "study.log", "large.json", "small.json", *tables}
     data = record(out)
     assert data == run.record

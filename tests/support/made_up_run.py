@@ -24,6 +24,7 @@ from nas.runs.optima import write_optima
 from nas.runs.pareto import front_indices
 from nas.runs.reading import Run
 from nas.runs.record import (
+    CHANGE_COLUMNS,
     MEASURED_COLUMNS,
     OPTIMA,
     RECORD,
@@ -278,6 +279,7 @@ def write_run(
     shown = [(network.kind, network.spec) for network in (*networks, *published_networks())]
     drawn = [("near-optimal", one.spec) for one in optima[::3]] + [("random", spec) for spec in specs[:20]]
     measured = {spec.id: measured_row(population, spec, rng) for population, spec in [*drawn, *shown]}
+    write_rows(folder / "changes.csv", CHANGE_COLUMNS, ())
     write_rows(folder / "measured.csv", MEASURED_COLUMNS, measured.values())
     record = RunRecord(
         command=f"python -m nas.search --budget-ms {targets[0].budget_ms:g}",

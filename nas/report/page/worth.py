@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from nas.arch.spec import ArchSpec, PlacedBlock, squeezed_channels
+from nas.arch.spec import ArchSpec, PlacedBlock
 from nas.runs.blocks import blocks_text
+from nas.runs.changes import ChangedChoice, changed_choices
 from nas.runs.reading import Run
 from nas.runs.record import NetworkResult
 
-KERNELS = (3, 5, 7)
 ALIKE = 1.35  # a block of other channels says something of a block if none of its widths differs by a larger factor
 
 _Kind = tuple[Any, ...]  # all of a block but its channels
@@ -27,7 +26,7 @@ class Change(NamedTuple):
     to: str  # "without SE"
     ms: float | None  # by the rows of the table; None where it has none
     exact: bool  # whether the rows are those of the block itself, and not of one with nearly its channels
-    top1: float | None  # percentage points; None where the run did not look at that network
+    top1: float | None  # percentage points; None where the run has no estimate of that network
 
     @property
     def ms_text(self) -> str:
@@ -70,11 +69,9 @@ class Worth:
             *(blocks[column].tolist() for column in columns), strict=True
         ):
             worth.rows[op, kernel, stride, se > 0, activation, size][tuple(channels)] = ms
-        trials = run.trials
-        for resolution, text, top1 in zip(
-            trials.resolution.tolist(), trials.blocks.tolist(), trials.top1.tolist(), strict=True
-        ):
-            worth.top1[resolution, text] = top1
+        for known in (run.trials, run.changes):
+            cells = (known[column].tolist() for column in ("resolution", "blocks", "top1"))
+            worth.top1.update({(resolution, text): top1 for resolution, text, top1 in zip(*cells, strict=True)})
         return worth
 
     def changes(self, network: NetworkResult, number: int) -> tuple[Change, ...]:
@@ -83,19 +80,15 @@ class Worth:
         The first block has no choices of SE, kernel and activation in the spaces of this project, and is left out.
         """
         placed = list(network.spec.walk())[number]
-        if placed.block.op != "mbconv":
-            return ()
-        found = (self._change(network, number, placed, *wanted) for wanted in _wanted(placed))
+        found = (self._change(network, number, placed, changed) for changed in changed_choices(network.spec, number))
         return tuple(change for change in found if change.ms is not None or change.top1 is not None)
 
-    def _change(
-        self, network: NetworkResult, number: int, placed: PlacedBlock, decision: str, to: str, changed: dict[str, Any]
-    ) -> Change:
-        spec = network.spec.with_block(number, **changed)
-        after = PlacedBlock(spec.blocks[number], placed.in_channels, placed.in_size)
+    def _change(self, network: NetworkResult, number: int, placed: PlacedBlock, changed: ChangedChoice) -> Change:
+        after = PlacedBlock(changed.spec.blocks[number], placed.in_channels, placed.in_size)
         ms, exact = self._difference(placed, after)
-        top1 = self._top1(spec)
-        return Change(decision, to, ms, exact, None if top1 is None else top1 - network.estimated_top1)
+        top1 = self._top1(changed.spec)
+        points = None if top1 is None else top1 - network.estimated_top1
+        return Change(changed.decision, changed.to, ms, exact, points)
 
     def _difference(self, before: PlacedBlock, after: PlacedBlock) -> tuple[float | None, bool]:
         """Return the difference of two rows in ms, and whether they are of the very block; None without rows.
@@ -114,22 +107,6 @@ class Worth:
 
     def _top1(self, spec: ArchSpec) -> float | None:
         return self.top1.get((spec.resolution, blocks_text(spec)))
-
-
-def _wanted(placed: PlacedBlock) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield the decision, the choice for readers, and the changed fields of a block."""
-    block = placed.block
-    if block.se:
-        yield "SE", "without SE", {"se": 0}
-    else:
-        yield "SE", "with SE", {"se": squeezed_channels(block.expanded)}
-    for kernel in KERNELS:
-        if kernel != block.kernel:
-            yield "kernel", f"{kernel}×{kernel}", {"kernel": kernel}
-    if block.activation == "hswish":
-        yield "activation", "ReLU", {"activation": "relu"}
-    else:
-        yield "activation", "h-swish", {"activation": "hswish"}
 
 
 def _kind(placed: PlacedBlock) -> _Kind:
