@@ -111,6 +111,7 @@ def _line_data(run: Run, line: FrontLine) -> dict[str, Any]:
         "skeleton": line.skeleton,
         "title": title_of(line.skeleton),
         "proven": line.proven,
+        "among": _known_variants(run, line.skeleton) if line.proven else "",
         "points": [
             {
                 "ms": round(point.latency_ms, 4),
@@ -127,6 +128,13 @@ def _line_data(run: Run, line: FrontLine) -> dict[str, Any]:
         ],
         "command": _command_around_budget(run, line.skeleton),
     }
+
+
+def _known_variants(run: Run, skeleton: str) -> str:
+    """Return the variants that the proven optima were chosen among: those that were searched, and others with rows."""
+    searched = [one for result in run.record.targets if result.target.skeleton == skeleton for one in result.variants]
+    known = {*searched, *(one.variant for one in run.optima if one.skeleton == skeleton)}
+    return ", ".join(map(str, sorted(known)))
 
 
 def _command_around_budget(run: Run, skeleton: str) -> list[str]:

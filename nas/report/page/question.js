@@ -24,8 +24,11 @@ function noAnswer(line) {
 function answerText(line, point) {
   const kind = line.proven ? "the proven optimum" : "the best trial";
   const cost = `${fixed(point.macs / 1e6, 0)} M MACs, ${fixed(point.params / 1e6, 2)} M parameters`;
-  return ` % top-1 estimated, at ${timeText(point)} ms predicted: ${kind}, ${point.variant}, ${cost}. `
-    + "Search, measure and write it:";
+  const among = line.among
+    ? `This run knows rows of width@pixels ${line.among} only. A search measures those that suit the budget, and the `
+      + "network, and writes it:"
+    : "Search, measure and write it:";
+  return ` % top-1 estimated, at ${timeText(point)} ms predicted: ${kind}, ${point.variant}, ${cost}. ${among}`;
 }
 
 /** Say which network is best for a budget, one paragraph a skeleton, the better one first. */
