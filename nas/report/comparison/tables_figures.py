@@ -172,7 +172,7 @@ def _legend(rows: list[NetworkRow]) -> list[Line2D]:
 
 def _wrapped(text: str) -> str:
     """Return the label of an axis in lines that fit beside it."""
-    return textwrap.fill(text, 58)
+    return textwrap.fill(text, 46)
 
 
 # Drawing: blocks --------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def draw_blocks(view: TablesView, title: str) -> Figure:
     figure.suptitle(title, x=0.005, ha="left", fontsize=13, fontweight="bold")
     left, right = figure.subplots(1, 2, width_ratios=(1, 0.9))
     _draw_kinds(left, view)
-    right.set_xlabel("median time that the choice adds to a block, %")
+    right.set_xlabel("added to the time of a block (median), %")
     right.axvline(0, color=GREY, lw=1, zorder=1)
     for row, price in enumerate(prices):
         right.plot([100 * share for share in price.added], [row, row], color=GREY, lw=1, zorder=2)
