@@ -174,8 +174,8 @@ def _words(part: StemPart | BlockPart | HeadPart, number: int, resolution: int) 
     """Return a part in words; it is the `number`-th of its network, and the stem's number is 0."""
     if isinstance(part, StemPart):
         stem = part.stem
-        traits = (_ACTIVATIONS[stem.activation], f"stride {stem.stride}")
-        return _Words("stem", 3, f"3×3, 3 → {stem.out}", traits, f"3×3 3→{stem.out}", stem.out_size(resolution))
+        stem_traits = (_ACTIVATIONS[stem.activation], f"stride {stem.stride}")
+        return _Words("stem", 3, f"3×3, 3 → {stem.out}", stem_traits, f"3×3 3→{stem.out}", stem.out_size(resolution))
     if isinstance(part, HeadPart):
         head = part.head
         channels = [part.in_channels, *filter(None, (head.conv, head.hidden)), part.num_classes]

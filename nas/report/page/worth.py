@@ -69,7 +69,7 @@ class Worth:
         for op, kernel, stride, se, activation, size, *channels, ms in zip(
             *(blocks[column].tolist() for column in columns), strict=True
         ):
-            worth.rows[op, kernel, stride, se > 0, activation, size][tuple(channels)] = ms  # type: ignore[index]
+            worth.rows[op, kernel, stride, se > 0, activation, size][tuple(channels)] = ms
         trials = run.trials
         for resolution, text, top1 in zip(
             trials.resolution.tolist(), trials.blocks.tolist(), trials.top1.tolist(), strict=True
