@@ -148,7 +148,7 @@ def draw(data: FrontsData) -> Figure:
     for _, run, style in data.fronts:
         front = run.front
         times, accuracies = [one.latency_ms for one in front], [one.top1 for one in front]
-        draw_front(axes, times, accuracies, [one.std for one in front], style)
+        draw_front(axes, times, accuracies, [one.std for one in front], style, marked=True)
     for mark in data.marks:
         _draw_mark(axes, mark)
     handles = [style.handle(name) for name, _, style in data.fronts]

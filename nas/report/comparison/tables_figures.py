@@ -104,10 +104,10 @@ def draw_networks(view: TablesView) -> Figure:
         both.set_title(note, fontsize=10.5, fontweight="normal", color=GREY)
     first, second = view.names
     for axes in (both, relative):
-        axes.set_xlabel(_wrapped(f"time on {first} (reference network: 1)"))
+        axes.set_xlabel(_wrapped(f"time on {first}\n(reference network: 1)"))
         axes.grid(zorder=0)
         axes.set_axisbelow(True)
-    both.set_ylabel(_wrapped(f"time on {second} (reference network: 1)"))
+    both.set_ylabel(_wrapped(f"time on {second}\n(reference network: 1)"))
     relative.set_ylabel(_wrapped(f"longer on {second} than expected, %"))
     if not view.rows:
         for axes in (both, relative):
@@ -172,7 +172,7 @@ def _legend(rows: list[NetworkRow]) -> list[Line2D]:
 
 def _wrapped(text: str) -> str:
     """Return the label of an axis in lines that fit beside it."""
-    return textwrap.fill(text, 58)
+    return "\n".join(textwrap.fill(line, 46) for line in text.split("\n"))
 
 
 # Drawing: blocks --------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def draw_blocks(view: TablesView, title: str) -> Figure:
     figure.suptitle(title, x=0.005, ha="left", fontsize=13, fontweight="bold")
     left, right = figure.subplots(1, 2, width_ratios=(1, 0.9))
     _draw_kinds(left, view)
-    right.set_xlabel("median time that the choice adds to a block, %")
+    right.set_xlabel("median time added to a block, %")
     right.axvline(0, color=GREY, lw=1, zorder=1)
     for row, price in enumerate(prices):
         right.plot([100 * share for share in price.added], [row, row], color=GREY, lw=1, zorder=2)
@@ -204,7 +204,7 @@ def draw_blocks(view: TablesView, title: str) -> Figure:
 
 def _draw_kinds(axes: Axes, view: TablesView) -> None:
     kinds = view.comparison.kinds
-    axes.set_xlabel(_wrapped(f"time on {view.names[1]} relative to that on {view.names[0]} (reference network: 1)"))
+    axes.set_xlabel(_wrapped(f"time on {view.names[1]} relative to that on {view.names[0]}\n(reference network: 1)"))
     axes.axvline(1, color=GREY, lw=1, zorder=1)
     places, before, place = [], None, -1.0
     for kind in kinds:

@@ -213,7 +213,8 @@ function budgetNotes(limits) {
 function nameNotes(limits) {
   const place = placesIn(limits);
   const narrow = document.getElementById("front-chart").clientWidth < 560;
-  const right = narrow ? 20 : 48;
+  const aside = narrow ? 20 : 48;
+  const { width } = document.getElementById("front-chart").getBoundingClientRect();
   const shows = { found: !frontState.hidden.has("found"), published: !narrow && !frontState.hidden.has("estimated") };
   const named = runData.front.networks.filter((one) => (one.kind === "found" ? shows.found : one.named && shows.published));
   const taken = [];
@@ -223,8 +224,10 @@ function nameNotes(limits) {
     while (taken.some(([left, bottom]) => Math.abs(left - x) < 170 && Math.abs(bottom - (y - down)) < 17)) down += 6;
     taken.push([x, y - down]);
     const color = pageColor(network.skeleton ?? "soft");
+    const atEdge = x + aside + 160 > width;
     return {
-      x: onAxis(network.ms), y: network.top1, ax: right, ay: down, xanchor: "left", text: plain(network.name),
+      x: onAxis(network.ms), y: network.top1, ax: atEdge ? Math.max(10, width - x - 70) : aside, ay: down + (atEdge ? 50 : 0),
+      xanchor: atEdge ? "right" : "left", text: plain(network.name),
       font: { color, size: 12 }, arrowcolor: color, arrowwidth: 1, arrowhead: 0, standoff: 6,
     };
   });
@@ -233,7 +236,7 @@ function nameNotes(limits) {
 /** Return what is written into the chart: names of budgets and networks, and the answers to the question. */
 function frontNotes(limits) {
   const answers = rankedAnswers(frontState.budget).filter(({ point }) => point).map(({ line, point }, number) => ({
-    x: onAxis(point.ms), y: point.top1, ax: number ? -64 : -30, ay: number ? 8 : -34,
+    x: onAxis(point.ms), y: point.top1, ax: number ? 0 : -30, ay: number ? 36 : -34,
     text: `<b>${fixed(point.top1, 1)}</b>`, bgcolor: pageColor("page"), arrowcolor: pageColor(line.skeleton),
     font: { color: pageColor(line.skeleton) },
   }));

@@ -121,26 +121,44 @@ function drawProgress() {
   });
 }
 
-/** Draw the trajectories of NetAdapt. */
+/** Return the axes of panels that stand one above the other, by their names in a layout. */
+function stackedAxes(titles) {
+  const { xaxis, yaxis } = chartLayout();
+  const height = 1 / titles.length;
+  return Object.fromEntries(titles.flatMap((title, number) => {
+    const [name, last] = [number ? number + 1 : "", number + 1 === titles.length];
+    const domain = [1 - (number + 1) * height + (last ? 0 : 0.1), 1 - number * height];
+    return [
+      [`xaxis${name}`, { ...xaxis, anchor: `y${name}`, ...(last && { title: { text: "predicted milliseconds", standoff: 6 } }) }],
+      [`yaxis${name}`, { ...yaxis, anchor: `x${name}`, domain, title: { text: `${plain(title)}: top-1, %` } }],
+    ];
+  }));
+}
+
+/** Draw the trajectories of NetAdapt, one panel a skeleton. */
 function drawTrajectories() {
   const paths = runData.trajectories;
   if (!paths.length) return undefined;
+  const skeletons = [...new Set(paths.map((path) => path.skeleton))];
   return drawChart("trajectory-chart", () => {
     const symbols = ["circle", "square", "triangle-up", "diamond", "x"];
     return {
-      traces: paths.map((path, number) => ({
-        type: "scatter", mode: "lines+markers", x: path.ms, y: path.top1, name: plain(path.title),
-        line: { color: pageColor(path.skeleton), width: 1.5 },
-        marker: { size: 6, symbol: symbols[number % symbols.length] },
-        hoverinfo: "text", hovertext: path.ms.map((ms, i) => hoverText({
-          name: `${path.title}, step ${i + 1}`, ms, top1: path.top1[i], std: path.std[i], px: path.px[i],
-          macs: path.macs[i], params: path.params[i], source: "trimmed by NetAdapt in this search",
-        })),
-      })),
+      traces: paths.map((path, number) => {
+        const panel = skeletons.indexOf(path.skeleton);
+        return {
+          type: "scatter", mode: "lines+markers", x: path.ms, y: path.top1, name: plain(path.title),
+          ...(panel ? { xaxis: `x${panel + 1}`, yaxis: `y${panel + 1}` } : {}),
+          line: { color: pageColor(path.skeleton), width: 1.5 },
+          marker: { size: 6, symbol: symbols[number % symbols.length] },
+          hoverinfo: "text", hovertext: path.ms.map((ms, i) => hoverText({
+            name: `${path.title}, step ${i + 1}`, ms, top1: path.top1[i], std: path.std[i], px: path.px[i],
+            macs: path.macs[i], params: path.params[i], source: "trimmed by NetAdapt in this search",
+          })),
+        };
+      }),
       layout: {
-        xaxis: { title: { text: "predicted milliseconds", standoff: 6 } },
-        yaxis: { title: { text: "estimated top-1, %" } },
-        hovermode: "closest",
+        ...stackedAxes(skeletons.map((skeleton) => trialsOf.find((trials) => trials.skeleton === skeleton).title)),
+        hovermode: "closest", legend: { orientation: "h", y: -0.18, x: 0 },
       },
     };
   });

@@ -123,7 +123,7 @@ def draw(data: DiagramData) -> Figure:
     """Draw the boxes from left to right: their height is the channels, the narrow bands are those handed on."""
     columns = len(data.boxes)
     margin = 1.75  # of columns, for the names of the rows
-    figure = new_figure(6.0, max(WIDTH_INCHES, 0.46 * (columns + margin)))
+    figure = new_figure(6.0, max(WIDTH_INCHES, 0.52 * (columns + margin)))
     figure.set_layout_engine("none")
     axes = figure.add_axes((0.008, 0.01, 0.984, 0.98))
     axes.set_axis_off()

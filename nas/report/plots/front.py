@@ -216,7 +216,7 @@ _FAMILY_DIAMOND: Any = {**_DIAMOND, "ms": 5, "mec": LIGHT, "mew": 1.2}
 
 def draw(data: FrontData) -> Figure:
     """Draw stars for found networks, diamonds for published ones, and a dot for every estimate."""
-    figure = new_figure(8.2)
+    figure = new_figure(7.6)
     axes = figure.add_subplot()
     add_title(axes, data.title, data.subtitle)
     axes.set_xlabel(
@@ -323,7 +323,7 @@ def _legend(data: FrontData) -> list[Line2D]:
     if family:
         handles.append(Line2D([], [], **_FAMILY_DIAMOND, label=f"Once-for-All, {family} networks"))
     if published:
-        name = "same network estimated for the run's training recipe: compare stars with this"
+        name = "the same, estimated as the stars are: compare these"
         handles.append(Line2D([], [], marker="o", ls="none", ms=5.5, color=GREY, label=name))
     for skeleton in data.skeletons:
         trials = sum(len(one.latency_ms) for one in data.trials if one.skeleton == skeleton)

@@ -25,10 +25,20 @@ class FrontStyle(NamedTuple):
 
 
 def draw_front(
-    axes: Axes, latency_ms: Sequence[float], top1: Sequence[float], std: Sequence[float], style: FrontStyle
+    axes: Axes,
+    latency_ms: Sequence[float],
+    top1: Sequence[float],
+    std: Sequence[float],
+    style: FrontStyle,
+    *,
+    marked: bool = False,
 ) -> None:
-    """Draw a step at each network, fastest first; `std` (points of top-1) is empty where there is no band."""
-    axes.step(latency_ms, top1, where="post", color=style.color, ls=style.line, lw=1.8, zorder=3)
+    """Draw a step at each network, fastest first; `std` (points of top-1) is empty where there is no band.
+
+    `marked` puts the marker of the style at each network.
+    """
+    marker = style.marker if marked else None
+    axes.step(latency_ms, top1, where="post", color=style.color, ls=style.line, lw=1.8, marker=marker, ms=4, zorder=3)
     if len(std):
         low, high = np.asarray(top1) - std, np.asarray(top1) + std
         axes.fill_between(latency_ms, low, high, step="post", color=style.color, alpha=0.13, lw=0, zorder=1.2)

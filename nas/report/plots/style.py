@@ -1,6 +1,6 @@
 """Give all figures one style, with matplotlib's objects and none of its global state.
 
-Figures are made to be read at a width of 1200 pixels: 12 inches, no text below 8 points.
+Figures are 10 inches wide with no text below 8 points: to be read on a screen, and over both columns of a paper.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 DPI = 144
-WIDTH_INCHES = 12.0
+WIDTH_INCHES = 10.0
 # Okabe and Ito's palette, whose colours are told apart by colour-blind eyes too.
 BLUE, VERMILION, SKY, ORANGE, PURPLE, GREEN = "#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#CC79A7", "#009E73"
 INK, GREY, PALE = "#222222", "#6b6b6b", "#eef0f3"

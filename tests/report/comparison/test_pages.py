@@ -8,6 +8,8 @@ from support.browser import WIDTHS, open_page
 
 from nas.report.writing import write_asked
 
+pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # of the odd name, in figures
+
 
 @pytest.fixture(scope="module")
 def runs_page(run_folders, tmp_path_factory) -> Path:

@@ -128,6 +128,7 @@ def test_budgets_are_round_and_few(run_folders):
     assert all(f"{ms:.2g}" == f"{ms:g}" for ms in budgets)
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # of the odd name
 def test_the_figure_names_every_found_network(run_folders):
     comparison = compare_runs(run_folders)
     (figure,) = figures(comparison)
