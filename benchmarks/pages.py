@@ -122,7 +122,7 @@ def report_figures(browser: Browser, run: Run, folder: Path) -> dict[str, Any]:
 def playground_figures(browser: Browser, run: Run, folder: Path) -> dict[str, Any]:
     """Return the playground's size, its times, and its gaps to the proven optima."""
     path, table = folder / "playground.html", LatencyTable.load(run.table.file)
-    playground(["--table", run.table.file, "--run", str(run.path), "--out", str(path)])
+    playground(["--table", run.table.file, "--spec", str(run.path), "--out", str(path)])
     page = opened(browser, path)
     page.evaluate(MOVE)  # the first moves prepare
     times = page.evaluate(MOVE)

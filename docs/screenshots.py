@@ -28,7 +28,7 @@ def main() -> None:
         sys.exit("no Chromium is installed: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         page = Path(folder) / "playground.html"
-        playground(["--run", str(run), "--out", str(page)])
+        playground(["--spec", str(run), "--out", str(page)])
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         take(browser, run / "index.html", IMAGES / "report.png")
         take(browser, page, IMAGES / "playground.png")

@@ -406,10 +406,15 @@ def test_page_ends_with_the_commands_to_go_on(finished_run):
 
 def test_page_tells_what_a_choice_is_worth_or_who_answers(finished_run):
     text = page_text(finished_run)
-    assert "What a choice is worth in found Large The difference that one changed choice of one block makes" in text
+    assert "What a choice is worth The difference that one changed choice of one block makes" in text
     assert "For the accuracy of every other change the playground answers at once: uv run python -m nas.play" in text
     run = load_run(finished_run)
     bare = replaced(run, table_rows=run.table_rows[:0], trials=run.trials[:0])
-    assert "The run holds no row with one choice of a block changed. The playground answers" in text_of(
-        render_page(bare)
-    )
+    assert "In found Large The run holds no row with one choice of a block changed." in text_of(render_page(bare))
+
+
+def test_page_of_many_budgets_is_folded(tmp_path):
+    targets = [Target("large", budget_ms, one_of_several=True) for budget_ms in (2.0, 3.0, 4.0, 5.0, 6.0)]
+    page = render_page(load_run(write_run(tmp_path / "run", targets)))
+    assert "<summary>What was asked and found, budget by budget</summary>" in page
+    assert "<details open>" not in page

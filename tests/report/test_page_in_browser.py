@@ -325,10 +325,11 @@ def test_a_run_of_one_trial_is_shown(run, show):
 
 
 def test_several_budgets_of_one_skeleton_are_shown(tmp_path, show):
-    targets = [Target("large", budget_ms, one_of_several=True) for budget_ms in (3, 4, 5)]
-    opened = show(load_run(write_run(tmp_path / "run", targets)), width=360)
+    targets = [Target("large", budget_ms, one_of_several=True) for budget_ms in (3.0, 3.1, 4.0, 5.0, 6.0)]
+    opened = show(load_run(write_run(tmp_path / "run", targets)))
     notes = opened.page.evaluate("document.getElementById('front-chart').layout.annotations.map((note) => note.text)")
-    assert {"3 ms", "4 ms", "5 ms"} <= set(notes)
+    assert {"3 ms", "4 ms", "5 ms", "6 ms"} <= set(notes)
+    assert "3.1 ms" not in notes  # there is no room for it
     assert opened.sideways() <= 0
     opened.check_quiet()
 

@@ -1,6 +1,8 @@
 "use strict";
 // The chart of accuracy against latency: fronts, trials, networks, budgets.
 
+const LABEL = 48; // pixels: the names of budgets that are nearer to each other are left out
+const NAMED = 4; // more found networks than these are named on hover only
 const CELL = 3; // pixels: trials this near to each other are one dot
 const frontState = { log: true, budget: null, chosen: null, limits: null, hidden: new Set() };
 
@@ -201,7 +203,16 @@ function onAxis(ms) {
 function budgetNotes(limits) {
   const several = runData.front.budgets.length > 2;
   const middle = Math.sqrt(limits.left * limits.right);
-  return runData.front.budgets.map((budget, number) => ({
+  const place = placesIn(limits);
+  let last = -Infinity;
+  const budgets = several ? [...runData.front.budgets].sort((a, b) => a.ms - b.ms) : runData.front.budgets;
+  const named = budgets.filter((budget) => {
+    const [x] = place(Math.min(budget.ms, limits.right), limits.low);
+    if (several && x - last < LABEL) return false;
+    last = x;
+    return true;
+  });
+  return named.map((budget, number) => ({
     x: onAxis(Math.min(budget.ms, limits.right)), xanchor: budget.ms > middle ? "right" : "left",
     y: 1, yref: "paper", yanchor: "bottom", yshift: several ? 0 : 16 * (number % 2), showarrow: false,
     text: several ? `${Number(budget.ms.toPrecision(3))} ms` : plain(budget.title),
@@ -215,7 +226,8 @@ function nameNotes(limits) {
   const narrow = document.getElementById("front-chart").clientWidth < 560;
   const aside = narrow ? 20 : 48;
   const { width } = document.getElementById("front-chart").getBoundingClientRect();
-  const shows = { found: !frontState.hidden.has("found"), published: !narrow && !frontState.hidden.has("estimated") };
+  const few = runData.front.networks.filter((network) => network.kind === "found").length <= NAMED;
+  const shows = { found: few && !frontState.hidden.has("found"), published: !narrow && !frontState.hidden.has("estimated") };
   const named = runData.front.networks.filter((one) => (one.kind === "found" ? shows.found : one.named && shows.published));
   const taken = [];
   return named.map((network) => {
