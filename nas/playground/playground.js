@@ -344,7 +344,7 @@ function givenName() {
 
 /** Return the name of the network's file. */
 function fileName() {
-  return `${givenName().replace(/[^A-Za-z0-9_.@-]+/g, "-").replace(/^[-.]+/, "") || "network"}.json`;
+  return `${givenName().replace(/[^A-Za-z0-9_.@]+/g, "-").replace(/^[-.]+/, "") || "network"}.json`;
 }
 
 /** Return the network's spec as JSON, with what the page says of it. */
