@@ -20,6 +20,7 @@ async function startPlayground() {
   restore(app, location.hash);
   addListeners(app);
   render(app);
+  drawFront(app); // without the best networks, which take a moment
   await prepareSpace(app, app.state.space);
   drawFront(app);
   for (const index of data.spaces.keys()) await prepareSpace(app, index);

@@ -61,6 +61,8 @@ def test_the_page_fits_and_is_accessible(browser: Browser, page_path: Path, widt
     assert page.sideways() == 0
     begin(page.page, "trimmed")
     assert page.sideways() == 0
+    page.page.locator("#ablation-kernel-7").click()
+    assert page.sideways() == 0
     begin(page.page, "mobilenet_v2, 192 px")
     assert page.sideways() == 0
     if (width, color_scheme) in ((WIDTHS[0], "light"), (WIDTHS[-1], "dark")):  # axe-core takes seconds
@@ -267,6 +269,22 @@ def test_the_best_network_can_be_taken_after_a_change(opened: OpenPage, tmp_path
     assert current(page, tmp_path).id != best
     page.locator("#take").click()
     assert current(page, tmp_path).id == best
+
+
+def test_a_dot_of_the_chart_is_begun_from(opened: OpenPage, tmp_path: Path) -> None:
+    page = opened.page
+    click = """(name) => {
+        const front = document.getElementById("front");
+        const trace = front.data.find((one) => (one.text ?? []).some((text) => text.startsWith(`<b>${name}</b>`)));
+        const index = trace.text.findIndex((text) => text.startsWith(`<b>${name}</b>`));
+        front.emit("plotly_click", { points: [{ customdata: trace.customdata[index] }] });
+        return [trace.x[index], front.data.map((one) => one.name)];
+    }"""
+    ms, traces = page.evaluate(click, LARGE)
+    assert {"published", "your networks", "this network", "begun from", "budget"} <= set(traces)
+    assert page.locator("#summary-name").text_content() == LARGE
+    assert shown(page, "now-ms") == pytest.approx(ms, abs=0.0051)
+    assert current(page, tmp_path).id == load_spec(LARGE).id
 
 
 def test_fronts_are_saved_as_csv_and_svg(opened: OpenPage, table: LatencyTable, tmp_path: Path) -> None:
