@@ -420,6 +420,7 @@ function addListeners(app) {
     render(app);
   });
   matchMedia("(min-width: 62rem)").addEventListener("change", () => render(app));
+  matchMedia(NARROW).addEventListener("change", () => drawFront(app));
 }
 
 /** Take the nearest network that is of the space. */
