@@ -21,8 +21,10 @@ from nas.cli.flags import add_precision_flags, add_table_flags
 
 if TYPE_CHECKING:
     from nas.latency.table import LatencyTable
+    from nas.playground.data import Coverage
 
 PAGE = Path("reports/playground.html")
+LISTED = 8  # variants that are named one by one
 SPACES = ("mobilenet_v3_large", "mobilenet_v3_small")
 
 
@@ -43,13 +45,19 @@ def main(argv: list[str] | None = None) -> None:
     coverages = cover(table, spaces)
     write_playground(arguments.out, table, coverages, prior, starts)
     for coverage in coverages:
-        variants = ", ".join(map(str, coverage.variants)) or "no width and resolution has all rows in the table"
-        console.say(f"{coverage.space.name}: {variants}")
+        console.say(f"{coverage.space.name}: {_variants_text(coverage)}")
     console.say(f"{arguments.out}: networks on {table.device.cpu}")
     if arguments.open:
         import webbrowser
 
         webbrowser.open(arguments.out.resolve().as_uri())
+
+
+def _variants_text(coverage: Coverage) -> str:
+    """Return the variants of a space that the page offers, or how many they are."""
+    if len(coverage.variants) > LISTED:
+        return f"{len(coverage.variants)} of {len(coverage.space.variants)} widths and resolutions"
+    return ", ".join(map(str, coverage.variants)) or "no width and resolution has all rows in the table"
 
 
 def _open_table(arguments: Namespace, console: RichConsole) -> LatencyTable:

@@ -208,6 +208,7 @@ def _width_data(space: SearchSpace, width: float) -> dict[str, Any]:
         "stem": {"stride": 2} | fixed["stem"],
         "first": fixed["blocks"][0],
         "head": fixed["head"],
+        "resolutions": [variant.resolution for variant in space.variants if variant.width == width],
         "outs": [space.stage_out(stage, width) for stage in range(-1, len(space.stages))],
     }
 

@@ -2,6 +2,7 @@
 // The chart of latency and accuracy: optimal fronts, published networks, the beginning and the network of now.
 
 const FRONT_BUDGETS = 160;
+const NARROW = "(max-width: 37.5rem)"; // where the legend needs a row for each of its entries
 const LIVE = ["budget", "start", "now"]; // traces that follow every change
 
 /** Return a text as plotly shows it: as text, not as markup. */
@@ -38,10 +39,9 @@ function frontChart(app) {
   const ranges = chartRanges(app);
   app.ranges = ranges;
   traces.push(...LIVE.map((name) => liveTrace(app, name)));
-  const narrow = innerWidth < 600;
+  const narrow = matchMedia(NARROW).matches;
   const ticks = latencyTicks(narrow);
   return { traces, layout: {
-    height: narrow ? 480 : 420,
     margin: { l: 56, r: 16, t: 16, b: narrow ? 190 : 90 },
     legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom" },
     hovermode: "closest",

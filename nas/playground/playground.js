@@ -20,6 +20,7 @@ async function startPlayground() {
   restore(app, location.hash);
   addListeners(app);
   render(app);
+  drawFront(app); // without the best networks, which take a moment
   await prepareSpace(app, app.state.space);
   drawFront(app);
   for (const index of data.spaces.keys()) await prepareSpace(app, index);
@@ -344,7 +345,7 @@ function givenName() {
 
 /** Return the name of the network's file. */
 function fileName() {
-  return `${givenName().replace(/[^A-Za-z0-9_.@-]+/g, "-").replace(/^[-.]+/, "") || "network"}.json`;
+  return `${givenName().replace(/[^A-Za-z0-9_.@]+/g, "-").replace(/^[-.]+/, "") || "network"}.json`;
 }
 
 /** Return the network's spec as JSON, with what the page says of it. */
@@ -419,6 +420,7 @@ function addListeners(app) {
     render(app);
   });
   matchMedia("(min-width: 62rem)").addEventListener("change", () => render(app));
+  matchMedia(NARROW).addEventListener("change", () => drawFront(app));
 }
 
 /** Take the nearest network that is of the space. */

@@ -22,7 +22,8 @@ function placeInSpace(data, spec, preferred = 0) {
 /** Return width and depths of a network of the space, else null. */
 function findMember(space, spec) {
   for (const width of space.widths) {
-    const alike = spec.norm_eps === space.norm_eps && sameFields(spec.stem, width.stem)
+    const alike = width.resolutions.includes(spec.resolution) && spec.norm_eps === space.norm_eps
+      && sameFields(spec.stem, width.stem)
       && sameFields(withoutIdleGate(spec.blocks[0]), withoutIdleGate(width.first)) && sameFields(spec.head, width.head);
     const depths = alike && splitStages(space, spec, (stage, position, block, inChannels) => {
       const built = buildBlock(space, width, { stage, position },

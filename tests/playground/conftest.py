@@ -17,7 +17,7 @@ from nas.playground.page import write_playground
 
 # At width 0.35 two stages of Small have the same channels.
 VARIANTS = {
-    "mobilenet_v3_large": [(1.0, 224), (0.75, 192)],
+    "mobilenet_v3_large": [(0.75, 192), (1.0, 224)],
     "mobilenet_v3_small": [(0.35, 128), (1.0, 224)],
 }
 

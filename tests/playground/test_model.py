@@ -125,19 +125,25 @@ def test_a_block_between_rows_takes_a_time_between_them(functions: OpenPage, tab
 def test_what_has_no_row_is_scaled_to_the_measured_network(functions: OpenPage) -> None:
     """A block that a person changes differs from the network that was measured by what rows like it differ by."""
     spec = load_spec("mobilenet_v3_large").with_block(8, expanded=208)
-    total, with_se, alone = functions.page.evaluate(
+    found = functions.page.evaluate(
         """([text]) => {
         const data = pageData();
-        const anchor = evaluateNetwork(data, parseSpecText(text, "n"), 0, null, 9);
-        const spec = withChoice(anchor.spec, 8, { se: true });
-        return [anchor.time.ms, evaluateNetwork(data, spec, 0, anchor).time.ms - anchor.time.ms,
-          evaluateNetwork(data, spec).time.ms - evaluateNetwork(data, anchor.spec).time.ms];
+        const spec = parseSpecText(text, "n");
+        const alone = evaluateNetwork(data, spec);
+        const measured = alone.time.ms + 0.3 * alone.parts[9].ms;
+        const anchor = evaluateNetwork(data, spec, 0, null, measured);
+        const absurd = evaluateNetwork(data, spec, 0, null, 9);
+        const changed = withChoice(spec, 8, { se: true });
+        return { measured, near: alone.time.near, total: anchor.time.ms, absurd: absurd.time.ms, before: alone.time.ms,
+          anchored: evaluateNetwork(data, changed, 0, anchor).time.ms, plain: evaluateNetwork(data, changed).time.ms };
     }""",
         [spec_text(spec)],
     )
-    assert total == pytest.approx(9) or total < 9  # not scaled where the factor would be absurd
-    assert with_se == pytest.approx(alone, abs=1e-9)
-    assert with_se > 0
+    assert found["near"] == 1
+    assert found["total"] == pytest.approx(found["measured"], abs=1e-9)
+    assert found["anchored"] - found["total"] == pytest.approx(found["plain"] - found["before"], abs=1e-9)
+    assert found["plain"] > found["before"]
+    assert found["absurd"] == found["before"], "a factor that cannot be is not taken"
 
 
 def test_the_deviation_of_a_difference_leaves_out_what_both_share(functions: OpenPage) -> None:

@@ -71,6 +71,7 @@ def open_page(
 ) -> OpenPage:
     """Open a file in a new window of that width (pixels), and wait until it has drawn."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=color_scheme)
+    context.set_default_timeout(10_000)  # milliseconds: what a page lacks is told soon
     opened = OpenPage(context.new_page())
     opened.page.goto(path.resolve().as_uri(), wait_until="load")
     wait_for_drawing(opened.page)
