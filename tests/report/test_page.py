@@ -306,7 +306,7 @@ def test_page_tells_how_the_run_was_made(finished_run):
         "machine": "cpu Example CPU 3.0, cores 2, os Linux",
         "versions": "nas 0.1.0, torch 2.15.0, onnxruntime 1.31.1",
         "arguments": "budget ms 4, widths 0.75, 1, resume no",
-        "version of the record": "3",
+        "version of the record": "4",
     }
     assert {key for key in rows if "Small" in key} == {
         f"{what} for Small" for what in ("search", "attempts", "finalists", "optimum")
