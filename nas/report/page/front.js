@@ -3,7 +3,7 @@
 
 const LABEL = 48; // pixels: the names of budgets that are nearer to each other are left out
 const NAMED = 4; // more found networks than these are named on hover only
-const CELL = 3; // pixels: trials this near to each other are one dot
+const CELL = 4; // pixels: trials this near to each other are one dot
 const frontState = { log: true, budget: null, chosen: null, limits: null, hidden: new Set() };
 
 /** Return the name of a skeleton's line. */
