@@ -38,6 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "pages.json"
 TRIALS = 10_000
 OPENED = 5  # times
 BUDGETS = 40
+SLIDER_MS = 50
 SPACES = ("mobilenet_v3_large", "mobilenet_v3_small")
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 MOVE = """() => {
@@ -129,7 +130,8 @@ def playground_figures(browser: Browser, run: Run, folder: Path) -> dict[str, An
     figures: dict[str, Any] = {
         "playground, MB": round(path.stat().st_size / 1e6, 2),
         "a move of the slider, median, ms": round(median(times), 1),
-        "a move of the slider, longest of 101, ms": round(max(times), 1),
+        "of 101 moves within 50 ms": sum(time <= SLIDER_MS for time in times),
+        "a move of the slider, longest, ms": round(max(times), 1),
     }
     prior, gaps, stated, prepared, solving = ImageNetPrior(), [], [], [], []
     for index, name in enumerate(SPACES):

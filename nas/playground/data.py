@@ -173,6 +173,7 @@ def _space_data(table: LatencyTable, space: SearchSpace, variants: Sequence[Vari
         slot_places(space, variant)  # raises NasError where the prior cannot tell places of blocks
     return {
         "name": space.name,
+        "unknown_variants": len(space.variants) - len(variants),
         "norm_eps": NORM_EPS,
         "stages": [
             {

@@ -255,9 +255,19 @@ function renderStart(app) {
   document.getElementById("skeleton").value = String(state.space);
 }
 
+/** Say which widths and resolutions of a space the table knows, and how it comes to know more. */
+function knownVariants({ name, variants, unknown_variants: unknown }) {
+  if (!unknown) return "";
+  const known = variants.map((variant) => variant.name).join(", ");
+  return `Of ${name} the table knows width@pixels ${known}; ${unknown} others may hold better networks for this budget. `
+    + "A search for the budget measures those that suit it; "
+    + `python -m nas.measure --space ${name} --widths 1 --resolutions 224 measures one.`;
+}
+
 /** Show the budget and its best network. */
 function renderBudget(app) {
   const { state } = app;
+  document.getElementById("known").textContent = knownVariants(app.data.spaces[state.space]);
   const ready = Boolean(app.tables[state.space]);
   for (const id of ["slider", "budget"]) document.getElementById(id).disabled = !ready;
   const take = document.getElementById("take");
@@ -277,8 +287,8 @@ function renderBudget(app) {
   const found = solveBudget(app.data, app.tables[state.space], budget);
   const name = app.data.spaces[state.space].name;
   if (!found) {
-    note.textContent = `No network of ${name} takes ${formatBudget(budget)} or less; `
-      + `the fastest takes ${formatMs(scale.low)}.`;
+    note.textContent = `No network of ${name} takes ${formatBudget(budget)} or less at the widths and resolutions that the `
+      + `table knows; the fastest takes ${formatMs(scale.low)}.`;
     return;
   }
   const isNow = specText(found.spec) === specText(state.spec);

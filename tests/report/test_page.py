@@ -407,7 +407,7 @@ def test_page_ends_with_the_commands_to_go_on(finished_run):
 def test_page_tells_what_a_choice_is_worth_or_who_answers(finished_run):
     text = page_text(finished_run)
     assert "What a choice is worth The difference that one changed choice of one block makes" in text
-    assert "For the accuracy of every other change the playground answers at once: uv run python -m nas.play" in text
+    assert "and says how sure a difference is: uv run python -m nas.play" in text
     run = load_run(finished_run)
     bare = replaced(run, table_rows=run.table_rows[:0], trials=run.trials[:0])
     assert "In found Large The run holds no row with one choice of a block changed." in text_of(render_page(bare))

@@ -31,19 +31,21 @@ function answerText(line, point) {
   return ` % top-1 estimated, at ${timeText(point)} ms predicted: ${kind}, ${point.variant}, ${cost}. ${among}`;
 }
 
-/** Say which network is best for a budget, one paragraph a skeleton, the better one first. */
+/** Say which network is best for a budget, side by side where there is room, the better one first. */
 function showAnswers(budget) {
-  document.getElementById("answer").replaceChildren(...rankedAnswers(budget).flatMap(({ line, point }) => {
+  document.getElementById("answer").replaceChildren(...rankedAnswers(budget).map(({ line, point }) => {
     const dot = element("span", { class: "dot", style: `background: var(--${line.skeleton})` });
-    if (!point) return [element("p", {}, dot, `${line.title}: ${noAnswer(line)}`)];
+    if (!point) return element("div", {}, element("p", {}, dot, `${line.title}: ${noAnswer(line)}`));
     const searched = runData.front.budgets.find((one) => (
       one.skeleton === line.skeleton && Math.abs(one.ms / budget - 1) < SAME_BUDGET
     ));
-    return [
+    return element(
+      "div",
+      {},
       element("p", {}, dot, `${line.title}: `, element("strong", {}, estimateText(point)), answerText(line, point)),
       element("pre", {}, `${line.command[0]}${Number(budget.toPrecision(4))}${line.command[1]}`),
       ...(searched ? [element("p", {}, searched.found), element("pre", {}, searched.train)] : []),
-    ];
+    );
   }));
 }
 
