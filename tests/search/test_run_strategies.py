@@ -226,7 +226,7 @@ def test_the_report_shows_all_budgets(machine: Machine) -> None:
     page = write_report(Path("run")).read_text(encoding="utf-8")
     for name in ("Large at 1.1 ms", "Large at 1.9 ms", "Small at 0.465 ms"):
         assert f"<strong>Found {name}</strong>" in page
-        assert f"Found {name}, block by block" in page
+        assert f"<summary>In found {name}</summary>" in page
     assert {path.stem for path in Path("run/figures").glob("*.png")} >= {"front", "large_1.1ms", "small_0.341ms"}
     assert page.count("run/small_0.341ms.json") >= 1
 
