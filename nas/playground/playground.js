@@ -251,7 +251,7 @@ function renderStart(app) {
   other.hidden = Boolean(listed);
   other.textContent = listed ? "" : state.start.name;
   select.value = listed ? String(listed.index) : "";
-  document.getElementById("reset").disabled = !app.changed;
+  for (const id of ["reset", "compare"]) document.getElementById(id).disabled = !app.changed;
   document.getElementById("skeleton").value = String(state.space);
 }
 
@@ -344,8 +344,14 @@ function renderAblations(app) {
 /** Show how the network is kept and trained. */
 function renderKeep(app) {
   const input = document.getElementById("name");
-  if (!input.dataset.typed) input.value = app.changed ? `${app.state.start.name}-changed` : app.state.start.name;
-  document.getElementById("command").textContent = `python -m nas.train ${fileName()}`;
+  if (!input.dataset.typed) input.value = app.changed ? changedName(app) : app.state.start.name;
+  document.getElementById("command").textContent = `uv run python -m nas.train ${fileName()}`;
+}
+
+/** Return a name for a changed network: its skeleton and its milliseconds, so that two files seldom have the same. */
+function changedName({ data, state, now }) {
+  const of = data.spaces[state.space].name.replace("mobilenet_v3_", "");
+  return now.time.ms === null ? `${state.start.name}-changed` : `${of}-${Number(now.time.ms.toPrecision(4))}ms`;
 }
 
 /** Return the name of the network, a text of one line. */
@@ -390,6 +396,7 @@ function addListeners(app) {
   });
   on("load", "change", ({ target }) => loadFile(app, target));
   on("reset", "click", () => app.change(app.state.start.spec));
+  on("compare", "click", () => beginFrom(app, document.getElementById("name").value, app.state.spec));
   on("skeleton", "change", ({ target }) => changeSkeleton(app, Number(target.value)));
   on("slider", "input", ({ target }) => solveFor(app, sliderScale(app).budgetAt(Number(target.value)), "slide"));
   on("budget", "change", ({ target }) => {

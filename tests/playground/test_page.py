@@ -54,8 +54,7 @@ def current(page: Page, folder: Path) -> ArchSpec:
 # The page as it is -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("color_scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "color_scheme"), zip(WIDTHS, ("light", "light", "dark"), strict=True))
 def test_the_page_fits_and_is_accessible(browser: Browser, page_path: Path, width: int, color_scheme: str) -> None:
     page = open_page(browser, page_path, width=width, color_scheme=color_scheme)  # type: ignore[arg-type]
     assert page.sideways() == 0
@@ -118,10 +117,24 @@ def test_names_are_text(opened: OpenPage) -> None:
     hover = page.evaluate("document.getElementById('front').data.flatMap((trace) => trace.text ?? [])")
     assert any("&lt;img" in text for text in hover)
     assert not any("<img" in text for text in hover)
-    assert page.locator("#command").text_content() == "python -m nas.train img-src-x-onerror-alert-1-changed.json"
+    page.locator("#name").fill(ODD_NAME)
+    assert page.locator("#command").text_content() == "uv run python -m nas.train img-src-x-onerror-alert-1-.json"
 
 
 # Building by hand ------------------------------------------------------------------------------------
+
+
+def test_differences_are_to_whatever_network_is_compared_with(opened: OpenPage) -> None:
+    page = opened.page
+    begin(page, LARGE)
+    assert page.locator("#compare").is_disabled()
+    page.locator("#ablation-kernel-7").click()
+    name = page.locator("#name").input_value()
+    assert name.startswith("large-")
+    page.locator("#compare").click()
+    assert page.locator("#summary-name").text_content() == name
+    assert page.locator("#compare").is_disabled()
+    assert page.locator("#reset").is_disabled()
 
 
 def test_a_choice_changes_the_numbers_to_pythons(opened: OpenPage, table: LatencyTable, tmp_path: Path) -> None:

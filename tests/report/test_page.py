@@ -10,9 +10,11 @@ from support.made_up_run import changed, write_run
 
 from nas.report import __main__ as report
 from nas.report.page import render_page
+from nas.report.page.summary import results
 from nas.report.plots.diagram import diagram_data
 from nas.report.plots.front import front_data
 from nas.report.plots.latency_table import table_data
+from nas.report.texts import display_name
 from nas.runs.reading import Run, load_run
 from nas.runs.record import RunRecord, TargetResult
 from nas.runs.target import Target
@@ -164,12 +166,37 @@ def rows_of(page: str, table: str) -> list[str]:
 def test_table_holds_what_was_measured_together_and_the_details_hold_all(finished_run):
     page = render_page(load_run(finished_run))
     main, details = rows_of(page, "main"), rows_of(page, "compact")
-    names = ["found Large", "found Small", "MobileNetV3-Small", "MobileNetV3-Large", "OFA cpu 15ms"]
-    assert [next(name for name in names if row.startswith(name)) for row in main] == names
+    run = load_run(finished_run)
+    rivals = [display_name(run, one.rival) for one in results(run) if one.rival]
+    names = ["found Large", "found Small", "MobileNetV3-Small", "MobileNetV3-Large", "OFA cpu 15ms", *rivals]
+    assert sorted(next(name for name in names if row.startswith(name)) for row in main) == sorted(set(names))
+    assert [row.startswith("found") for row in main] == [True, True, *(False for _ in main[2:])]
     assert f"All {len(details)} networks" in text_of(page)
     assert any(row.startswith("HardCoRe-NAS A") for row in details)
     assert all(any(row.startswith(name) for row in details) for name in names)
     assert "* Outside" not in page
+
+
+def test_a_published_network_that_is_better_within_the_budget_is_named(edit_run):
+    def better(data):
+        network = next(network for network in data["networks"] if network["name"] == "mobilenet_v3_small")
+        network["estimated_top1"], network["measured_ms"] = 90.0, 1.19
+        twin = next(network for network in data["networks"] if network["name"] == "mobilenet_v2")
+        twin["estimated_top1"], twin["measured_ms"] = 95.0, 1.21  # over the budget of Small
+
+    run = load_run(edit_run(better))
+    of_large, of_small = results(run)
+    assert (of_large.rival_name, of_small.rival_name) == ("MobileNetV2", "MobileNetV3-Small")
+    text = text_of(render_page(run))
+    assert "A published network is estimated better here: MobileNetV3-Small, with 90.0 ± 0.7 % at 1.19 ms." in text
+
+
+def test_the_page_says_how_far_predictions_were_off(finished_run):
+    run = load_run(finished_run)
+    off = 100 * (run.measured.measured_ms / run.measured.predicted_ms - 1).abs()
+    assert f"half are within {off.median():.1f} %" in text_of(render_page(run))
+    few = dataclasses.replace(run, measured=run.measured[:4])
+    assert "How sure:" not in text_of(render_page(few))
 
 
 def test_a_network_of_several_names_stands_in_the_table_once(edit_run):

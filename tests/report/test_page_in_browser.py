@@ -68,8 +68,7 @@ def opened(run, browser, tmp_path_factory) -> OpenPage:
     return open_page(browser, path)
 
 
-@pytest.mark.parametrize("color_scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "color_scheme"), zip(WIDTHS, ("light", "light", "dark"), strict=True))
 def test_page_is_quiet_fits_and_is_accessible(trimmed_run, show, width, color_scheme):
     opened = show(trimmed_run, width=width, color_scheme=color_scheme)
     assert opened.sideways() <= 0
@@ -87,16 +86,23 @@ def test_the_answer_for_a_budget_is_that_of_python(run, opened):
         for line in front_lines(run):
             best, title = line.best_within(budget_ms), line.skeleton.capitalize()
             if best is None:
-                assert f"{title}: nothing is that fast; the least budget is" in text
+                assert f"{title}: nothing of width@pixels" in text
+                assert "is that fast; there the least budget is" in text
                 continue
             star, std = "*" if best.extrapolated else "", best.latency_std
             assert (
                 f"{title}: {best.top1:.1f} ± {best.top1_std:.1f}{star} % top-1 estimated, at {best.latency_ms:.2f} ± "
-                f"{std:.{3 if std < 0.01 else 2}f} ms predicted: the proven optimum, {best.variant}, "
-                f"{best.macs / 1e6:.0f} M MACs, {best.params / 1e6:.2f} M parameters."
+                f"{std:.{3 if std < 0.01 else 2}f} ms predicted: a proven optimum, the nearest of some forty, "
+                f"{best.variant}, {best.macs / 1e6:.0f} M MACs, {best.params / 1e6:.2f} M parameters."
             ) in text
             command = f"uv run python -m nas.search --budget-ms {budget_ms:.4g} --only {line.skeleton}"
             assert command in text
+        within = [n for n in run.record.networks if not n.found and n.latency_ms <= budget_ms]
+        if within:
+            top1 = max(network.estimated_top1 for network in within)
+            assert f"{top1:.1f} ± 0.7 % by the same estimate, at" in text
+        else:
+            assert "Published:" not in text
     opened.check_quiet()
 
 
@@ -306,7 +312,7 @@ def test_a_run_of_almost_nothing_is_shown(run, show):
     text = opened.page.inner_text("main")
     for sentence in (
         "This run holds no trials.",
-        "The latency table was not checked.",
+        "The latency table was not checked by random networks",
         "No network was trimmed in this run.",
         "Large: this run holds no networks to answer from.",
     ):

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from nas.pages.document import render_document
 from nas.report.page.blocks import compare_blocks
-from nas.report.page.fidelity import fidelity_data
+from nas.report.page.fidelity import certainty_text, fidelity_data
 from nas.report.page.front import front_data, front_lines
 from nas.report.page.made import made_rows, next_commands, playground_command
 from nas.report.page.networks import all_rows, main_rows
@@ -48,6 +48,7 @@ def render_page(run: Run) -> str:
         images=images_text(run),
         results=found,
         main=main_rows(run),
+        certainty=certainty_text(run),
         all_networks=all_rows(run),
         lines=lines,
         first_budget=budget_text(found[0].search.target.budget_ms),

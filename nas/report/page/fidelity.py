@@ -7,6 +7,7 @@ from typing import Any
 from nas.runs.reading import Run
 from nas.runs.record import POPULATIONS
 
+LEAST_MEASURED = 5  # networks without which nothing is said of errors
 # For readers, where the name alone does not say it.
 NAMES = {
     "near-optimal": "near the optimum",
@@ -34,3 +35,15 @@ def fidelity_data(run: Run) -> list[dict[str, Any]]:
         for population in POPULATIONS
         if len(own := run.measured[run.measured.population == population])
     ]
+
+
+def certainty_text(run: Run) -> str:
+    """Return how far predicted latencies are off for the networks that were measured whole; "" for fewer than five."""
+    known = run.measured[run.measured.predicted_ms > 0]
+    if len(known) < LEAST_MEASURED:
+        return ""
+    off = 100 * (known.measured_ms / known.predicted_ms - 1).abs()
+    return (
+        f"Of the {len(known)} networks that were measured whole, half are within {off.median():.1f} % of what the "
+        f"others predict for them, nine of ten within {off.quantile(0.9):.1f} %, the worst is {off.max():.1f} % off."
+    )

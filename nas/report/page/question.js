@@ -17,12 +17,13 @@ function rankedAnswers(budget) {
 function noAnswer(line) {
   if (!line.points.length) return "this run holds no networks to answer from.";
   const fastest = Math.min(...line.points.map((one) => one.ms)) / runData.front.limitShare;
-  return `nothing is that fast; the least budget is ${fixed(fastest, 2)} ms.`;
+  const among = line.among ? ` of width@pixels ${line.among}, whose rows are known,` : "";
+  return `nothing${among} is that fast; there the least budget is ${fixed(fastest, 2)} ms. Search narrower ones:`;
 }
 
 /** Return what follows the accuracy of an answer. */
 function answerText(line, point) {
-  const kind = line.proven ? "the proven optimum" : "the best trial";
+  const kind = line.proven ? "a proven optimum, the nearest of some forty" : "the best trial";
   const cost = `${fixed(point.macs / 1e6, 0)} M MACs, ${fixed(point.params / 1e6, 2)} M parameters`;
   const among = line.among
     ? `This run knows rows of width@pixels ${line.among} only. A search measures those that suit the budget, and the `
@@ -31,11 +32,22 @@ function answerText(line, point) {
   return ` % top-1 estimated, at ${timeText(point)} ms predicted: ${kind}, ${point.variant}, ${cost}. ${among}`;
 }
 
+/** Return a paragraph about the published network that is estimated best within a budget; none where there is none. */
+function publishedAnswer(budget) {
+  const within = runData.front.networks.filter(({ kind, ms }) => kind !== "found" && ms <= budget);
+  if (!within.length) return [];
+  const best = within.reduce((one, other) => (other.top1 > one.top1 ? other : one));
+  const dot = element("span", { class: "dot", style: "background: var(--soft)" });
+  return [element("p", {}, dot, `Published: ${best.name}, `, element("strong", {}, estimateText(best)),
+    ` % by the same estimate, at ${timeText(best)} ms ${best.measured ? "measured" : "predicted"}.`)];
+}
+
 /** Say which network is best for a budget, side by side where there is room, the better one first. */
 function showAnswers(budget) {
   document.getElementById("answer").replaceChildren(...rankedAnswers(budget).map(({ line, point }) => {
     const dot = element("span", { class: "dot", style: `background: var(--${line.skeleton})` });
-    if (!point) return element("div", {}, element("p", {}, dot, `${line.title}: ${noAnswer(line)}`));
+    const command = element("pre", {}, `${line.command[0]}${Number(budget.toPrecision(4))}${line.command[1]}`);
+    if (!point) return element("div", {}, element("p", {}, dot, `${line.title}: ${noAnswer(line)}`), command);
     const searched = runData.front.budgets.find((one) => (
       one.skeleton === line.skeleton && Math.abs(one.ms / budget - 1) < SAME_BUDGET
     ));
@@ -43,10 +55,10 @@ function showAnswers(budget) {
       "div",
       {},
       element("p", {}, dot, `${line.title}: `, element("strong", {}, estimateText(point)), answerText(line, point)),
-      element("pre", {}, `${line.command[0]}${Number(budget.toPrecision(4))}${line.command[1]}`),
+      command,
       ...(searched ? [element("p", {}, searched.found), element("pre", {}, searched.train)] : []),
     );
-  }));
+  }), ...publishedAnswer(budget));
 }
 
 /** Answer for another budget, and move its line. */

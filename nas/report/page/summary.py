@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nas.report.texts import display_name
-from nas.runs.optima import Better, better_skeleton
+from nas.runs.optima import WORTH_SAYING, Better, better_skeleton
 from nas.runs.reading import Run
 from nas.runs.record import NetworkResult, TargetResult
+from nas.runs.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Result:
     published: NetworkResult | None
     published_name: str
     better: Better | None  # what another skeleton reaches within the same budget
+    rival: NetworkResult | None  # the best published one within the budget, where it is estimated better
+    rival_name: str
 
     @property
     def slack_ms(self) -> float:
@@ -45,7 +48,7 @@ def published_like(run: Run, skeleton: str) -> NetworkResult | None:
 
 def _result(run: Run, search: TargetResult) -> Result:
     target, network = search.target, run.found(search.target.name)
-    published = published_like(run, target.skeleton)
+    published, rival = published_like(run, target.skeleton), better_published(run, target, network)
     return Result(
         search=search,
         network=network,
@@ -53,4 +56,13 @@ def _result(run: Run, search: TargetResult) -> Result:
         published=published,
         published_name=display_name(run, published) if published else "",
         better=better_skeleton(run.optima, target, network.estimated_top1, run.record.command),
+        rival=rival,
+        rival_name=display_name(run, rival) if rival else "",
     )
+
+
+def better_published(run: Run, target: Target, found: NetworkResult) -> NetworkResult | None:
+    """Return the best published network within a budget, by the estimate; None if the found one is as good."""
+    others = [n for n in run.record.networks if not n.found and n.latency_ms <= target.budget_ms]
+    best = max(others, key=lambda n: n.estimated_top1, default=None)
+    return best if best and best.estimated_top1 >= found.estimated_top1 + WORTH_SAYING else None
