@@ -166,7 +166,7 @@ function updateControls(app, place, { block, inChannels }, index) {
   const with_ = (known, value) => (known.includes(value) ? known : [...known, value].sort((a, b) => a - b));
   fill(`kernel-${index}`, with_(stage.kernels, block.kernel).map((k) => [k, `${k}×${k}`]), block.kernel);
   fill(`expanded-${index}`, with_(stage.expansions.map((e) => e * inChannels), block.expanded).map((channels) =>
-    [channels, `${Number((channels / inChannels).toFixed(2))}× (${channels})`]), block.expanded);
+    [channels, `${Number((channels / inChannels).toFixed(1))}× (${channels})`]), block.expanded);
   const activations = [...new Set([...stage.activations, block.activation])];
   fill(`activation-${index}`, activations.map((one) => [one, ACTIVATION_NAMES[one]]), block.activation);
   document.getElementById(`se-${index}`).checked = block.se > 0;

@@ -210,7 +210,7 @@ function replaceAxes() {
   const select = document.getElementById("choices-axis");
   const before = select.value;
   select.replaceChildren(...choices.axes.map((axis) => element("option", { value: axis.id }, axis.title)));
-  if (choices.axes.some((axis) => axis.id === before)) select.value = before;
+  select.value = choices.axes.some((axis) => axis.id === before) ? before : "ms";
 }
 
 /** Let a mouse or a pen brush the axes of the canvas. A finger scrolls the page. */
