@@ -108,7 +108,8 @@ class TablesView:
             parts.append(f"{measured} measured whole on both")
         if predicted := len(self.rows) - measured:
             parts.append(f"{predicted} predicted by both tables")
-        return f"Both tables know {len(self.rows)} networks: {' and '.join(parts)}."
+        networks = "1 network" if len(self.rows) == 1 else f"{len(self.rows)} networks"
+        return f"Both tables know {networks}: {' and '.join(parts)}."
 
     @property
     def ranks_text(self) -> str:

@@ -192,7 +192,7 @@ def draw_blocks(view: TablesView, title: str) -> Figure:
         for share, (marker, edge, face) in zip(price.added, _DEVICES, strict=True):
             right.plot(100 * share, row, marker, ms=8, mec=edge, mfc=face, mew=1.5, zorder=3)
     right.set_yticks(range(len(prices)), [f"{price.name} ({price.pairs:,})" for price in prices])
-    right.set_ylim(len(prices) - 0.5, -0.5)
+    right.set_ylim(max(1, len(prices)) - 0.5, -0.5)
     right.grid(axis="x")
     handles = [
         Line2D([], [], marker=marker, ls="none", ms=8, mec=edge, mfc=face, mew=1.5, label=name)
