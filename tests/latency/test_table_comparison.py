@@ -5,21 +5,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.made_up_tables import made_up_table, slow_kernels
+from support.made_up_table import made_up_table, other_device, slow_kernels
 
+from nas.arch.loading import load_space
 from nas.arch.published import published_spec
 from nas.arch.skeleton import Variant
+from nas.arch.space import SearchSpace
 from nas.errors import NasError
 from nas.latency.table import LatencyTable
 from nas.latency.table_comparison import MEMBERS, TableComparison, compare_tables
+
+OTHER = other_device("Other")
+
+
+def small(width: float = 1.0, resolution: int = 224) -> list[SearchSpace]:
+    return [load_space("mobilenet_v3_small").at([Variant(width, resolution)])]
 
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[LatencyTable, LatencyTable]:
     """Two devices; the second takes twice as long for 5x5 kernels and for MobileNetV2."""
     folder, v2, v1 = tmp_path_factory.mktemp("tables"), published_spec("mobilenet_v2"), published_spec("mobilenet_v1")
-    one = made_up_table(folder / "one.json", measured=[(v2, 1.0), (v1, 1.0)])
-    other = made_up_table(folder / "other.json", "Other CPU", slow_kernels, measured=[(v2, 2.0)])
+    here, there = other_device("Example CPU 3.0"), other_device("Other CPU")
+    one = made_up_table(folder / "one.json", small(), device=here, measured=[(v2, 1.0), (v1, 1.0)])
+    other = made_up_table(folder / "other.json", small(), device=there, slower=slow_kernels, measured=[(v2, 2.0)])
     return one, other
 
 
@@ -86,8 +95,8 @@ def test_tables_that_cannot_be_compared(tables: tuple[LatencyTable, LatencyTable
     with pytest.raises(NasError, match=r"one\.json and .*copy\.json are the same table"):
         compare_tables(one, copy)
     with pytest.raises(NasError, match=r"with 1000 classes, .* of 10; compare tables of one number of classes"):
-        compare_tables(one, made_up_table(tmp_path / "ten.json", "Other", num_classes=10))
-    elsewhere = made_up_table(tmp_path / "narrow.json", "Other", variant=Variant(0.35, 96))
+        compare_tables(one, made_up_table(tmp_path / "ten.json", small(), device=OTHER, num_classes=10))
+    elsewhere = made_up_table(tmp_path / "narrow.json", small(0.35, 96), device=OTHER)
     for key in elsewhere.rows.keys() & one.rows.keys():
         del elsewhere.rows[key]
     with pytest.raises(NasError, match="have no row of a block in common; measure the same space and variant"):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
-from support.browser import OpenPage, chromium, open_page
-from support.made_up_table import ODD_NAME, made_up_table, trimmed_network
+from support.browser import OpenPage, browser, open_page
+from support.made_up_table import NOISE, ODD_NAME, made_up_table, trimmed_network
 
 from nas.accuracy.imagenet_prior import ImageNetPrior
 from nas.arch.loading import load_space, load_spec
@@ -14,6 +14,8 @@ from nas.arch.space import SearchSpace
 from nas.latency.table import LatencyTable
 from nas.playground.data import Start, cover
 from nas.playground.page import write_playground
+
+__all__ = ["browser"]
 
 # At width 0.35 two stages of Small have the same channels.
 VARIANTS = {
@@ -30,7 +32,8 @@ def spaces() -> list[SearchSpace]:
 @pytest.fixture(scope="session")
 def table(spaces: list[SearchSpace], tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
     specs = [load_spec("mobilenet_v3_large"), load_spec("mobilenet_v3_small"), trimmed_network()]
-    return made_up_table(tmp_path_factory.mktemp("table") / "table.json", spaces, specs)
+    file = tmp_path_factory.mktemp("table") / "table.json"
+    return made_up_table(file, spaces, specs=specs, measured=[(spec, 1.01) for spec in specs], noise=NOISE)
 
 
 @pytest.fixture(scope="session")
@@ -40,12 +43,6 @@ def page_path(table: LatencyTable, tmp_path_factory: pytest.TempPathFactory) -> 
     own = [Start(ODD_NAME, load_spec("mobilenet_v3_small").replace(name=ODD_NAME), yours=True)]
     write_playground(path, table, known, ImageNetPrior(), [*own, Start("trimmed", trimmed_network(), yours=True)])
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support import synthetic
-from support.made_up_table import made_up_table
+from support.made_up_table import NOISE, made_up_table
 
 from nas.arch.loading import load_space, load_spec
 from nas.arch.spec import ArchSpec
@@ -24,7 +24,8 @@ def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def small_table(path: Path, device: Device | None = None) -> LatencyTable:
-    return made_up_table(path, [load_space("mobilenet_v3_small").at([(0.35, 96)])], device=device)
+    space = load_space("mobilenet_v3_small").at([(0.35, 96)])
+    return made_up_table(path, [space], device=device, noise=NOISE)
 
 
 def test_the_page_is_written_and_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -63,7 +64,8 @@ def test_without_a_table_the_command_that_measures_one_is_named(monkeypatch: pyt
 
 
 def test_a_table_without_a_complete_variant_names_the_fullest_and_what_measures_the_rest(tmp_path: Path) -> None:
-    table = made_up_table(tmp_path / "table.json", [], [load_spec("mobilenet_v3_large")])
+    large = load_spec("mobilenet_v3_large")
+    table = made_up_table(tmp_path / "table.json", [], specs=[large], measured=[(large, 1.01)], noise=NOISE)
     with pytest.raises(NasError) as error:
         main(["--table", "table.json"])
     assert re.fullmatch(

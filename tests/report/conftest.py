@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
-from support.browser import OpenPage, chromium, open_page
+from support.browser import OpenPage, browser, open_page
 from support.made_up_run import edit_run, finished_run, run_dir
 
 from nas.report.page import render_page
 from nas.runs.reading import Run, load_run
 
-__all__ = ["edit_run", "finished_run", "run_dir"]
+__all__ = ["browser", "edit_run", "finished_run", "run_dir"]
 
 
 @pytest.fixture(scope="session")
@@ -29,13 +28,6 @@ def trimmed_run(run) -> Run:
     trials.loc[last, "stage"] = ["netadapt"] * 8 + ["netadapt 2"] * 4
     trials.loc[last, "latency_ms"] = [4.2, 4.1, 4.05, 3.96, 4.19, 4.1, 4.0, 3.95, 4.2, 4.1, 4.0, 3.9]
     return dataclasses.replace(run, trials=trials)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from nas.report.page.blocks import compare_blocks
 from nas.report.page.fidelity import fidelity_data
 from nas.report.page.front import front_data, front_lines
 from nas.report.page.networks import all_rows, main_rows
+from nas.report.page.summary import results
 from nas.report.page.trajectory import trajectories
 from nas.report.page.trials import FIRST_CODE, packed, trials_data
 from nas.report.page.worth import Worth, signed
@@ -138,7 +139,8 @@ def test_networks_of_the_front_are_those_of_the_table(run):
 def test_the_published_twin_of_a_found_network_is_another_name_of_it(run):
     found, *others = run.record.networks
     twin = msgspec.structs.replace(found, name="twin", kind="published", target=None, published_top1=75.0)
-    first, *_ = main_rows(changed(run, networks=(found, *others, twin)))
+    twins = changed(run, networks=(found, *others, twin))
+    first, *_ = main_rows(twins, results(twins))
     assert first.network == found
     assert first.also == ("twin (75.0 % published)",)
 

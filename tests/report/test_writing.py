@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.made_up_tables import made_up_table
+from support.made_up_table import made_up_table
 
+from nas.arch.loading import load_space
 from nas.errors import NasError
 from nas.report import __main__ as report
 from nas.report.plots import FIGURES
@@ -42,7 +43,7 @@ def test_the_page_names_the_figures_beside_it(run_dir):
 
 def test_arguments_that_name_nothing_to_write(run_dir, tmp_path):
     table = tmp_path / "table.json"
-    made_up_table(table)
+    made_up_table(table, [load_space("mobilenet_v3_small").at([(0.35, 96)])])
     for arguments, message in (
         ([run_dir, table], r"run is a run and .*table\.json a latency table; compare runs, or two tables"),
         ([table], r"table\.json is a latency table; name a second one to compare it with"),

@@ -84,3 +84,10 @@ def wait_for_drawing(page: Page, seconds: float = 20.0) -> None:
     while page.evaluate("document.body.dataset.drawn ?? 'yes'") == "no":
         assert time.monotonic() < end, "the page did not draw itself"
         time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Return a headless Chromium for the tests of a module."""
+    with chromium() as opened:
+        yield opened

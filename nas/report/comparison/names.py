@@ -12,7 +12,7 @@ _NOISE = re.compile(r"\((?:R|TM)\)|\b(?:CPU|Processor)\b")  # in the names of pr
 
 
 class DeviceParts(NamedTuple):
-    """What latencies are of."""
+    """The processor, runtime, threads and precision that latencies hold for."""
 
     cpu: str
     runtime: str  # name and version

@@ -47,7 +47,7 @@ def render_page(run: Run) -> str:
         estimator=run.estimator,
         images=images_text(run),
         results=found,
-        main=main_rows(run),
+        main=main_rows(run, found),
         certainty=certainty_text(run),
         all_networks=all_rows(run),
         lines=lines,

@@ -39,11 +39,11 @@ def fidelity_data(run: Run) -> list[dict[str, Any]]:
 
 def certainty_text(run: Run) -> str:
     """Return how far predicted latencies are off for the networks that were measured whole; "" for fewer than five."""
-    known = run.measured[run.measured.predicted_ms > 0]
+    known = run.measured[run.measured.measured_ms > 0]
     if len(known) < LEAST_MEASURED:
         return ""
-    off = 100 * (known.measured_ms / known.predicted_ms - 1).abs()
+    off = 100 * (known.predicted_ms / known.measured_ms - 1).abs()
     return (
-        f"Of the {len(known)} networks that were measured whole, half are within {off.median():.1f} % of what the "
-        f"others predict for them, nine of ten within {off.quantile(0.9):.1f} %, the worst is {off.max():.1f} % off."
+        f"For half of the {len(known)} networks that were measured whole, what the others predict is within "
+        f"{off.median():.1f} %, for nine of ten within {off.quantile(0.9):.1f} %; the worst is {off.max():.1f} % off."
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nas.report.page.summary import better_published
+from nas.report.page.summary import Result
 from nas.report.texts import display_name
 from nas.runs.reading import Run
 from nas.runs.record import NetworkResult
@@ -20,16 +20,14 @@ class NetworkRow:
     also: tuple[str, ...] = ()
 
 
-def main_rows(run: Run) -> list[NetworkRow]:
+def main_rows(run: Run, results: Sequence[Result]) -> list[NetworkRow]:
     """Return the found networks, and what was measured in the same rounds: the found first, then by latency.
 
-    Where nothing was measured, published MobileNetV3s of the searched skeletons stand beside the found networks. So
-    does a published network that is estimated better than the found one within its budget.
+    The published networks that the results name stand beside them: the MobileNetV3s of the searched skeletons, and
+    those that are better within a budget.
     """
-    targets = [result.target for result in run.record.targets]
-    like = {f"mobilenet_v3_{target.skeleton}" for target in targets}
-    rivals = [better_published(run, target, run.found(target.name)) for target in targets]
-    kept = [n for n in run.record.networks if n.found or n.raw_ms is not None or n.name in like or n in rivals]
+    named = [network for result in results for network in (result.published, result.rival)]
+    kept = [n for n in run.record.networks if n.found or n.raw_ms is not None or n in named]
     rows = _once(run, kept)
     return [row for row in rows if row.network.found] + sorted(
         (row for row in rows if not row.network.found), key=lambda row: row.network.latency_ms

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from support.made_up_run import write_run
-from support.made_up_tables import made_up_table, slow_kernels
+from support.made_up_table import made_up_table, other_device, slow_kernels
 
+from nas.arch.loading import load_space
 from nas.arch.published import published_spec
 from nas.latency.table import LatencyTable
 from nas.latency.table_comparison import compare_tables
@@ -25,8 +26,11 @@ def run_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def table_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Tables of two devices: the second takes twice as long for 5x5 kernels."""
     folder, v2, v1 = tmp_path_factory.mktemp("tables"), published_spec("mobilenet_v2"), published_spec("mobilenet_v1")
-    one = made_up_table(folder / "one.json", "Intel(R) Xeon(R) Processor 6-167-1", measured=[(v2, 1.0), (v1, 1.0)])
-    other = made_up_table(folder / "other.json", "Other <b>EPYC</b>", slow_kernels, measured=[(v2, 1.3), (v1, 0.9)])
+    spaces = [load_space("mobilenet_v3_small").at([(1.0, 224)])]
+    here = other_device("Intel(R) Xeon(R) Processor 6-167-1")
+    one = made_up_table(folder / "one.json", spaces, device=here, measured=[(v2, 1.0), (v1, 1.0)])
+    there, measured = other_device("Other <b>EPYC</b>"), [(v2, 1.3), (v1, 0.9)]
+    other = made_up_table(folder / "other.json", spaces, device=there, slower=slow_kernels, measured=measured)
     return [one.path, other.path]
 
 
