@@ -216,10 +216,12 @@ def judged(runs: Sequence[dict[str, Any]], truth: Truth) -> dict[str, Any]:
         for mixture in itertools.starmap(Mixture, AROUND)
     ]
     taus = [row["tau"] for row in rows]
+    of_all = {name: float(np.mean([run["effects"][name] for run in runs])) for name in runs[0]["effects"]}
     prior_top1 = ImageNetPrior().link(truth.score)
     return {
         "tau": round(float(np.mean(taus)), 3),
         "tau_std": round(float(np.std(taus)), 3),
+        "tau_of_mean_effects": tau(own.estimate(of_all, truth), truth.top1),
         "tau_around": [round(min(around), 3), round(max(around), 3)],
         "regret": {
             limit: round(float(np.mean([row["regret"][limit] for row in rows])), 2) for limit in rows[0]["regret"]
@@ -243,7 +245,8 @@ def tell(found: dict[str, Any]) -> None:
         print(
             f"{spent} minutes: mean tau {of_minutes['tau']:.3f} of {len(of_minutes['runs'])} seeds{wanted}; with the "
             f"{len(AROUND)} mixtures around the estimator's {low:.3f} to {high:.3f}; "
-            f"mean regret {of_minutes['regret']} (wanted at most {WANTED_REGRET})"
+            f"mean regret {of_minutes['regret']} (wanted at most {WANTED_REGRET}); "
+            f"effects averaged over the teachers: tau {of_minutes['tau_of_mean_effects']:.3f}"
         )
         print(f"{spent} minutes: spread {of_minutes['spread']}, unexplained {of_minutes['unexplained']}")
 

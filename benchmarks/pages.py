@@ -1,6 +1,7 @@
 """Measure the pages of a run and of its playground in a headless Chromium: size, first drawing, slider, gap.
 
-    python benchmarks/pages.py reports/20ms        # two minutes; needs a Chromium, and the run's latency table
+    python benchmarks/pages.py reports/20ms               # a minute; needs a Chromium, and the run's latency table
+    python benchmarks/pages.py reports/20ms --pictures    # takes the pictures of both that README and docs show
 
 The trials of the run are drawn again and again, moved a little each time, until there are 10,000. The playground's
 best network of each of 40 budgets a skeleton is compared with the integer program's. Writes
@@ -9,6 +10,7 @@ benchmarks/results/pages.json.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -16,7 +18,7 @@ import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,9 @@ from nas.search.limits import Limit
 from nas.search.solver import solve
 
 RESULTS = Path(__file__).parent / "results" / "pages.json"
+IMAGES = Path(__file__).parent.parent / "docs" / "images"
+WIDTH, HEIGHT = 1200, 1900  # of a picture, CSS pixels
+BUDGET_MS = "12"  # that the pictured playground solves for
 TRIALS = 10_000
 OPENED = 5  # times
 BUDGETS = 40
@@ -67,28 +72,50 @@ SOLVE = """([index, budgets]) => {
 
 
 def main() -> None:
-    """Measure, print the table, and write the results."""
-    if len(sys.argv) != 2:
-        sys.exit("name one run: python benchmarks/pages.py reports/20ms")
+    """Measure, print the table, and write the results; or take the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--pictures", action="store_true")
+    arguments = parser.parse_args()
+    run = load_run(arguments.run)
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:
         sys.exit("no Chromium is installed: apt-get install chromium")
-    run = load_run(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        figures = report_figures(browser, many_trials(run), Path(folder))
-        figures |= playground_figures(browser, run, Path(folder))
-        figures["browser"] = browser.version
+        if arguments.pictures:
+            take_pictures(browser, run, Path(folder))
+        else:
+            tell(
+                report_figures(browser, many_trials(run), Path(folder)) | playground_figures(browser, run, Path(folder))
+            )
         browser.close()
+
+
+def tell(figures: dict[str, Any]) -> None:
+    """Print the figures, and write them."""
     here = Device.this()
-    RESULTS.write_text(
-        json.dumps(
-            figures | {"machine": here.cpu, "cores": here.cores, "date": f"{datetime.now(UTC):%Y-%m-%d}"}, indent=1
-        )
-        + "\n"
-    )
+    of = {"machine": here.cpu, "cores": here.cores, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    RESULTS.write_text(json.dumps(figures | of, indent=1) + "\n")
     for name, value in figures.items():
-        print(f"{name:40} {value}")
+        print(f"{name:60} {value}")
+
+
+def take_pictures(browser: Browser, run: Run, folder: Path) -> None:
+    """Save the first screen of the run's page, and that of the playground with a network for a budget."""
+    report = opened(browser, run.path / "index.html", WIDTH, HEIGHT)
+    report.screenshot(path=IMAGES / "report.png")
+    built = opened(browser, written_playground(run, folder), WIDTH, HEIGHT)
+    built.fill("#budget", BUDGET_MS)
+    built.press("#budget", "Enter")
+    built.screenshot(path=IMAGES / "playground.png")
+
+
+def written_playground(run: Run, folder: Path) -> Path:
+    """Return the page of the playground of a run's table, which begins from what the run found."""
+    path = folder / "playground.html"
+    playground(["--table", run.table.file, "--spec", str(run.path), "--out", str(path)])
+    return path
 
 
 def many_trials(run: Run) -> Run:
@@ -122,8 +149,7 @@ def report_figures(browser: Browser, run: Run, folder: Path) -> dict[str, Any]:
 
 def playground_figures(browser: Browser, run: Run, folder: Path) -> dict[str, Any]:
     """Return the playground's size, its times, and its gaps to the proven optima."""
-    path, table = folder / "playground.html", LatencyTable.load(run.table.file)
-    playground(["--table", run.table.file, "--spec", str(run.path), "--out", str(path)])
+    path, table = written_playground(run, folder), LatencyTable.load(run.table.file)
     page = opened(browser, path)
     page.evaluate(MOVE)  # the first moves prepare
     times = page.evaluate(MOVE)
@@ -155,14 +181,16 @@ def playground_figures(browser: Browser, run: Run, folder: Path) -> dict[str, An
         "budgets compared with the integer program": len(gaps),
         "below the optimum, largest, points": round(max(gaps), 4),
         "below the optimum, as the page bounds it, largest, points": round(max(stated), 4),
+        "below the optimum, as the page bounds it, mean, points": round(mean(stated), 4),
         "solving a budget, longest, ms": round(max(solving), 1),
         "preparing a skeleton, longest, ms": round(max(prepared)),
+        "browser": browser.version,
     }
 
 
-def opened(browser: Browser, path: Path) -> Page:
+def opened(browser: Browser, path: Path, width: int = 1280, height: int = 900) -> Page:
     """Return a page that has drawn itself."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page = browser.new_page(viewport={"width": width, "height": height})
     page.goto(path.resolve().as_uri())
     page.wait_for_function("document.body.dataset.drawn !== 'no'", timeout=60_000)
     return page
