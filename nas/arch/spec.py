@@ -23,7 +23,8 @@ from nas.utf8 import as_utf8
 
 JSON_VERSION = 1
 OPS = ("mbconv", "sepconv")
-ACTIVATIONS = ("relu", "relu6", "hswish")
+ACTIVATION_NAMES = {"relu": "ReLU", "relu6": "ReLU6", "hswish": "h-swish"}  # as readers know them
+ACTIVATIONS = tuple(ACTIVATION_NAMES)
 GATES = ("hard_sigmoid", "sigmoid")
 # Bounds that no real network touches, so that a typing error is an error and not an exhausted machine.
 MAX_CHANNELS = 65_536

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from nas.arch.parts import BlockPart
-from nas.arch.spec import BlockSpec, squeezed_channels
+from nas.arch.spec import ACTIVATION_NAMES, BlockSpec, squeezed_channels
 
 DECISIONS = ("kernel", "SE", "activation", "channels inside", "map")
 CHANNEL_BINS = (96, 240, 480)
 MAP_BINS = (14, 28, 56)
-_ACTIVATIONS = {"hswish": "h-swish", "relu": "ReLU", "relu6": "ReLU6"}
 
 
 def kinds_of(part: BlockPart) -> Iterator[tuple[str, str]]:
@@ -18,7 +17,7 @@ def kinds_of(part: BlockPart) -> Iterator[tuple[str, str]]:
     block = part.block
     yield "kernel", f"{block.kernel}×{block.kernel}"
     yield "SE", "with SE" if block.se else "without SE"
-    yield "activation", _ACTIVATIONS[block.activation]
+    yield "activation", ACTIVATION_NAMES[block.activation]
     yield "channels inside", _range(block.expanded, CHANNEL_BINS, "channels")
     yield "map", _range(part.in_size, MAP_BINS, "px")
 

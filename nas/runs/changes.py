@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from nas.arch.spec import ArchSpec, squeezed_channels
+from nas.arch.spec import ACTIVATION_NAMES, ArchSpec, squeezed_channels
 
 KERNELS = (3, 5, 7)
 
@@ -33,7 +33,5 @@ def changed_choices(spec: ArchSpec, number: int) -> Iterator[ChangedChoice]:
     for kernel in KERNELS:
         if kernel != block.kernel:
             yield ChangedChoice("kernel", f"{kernel}×{kernel}", spec.with_block(number, kernel=kernel))
-    if block.activation == "hswish":
-        yield ChangedChoice("activation", "ReLU", spec.with_block(number, activation="relu"))
-    else:
-        yield ChangedChoice("activation", "h-swish", spec.with_block(number, activation="hswish"))
+    other = "relu" if block.activation == "hswish" else "hswish"
+    yield ChangedChoice("activation", ACTIVATION_NAMES[other], spec.with_block(number, activation=other))

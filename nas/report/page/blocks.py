@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nas.arch.parts import BlockPart, HeadPart, StemPart, parts_of
+from nas.arch.spec import ACTIVATION_NAMES
 from nas.report.page.summary import published_like
 from nas.report.page.worth import Change, Worth
 from nas.report.texts import display_name
 from nas.runs.reading import Run
 from nas.runs.record import NetworkResult
-
-_ACTIVATIONS = {"relu": "ReLU", "relu6": "ReLU6", "hswish": "h-swish"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +173,16 @@ def _words(part: StemPart | BlockPart | HeadPart, number: int, resolution: int) 
     """Return a part in words; it is the `number`-th of its network, and the stem's number is 0."""
     if isinstance(part, StemPart):
         stem = part.stem
-        stem_traits = (_ACTIVATIONS[stem.activation], f"stride {stem.stride}")
+        stem_traits = (ACTIVATION_NAMES[stem.activation], f"stride {stem.stride}")
         return _Words("stem", 3, f"3×3, 3 → {stem.out}", stem_traits, f"3×3 3→{stem.out}", stem.out_size(resolution))
     if isinstance(part, HeadPart):
         head = part.head
         channels = [part.in_channels, *filter(None, (head.conv, head.hidden)), part.num_classes]
-        activation = (_ACTIVATIONS[head.activation],) if len(channels) > 2 else ()
+        activation = (ACTIVATION_NAMES[head.activation],) if len(channels) > 2 else ()
         return _Words("head", 0, " → ".join(map(str, channels)), activation, "→".join(map(str, channels)), 1)
     block, kernel = part.block, f"{part.block.kernel}×{part.block.kernel}"
     channels = [part.in_channels, block.expanded, block.out]
-    choices = (*(["SE"] if block.se else []), _ACTIVATIONS[block.activation])
+    choices = (*(["SE"] if block.se else []), ACTIVATION_NAMES[block.activation])
     traits = (
         f"×{block.expanded / part.in_channels:.3g}" if block.op == "mbconv" else "separable",
         *choices,
