@@ -35,6 +35,7 @@ SPEC = ArchSpec(
 # The place of what the table names. A search writes its specs so; `small.json` is of the same kind.
 PLACES = {
     "search: large.json": "search/large.json",
+    "playground: the spec that it saves": "search/playground.json",
     "search --data: large.pt": "searched/large.pt",
     "train: its folder": "search/large-fashion-mnist-sample",
     "train: best.pt": "search/large-fashion-mnist-sample/best.pt",
@@ -43,6 +44,16 @@ PLACES = {
     "netadapt: final.pt": "trimmed/final.pt",
     "export: model.onnx": "trimmed/model.onnx",
     "export: model.int8.onnx": "trimmed/model.int8.onnx",
+}
+# Those that the page writes (`savedJson` of nas/playground/playground.js).
+PLAYGROUND_RESULTS = {
+    "predicted_ms": 1.0,
+    "approximated_parts": 0,
+    "device": "a CPU",
+    "runtime": "onnxruntime 1.23.2",
+    "estimated_top1": 60.0,
+    "estimated_std": 1.0,
+    "source": "nas.playground",
 }
 
 
@@ -89,8 +100,10 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         Path("search").mkdir()
         Path("search/run.json").write_text("{}")
         SPEC.save("search/large.json", {"measured_ms": 1.0})
+        SPEC.save("search/playground.json", PLAYGROUND_RESULTS)
         Image.fromarray(np.arange(28 * 28, dtype=np.uint8).reshape(28, 28)).save("picture.png")
-        train.main(["search/large.json", "--epochs", "1"])
+        for spec in ("search/large.json", "search/playground.json"):
+            train.main([spec, "--epochs", "1"])
         lessons = SimpleNamespace(plan=Plan(finalist_epochs=1), resolution=32, choices=SimpleNamespace(teacher=SPEC))
         weights = load_checkpoint(PLACES["train: best.pt"])["average"]
         contents = _contents(SPEC, weights, 50.0, few, lessons, seed=0)  # type: ignore[arg-type]
