@@ -27,7 +27,7 @@ Group = str  # name of channels that are kept or removed together
 NOISE = 0.1  # standard deviation of the factors (mean 1) of a second channel's weights
 
 
-class _Layer(NamedTuple):
+class Layer(NamedTuple):
     """A convolution or linear layer, with the channels that it writes and reads.
 
     `reads` is None for the stem, which reads the image, and for a depthwise convolution, which reads what it writes.
@@ -52,8 +52,8 @@ def inherit_weights(spec: ArchSpec, parent: MobileNet, *, seed: int = 0) -> Mobi
         child = build_model(spec, classes_of(parent), dropout)
     child.to(next(parent.parameters()).device)
     channels, generator = channels_of(spec, parent), torch.Generator().manual_seed(seed)
-    sources = {layer.name: (layer, modules) for layer, modules in _layers_of(parent)}
-    for layer, modules in _layers_of(child):
+    sources = {layer.name: (layer, modules) for layer, modules in layers_of(parent)}
+    for layer, modules in layers_of(child):
         if layer.name not in sources:
             continue
         source_layer, source_modules = sources[layer.name]
@@ -70,20 +70,42 @@ def classes_of(model: MobileNet) -> int:
 
 
 @torch.no_grad()
-def channels_of(spec: ArchSpec, parent: MobileNet) -> dict[Group, Tensor]:
-    """Return which of the parent's channels stands at each place of the network of `spec`, for each group.
+def sorted_by_norm(model: MobileNet) -> MobileNet:
+    """Return a network with the same outputs whose channels are in the order of their norms, the largest first."""
+    *_, dropout = (module.p for module in model.modules() if isinstance(module, nn.Dropout))
+    with torch.random.fork_rng(devices=[]):
+        child = build_model(model.spec, classes_of(model), dropout)
+    child.to(next(model.parameters()).device)
+    channels = {group: torch.argsort(square, descending=True) for group, square in squared_norms(model).items()}
+    channels["classes"] = torch.arange(classes_of(model))
+    for (layer, modules), (_, sources) in zip(layers_of(child), layers_of(model), strict=True):
+        for module, source in zip(modules, sources, strict=True):
+            for name, target in module.state_dict().items():
+                target.copy_(_taken(target, source.state_dict()[name], channels, layer, torch.Generator()))
+    return child
 
-    Those that are kept are in order. Behind them, where the group is wider than the parent's, stand those with the
-    largest norms once more.
-    """
+
+def squared_norms(model: MobileNet) -> dict[Group, Tensor]:
+    """Return the squared L2 norm of each channel of each group, over all layers that write or read it."""
     squares: dict[Group, Tensor] = {}
-    for layer, (convolution, *_) in _layers_of(parent):
+    for layer, (convolution, *_) in layers_of(model):
         weight = convolution.get_parameter("weight").double() ** 2
         for dimension, group in enumerate((layer.writes, layer.reads)):
             if group is None:
                 continue
             others = [other for other in range(weight.ndim) if other != dimension]
             squares[group] = squares.get(group, 0) + weight.sum(others)
+    return squares
+
+
+@torch.no_grad()
+def channels_of(spec: ArchSpec, parent: MobileNet) -> dict[Group, Tensor]:
+    """Return which of the parent's channels stands at each place of the network of `spec`, for each group.
+
+    Those that are kept are in order. Behind them, where the group is wider than the parent's, stand those with the
+    largest norms once more.
+    """
+    squares = squared_norms(parent)
     widths, channels = _widths(spec, parent.spec), {}
     for group, square in squares.items():
         width = widths.get(group, len(square))
@@ -94,7 +116,7 @@ def channels_of(spec: ArchSpec, parent: MobileNet) -> dict[Group, Tensor]:
 
 
 def _taken(
-    target: Tensor, source: Tensor, channels: dict[Group, Tensor], layer: _Layer, generator: torch.Generator
+    target: Tensor, source: Tensor, channels: dict[Group, Tensor], layer: Layer, generator: torch.Generator
 ) -> Tensor:
     """Return the values of `source` for the channels of `target`."""
     if not target.ndim:  # batch norm's counter
@@ -121,7 +143,7 @@ def _taken(
 # Layers and their channels ----------------------------------------------------------------------------
 
 
-def _layers_of(model: MobileNet) -> Iterator[tuple[_Layer, list[nn.Module]]]:
+def layers_of(model: MobileNet) -> Iterator[tuple[Layer, list[nn.Module]]]:
     """Yield each layer with its convolution (or linear layer) and the batch norm behind it, in the order they run."""
     modules: list[list[nn.Module]] = []
     for module in model.modules():
@@ -132,28 +154,28 @@ def _layers_of(model: MobileNet) -> Iterator[tuple[_Layer, list[nn.Module]]]:
     return zip(_layers(model.spec), modules, strict=True)
 
 
-def _layers(spec: ArchSpec) -> Iterator[_Layer]:
+def _layers(spec: ArchSpec) -> Iterator[Layer]:
     """Yield the layers of a network in the order of `nas.arch.cost.network_layers`."""
     trunk: Group = "stem"
-    yield _Layer("stem", trunk, None)
+    yield Layer("stem", trunk, None)
     for index, placed in enumerate(spec.walk()):
         block, name = placed.block, f"block {index}"
         # A sepconv's depthwise convolution works on the channels of its input.
         expanded: Group = f"{name} expanded" if block.op == "mbconv" else trunk
         if block.op == "mbconv":
-            yield _Layer(f"{name} expand", expanded, trunk)
-        yield _Layer(f"{name} depthwise", expanded, None)
+            yield Layer(f"{name} expand", expanded, trunk)
+        yield Layer(f"{name} depthwise", expanded, None)
         if block.se:
-            yield _Layer(f"{name} squeeze", f"{name} squeezed", expanded)
-            yield _Layer(f"{name} excite", expanded, f"{name} squeezed")
+            yield Layer(f"{name} squeeze", f"{name} squeezed", expanded)
+            yield Layer(f"{name} excite", expanded, f"{name} squeezed")
         trunk = trunk if placed.has_residual else f"{name} out"
-        yield _Layer(f"{name} project", trunk, expanded)
+        yield Layer(f"{name} project", trunk, expanded)
     head: Group = trunk
     for name, channels in (("head convolution", spec.head.conv), ("head hidden", spec.head.hidden)):
         if channels:
-            yield _Layer(name, name, head)
+            yield Layer(name, name, head)
             head = name
-    yield _Layer("classifier", "classes", head)
+    yield Layer("classifier", "classes", head)
 
 
 def _widths(spec: ArchSpec, parent: ArchSpec) -> dict[Group, int]:

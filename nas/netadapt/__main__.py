@@ -3,8 +3,8 @@
     python -m nas.netadapt mobilenet_v3_large --budget-ms 3
     python -m nas.netadapt mobilenet_v3_small --budget-ms 0.4 --data fashion-mnist-sample
 
-Without --data the ImageNet prior estimates the accuracy of the proposals: two minutes. With --data each proposal
-inherits the network's weights, is trained for a few steps, and is evaluated on images: a quarter of an hour for
+Without --data the ImageNet prior estimates the accuracy of the proposals: two minutes. With --data the network is
+trained on together with random networks that are cut from it, which say what each cut costs: XXX minutes for
 MobileNetV3-Small at 32 px.
 """
 
@@ -21,11 +21,14 @@ from nas.cli.flags import (
     add_budget_flag,
     add_data_flags,
     add_estimator_flag,
+    add_precision_flags,
     add_run_flags,
     add_table_flags,
     add_training_flags,
     add_workers_flag,
 )
+from nas.netadapt.proposals import EXTRA_CUTS
+from nas.netadapt.request import ALLOWED_ON_IMAGES, SHARED_STEPS
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     from nas.netadapt.seed import load_seed
 
     known = {key: value for key, value in vars(arguments).items() if key not in ("out", "resume")}
-    request = NetAdaptRequest(**known | {"allow": tuple(arguments.allow)})
+    request = NetAdaptRequest(**known | {"allow": None if arguments.allow is None else tuple(arguments.allow)})
     seed = load_seed(request)
     trim(request, seed, _folder(arguments, seed.spec), resume=arguments.resume, console=RichConsole())
 
@@ -53,15 +56,16 @@ def _parser() -> Parser:
         metavar="FILE",
         help="weights of the seed: a state dict, a checkpoint or the folder of its run, or DEFAULT for torchvision's",
     )
-    add_data_flags(parser, "images on which proposals are trained and evaluated")
+    add_data_flags(parser, "images on which cuts are trained and judged")
     add_training_flags(parser)
     parser.add_argument(
-        "--proposal-steps",
+        "--shared-steps",
         type=positive_int,
-        default=10,
+        default=SHARED_STEPS,
         metavar="T",
-        help="batches on which each proposal is trained (default: 10)",
+        help=f"batches on which the weights are trained that all cuts share (default: {SHARED_STEPS})",
     )
+    parser.add_argument("--bf16", action="store_true", help="compute that training in bfloat16, as on a GPU")
     parser.add_argument(
         "--finish",
         choices=("none", "fine-tune", "scratch"),
@@ -77,16 +81,17 @@ def _parser() -> Parser:
     parser.add_argument(
         "--allow",
         nargs="+",
-        default=[],
         metavar="CUT",
-        help="what may be cut beside expansions and bottlenecks: se, kernel, activation, resolution, head",
+        help=f"what may be cut beside expansions and bottlenecks: {', '.join(EXTRA_CUTS)} "
+        f"(default: {' and '.join(ALLOWED_ON_IMAGES)} with --data, else nothing)",
     )
     add_table_flags(parser)
+    add_precision_flags(parser)
     add_estimator_flag(parser)
     parser.add_argument(
         "--measure-every", type=positive_int, default=5, metavar="K", help="steps between measurements (default: 5)"
     )
-    add_workers_flag(parser, "train proposals, each on one core (default: one a core; on a GPU one)")
+    add_workers_flag(parser, "judge networks, each on one core (default: one a core; on a GPU one)")
     add_run_flags(parser, "reports/<network>-<budget>ms")
     return parser
 

@@ -1,7 +1,8 @@
-"""Evaluate NetAdapt's proposals: by an accuracy estimator, or by training each of them a little."""
+"""Evaluate NetAdapt's proposals: by an accuracy estimator, or by weights that are trained on images for all of them."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -12,12 +13,13 @@ from nas.accuracy import load_estimator
 from nas.arch.spec import ArchSpec
 from nas.console import Console
 from nas.netadapt.long_training import recipe_of, train_seed
+from nas.netadapt.narrowing import cuts_within, with_wider_expansions
 from nas.netadapt.request import NetAdaptRequest
 from nas.netadapt.seed import Seed
 
 if TYPE_CHECKING:  # these load torch
     from nas.models.mobilenet import MobileNet
-    from nas.netadapt.fine_tuning import FineTunedProposals
+    from nas.netadapt.learning import Learned, Question
 
 
 class KeptAccuracy(NamedTuple):
@@ -39,16 +41,13 @@ class Evaluator(Protocol):
         """Return the accuracy of the seed as it is."""
 
     def keep(self, spec: ArchSpec) -> KeptAccuracy:
-        """Make one of the networks of the last `estimate` the current one, and return its accuracy."""
+        """Make a network the current one, and return its accuracy."""
 
     def resume(self, step: int, checkpoint: Path) -> None:
         """Go on from the network that `save` wrote after a step, counted from 0 for the seed."""
 
     def save(self, path: Path) -> None:
         """Write the current network's weights as a checkpoint, if it has any."""
-
-    def close(self) -> None:
-        """End all worker processes."""
 
 
 class EstimatorEvaluator:
@@ -86,41 +85,53 @@ class EstimatorEvaluator:
             names = self._seed.classes or tuple(map(str, range(self._seed.num_classes)))
             _save(path, self._model, names, self._seed.training)
 
-    def close(self) -> None:
-        pass
 
+class SupernetEvaluator:
+    """Estimate proposals by what random cuts cost on images, and give those that are kept their shared weights.
 
-class TrainingEvaluator:
-    """Evaluate proposals by training each of them a little."""
+    The shared weights are trained when the first proposals are estimated: a seed that fits as it is needs none.
+    """
 
-    def __init__(self, proposals: FineTunedProposals, seed: Seed) -> None:
-        self._proposals, self._seed = proposals, seed
-        tuning = proposals.tuning
-        self.source = f"{tuning.steps} steps on {tuning.source}, mean probability of the right class"
+    def __init__(self, question: Question, seed: Seed, folder: Path, console: Console) -> None:
+        self._question, self._seed, self._folder, self._console = question, seed, folder, console
+        self._model = question.model
+        self.source = (
+            f"{question.steps} steps of random cuts on {question.data.source}, mean probability of the right class"
+        )
+
+    @functools.cached_property
+    def _learned(self) -> Learned:
+        from nas.netadapt.learning import learn
+
+        return learn(self._question, self._folder, self._console)
 
     def estimate(self, specs: Sequence[ArchSpec]) -> np.ndarray:
-        return self._proposals.estimate(specs)
+        return self._learned.surrogate.estimate(specs)
 
     def evaluate_seed(self) -> KeptAccuracy:
-        evaluation = self._proposals.evaluate()
-        return KeptAccuracy(evaluation.mean_probability, evaluation.top1)
+        return self._evaluated()
 
     def keep(self, spec: ArchSpec) -> KeptAccuracy:
-        evaluation = self._proposals.keep(spec)
+        from nas.netadapt.learning import cut_network
+
+        self._model = cut_network(self._learned.supernet, spec, self._question.data, self._question.seed)
+        return self._evaluated()
+
+    def _evaluated(self) -> KeptAccuracy:
+        from nas.netadapt.learning import evaluate
+
+        evaluation = evaluate(self._model, self._question.data, self._question.recipe.batch_size)
         return KeptAccuracy(evaluation.mean_probability, evaluation.top1)
 
     def resume(self, step: int, checkpoint: Path) -> None:
         from nas.training.checkpoint import load_model
 
-        self._proposals.model, self._proposals.steps_done = load_model(checkpoint), step
+        self._model = load_model(checkpoint)
 
     def save(self, path: Path) -> None:
-        tuning = self._proposals.tuning
-        training = {**self._seed.training, "source": tuning.source, "recipe": tuning.recipe.to_dict()}
-        _save(path, self._proposals.model, self._seed.classes, {**training, "seed": tuning.seed})
-
-    def close(self) -> None:
-        self._proposals.close()
+        question = self._question
+        training = {**self._seed.training, "source": question.data.source, "recipe": question.recipe.to_dict()}
+        _save(path, self._model, self._seed.classes, {**training, "seed": question.seed})
 
 
 def _save(path: Path, model: MobileNet, classes: tuple[str, ...], training: Mapping[str, Any]) -> None:
@@ -137,18 +148,19 @@ def _save(path: Path, model: MobileNet, classes: tuple[str, ...], training: Mapp
     save_checkpoint(path, {**known, **contents, "average": model.state_dict()})
 
 
-def make_evaluator(request: NetAdaptRequest, seed: Seed, out: Path, console: Console) -> Evaluator:
-    """Return the evaluator that a request asks for.
+def make_evaluator(request: NetAdaptRequest, seed: Seed, share: float, out: Path, console: Console) -> Evaluator:
+    """Return the evaluator that a request asks for. `share` is what the budget is of the seed's latency.
 
     On images, a seed without weights for their classes is trained first, into a folder of `out`.
     """
     if not request.data:
         return EstimatorEvaluator(request.estimator, seed)
     from nas.models.inherited_weights import classes_of, inherit_weights
-    from nas.netadapt.fine_tuning import FineTunedProposals, FineTuning, split_data
+    from nas.netadapt.learning import Question, split_data
     from nas.training.images import small_data_warning
 
-    for note in split_data(request.data, request.data_dir, request.loaders).notes:
+    data = split_data(request.data, request.data_dir, request.loaders)
+    for note in data.notes:
         console.say(f"note: {note}")
     folder = out / "seed"
     if seed.model is None:
@@ -160,15 +172,17 @@ def make_evaluator(request: NetAdaptRequest, seed: Seed, out: Path, console: Con
         model = train_seed(request, seed.spec, folder, console, init)
     else:
         model = inherit_weights(seed.spec, seed.model, seed=request.seed)
-    tuning = FineTuning(
-        source=request.data,
-        data_dir=request.data_dir,
-        loaders=request.loaders,
-        recipe=recipe_of(request),
-        steps=request.proposal_steps,
-        seed=request.seed,
-    )
-    if warning := small_data_warning(split_data(tuning.source, tuning.data_dir, tuning.loaders), tuning.recipe):
+    recipe = recipe_of(request)
+    if warning := small_data_warning(data, recipe):
         console.say(warning)
-    proposals = FineTunedProposals(model, tuning, workers=request.workers, say=console.say)
-    return TrainingEvaluator(proposals, seed)
+    question = Question(
+        model=model.eval(),
+        cuts=cuts_within(with_wider_expansions(seed.spec), share, request.cuts, seed.num_classes),
+        data=data,
+        recipe=recipe,
+        steps=request.shared_steps,
+        seed=request.seed,
+        bf16=request.bf16,
+        workers=request.workers,
+    )
+    return SupernetEvaluator(question, seed, out / "supernet", console)

@@ -26,7 +26,7 @@ MOST_WIDTHS = 4  # widths that are tried beside these two at one place, or one m
 VECTOR_CHANNELS = 16  # channels that a wide vector unit takes at once: multiples of this are often the faster widths
 RESOLUTION_STEP = 16  # pixels
 METRICS = ("ratio", "accuracy")
-EXTRA_CUTS = ("se", "kernel", "activation", "resolution", "head")  # beside expansions and bottlenecks
+EXTRA_CUTS = ("stem", "head", "se", "kernel", "activation", "resolution")  # beside expansions and bottlenecks
 
 Predict = Callable[[Sequence[ArchSpec]], np.ndarray]  # of n networks: an array of shape (n,)
 
@@ -37,15 +37,13 @@ class Rules:
 
     A step saves at least `step_share` of the seed's latency. `metric` decides which proposal is kept: "ratio" is the
     accuracy change per millisecond saved, as in MobileNetV3, and "accuracy" is that of the original NetAdapt. `allow`
-    lists what may be cut beyond the paper: "se" of a block, "kernel" to the next smaller one, "activation" from h-swish
-    to ReLU, "resolution", and the layers of the "head". With `one_per_place` only one proposal is made at each place,
-    the one that saves most per channel: for accuracies that take a training each.
+    lists what may be cut beyond the paper: the bottleneck of the "stem" and of the first block, the layers of the
+    "head", "se" of a block, "kernel" to the next smaller one, "activation" from h-swish to ReLU, and "resolution".
     """
 
     step_share: float = STEP_SHARE
     metric: str = "ratio"
     allow: tuple[str, ...] = ()
-    one_per_place: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.step_share < 1:
@@ -74,7 +72,7 @@ def make_proposals(
 
     None of them is slower than a wider one at the same place.
     """
-    places = list(_places(spec, rules.allow))
+    places = places_of(spec, rules.allow)
     probes = [place.narrowed(spec, rounded_share(place.channels, PROBED_SHARE)) for place in places]
     before_ms, *probed_ms = map(float, predict_ms([spec, *(probe.spec for probe in probes)]))
     groups = []
@@ -96,8 +94,7 @@ def make_proposals(
     *at_places, extra = [[cut for cut in group if before_ms - times[cut.name] >= least_saving_ms] for group in groups]
     found = extra
     for saving in at_places:
-        kept = [cut for cut in saving if not _beaten(cut, saving, times)]
-        found += [_best_rate(kept, before_ms, times)] if rules.one_per_place and kept else kept
+        found += [cut for cut in saving if not _beaten(cut, saving, times)]
     return [Proposal(cut.name, cut.spec, times[cut.name]) for cut in found]
 
 
@@ -107,7 +104,7 @@ def wider_and_faster(spec: ArchSpec, predict_ms: Predict) -> Proposal | None:
     Returns None if there is no such expansion.
     """
     places = [
-        _Place("expanded", block.expanded, index, index)
+        Place("expanded", block.expanded, index, index)
         for index, block in enumerate(spec.blocks)
         if block.op == "mbconv" and block.expanded % VECTOR_CHANNELS
     ]
@@ -163,19 +160,11 @@ def _beaten(cut: _Cut, rivals: Iterable[_Cut], times: dict[str, float]) -> bool:
     return any(times[rival.name] <= times[cut.name] and rival.removed < cut.removed for rival in rivals)
 
 
-def _best_rate(cuts: Sequence[_Cut], before_ms: float, times: dict[str, float]) -> _Cut:
-    """Return the cut that saves most per channel, of those that save less than twice what the smallest one saves."""
-    limit_ms = 2 * min(before_ms - times[cut.name] for cut in cuts)
+class Place(NamedTuple):
+    """Channels that can be cut together: one field of the blocks `first` to `last` (from 0), or of the head.
 
-    def rate(cut: _Cut) -> float:
-        saved_ms = before_ms - times[cut.name]
-        return saved_ms / cut.removed if saved_ms < limit_ms else 0.0
-
-    return max(cuts, key=rate)
-
-
-class _Place(NamedTuple):
-    """Channels that can be cut together: one field of the blocks `first` to `last` (from 0), or of the head."""
+    The stem, where a residual ties it to a block, is -1.
+    """
 
     field: Literal["expanded", "out", "conv", "hidden"]
     channels: int
@@ -187,38 +176,50 @@ class _Place(NamedTuple):
         if self.field == "expanded":
             return f"block {self.first + 1}: expanded"
         if self.field == "out":
-            return f"blocks {self.first + 1}-{self.last + 1}: out"
+            return f"{f'blocks {self.first + 1}-' if self.first >= 0 else 'stem to block '}{self.last + 1}: out"
         return f"head: {self.field}"
+
+    def channels_in(self, spec: ArchSpec) -> int:
+        """Return how many channels a network that was cut from this place's has here."""
+        if self.field == "expanded":
+            return spec.blocks[self.first].expanded
+        if self.field == "out":
+            return spec.blocks[self.last].out
+        return spec.head.conv if self.field == "conv" else spec.head.hidden
 
     def narrowed(self, spec: ArchSpec, width: int) -> _Cut:
         """Return `spec` with `width` channels at this place."""
-        return _Cut(f"{self.name} {self.channels} to {width}", self._with(spec, width), self.channels - width)
+        return _Cut(f"{self.name} {self.channels} to {width}", self.cut(spec, width), self.channels - width)
 
-    def _with(self, spec: ArchSpec, width: int) -> ArchSpec:
+    def cut(self, spec: ArchSpec, width: int) -> ArchSpec:
         if self.field == "expanded":
-            # SE, where there is one, keeps its quarter of the expanded channels.
+            # SE, where there is one, keeps its quarter of the expanded channels, or the fewer that it has.
             se = squeezed_channels(width) if spec.blocks[self.first].se else 0
+            if width < spec.blocks[self.first].expanded:
+                se = min(se, spec.blocks[self.first].se)
             return spec.with_block(self.first, expanded=width, se=se)
         if self.field == "out":
             blocks = list(spec.blocks)
-            run = slice(self.first, self.last + 1)
+            run = slice(max(0, self.first), self.last + 1)
             blocks[run] = [block.replace(out=width) for block in blocks[run]]
-            return spec.replace(blocks=tuple(blocks))
+            stem = spec.stem if self.first >= 0 else dataclasses.replace(spec.stem, out=width)
+            return spec.replace(stem=stem, blocks=tuple(blocks))
         conv, hidden = (width, spec.head.hidden) if self.field == "conv" else (spec.head.conv, width)
         return spec.replace(head=dataclasses.replace(spec.head, conv=conv, hidden=hidden))
 
 
-def _places(spec: ArchSpec, allow: Sequence[str]) -> Iterator[_Place]:
-    """Yield the places of a network that have channels to spare."""
+def places_of(spec: ArchSpec, allow: Sequence[str] = ()) -> list[Place]:
+    """Return the places of a network that have channels to spare."""
     places = [
-        _Place("expanded", block.expanded, index, index)
+        Place("expanded", block.expanded, index, index)
         for index, block in enumerate(spec.blocks)
         if block.op == "mbconv"
     ]
-    places += [_Place("out", spec.blocks[first].out, first, last) for first, last in bottlenecks(spec)]
+    runs = [(first, last) for first, last in bottlenecks(spec) if first > 0 or "stem" in allow]
+    places += [Place("out", spec.blocks[last].out, first, last) for first, last in runs]
     if "head" in allow:
-        places += [_Place("conv", spec.head.conv), _Place("hidden", spec.head.hidden)]
-    return (place for place in places if place.channels > CHANNEL_STEP)
+        places += [Place("conv", spec.head.conv), Place("hidden", spec.head.hidden)]
+    return [place for place in places if place.channels > CHANNEL_STEP]
 
 
 def _extra_cuts(spec: ArchSpec, allow: Sequence[str]) -> Iterator[_Cut]:
@@ -240,13 +241,13 @@ def _extra_cuts(spec: ArchSpec, allow: Sequence[str]) -> Iterator[_Cut]:
 def bottlenecks(spec: ArchSpec) -> list[tuple[int, int]]:
     """Return the runs of blocks whose outputs are tied by residuals, as (first, last) block, counted from 0.
 
-    A run that a residual ties to the stem is left out. So is one with a block that a sepconv follows, whose width is
-    that of its input.
+    A run that a residual ties to the stem begins with -1; a stem by itself is left out. So is a run with a block that a
+    sepconv follows, whose width is that of its input.
     """
-    runs: list[tuple[int, int]] = []
+    runs = [(-1, -1)]  # the stem's
     placed_blocks = list(spec.walk())
     for index, placed in enumerate(placed_blocks):
-        if placed.has_residual and runs:
+        if placed.has_residual:
             runs[-1] = (runs[-1][0], index)
         else:
             runs.append((index, index))
@@ -254,5 +255,5 @@ def bottlenecks(spec: ArchSpec) -> list[tuple[int, int]]:
     return [
         (first, last)
         for first, last in runs
-        if first > 0 and not any(index in followed for index in range(first, last + 1))
+        if last >= 0 and not any(index in followed for index in range(first, last + 1))
     ]

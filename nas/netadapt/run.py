@@ -30,7 +30,13 @@ def trim(
     if request.data:
         recipe_of(request)  # raises NasError for an unknown recipe before the folder is made
     table = open_table(
-        request.table, request.runtime, console=console, num_classes=seed.num_classes, allow_other_device=True
+        request.table,
+        request.runtime,
+        request.threads,
+        console,
+        precision=request.precision,
+        num_classes=seed.num_classes,
+        allow_other_device=True,
     )
     predictor = LatencyPredictor(table, console, request.seed)
     arguments = request.lasting_arguments() | _by_content(request, seed)
@@ -41,12 +47,10 @@ def trim(
         else RunFolder.begin(out, new_record("python -m nas.netadapt", arguments))
     )
     try:
-        evaluator = make_evaluator(request, seed, out, console)
-        try:
-            trimming = Trimming(request.budget_ms, request.measure_every, rules, predictor, evaluator, folder, console)
-            reached = trimming.run(seed.spec)
-        finally:
-            evaluator.close()
+        share = min(1.0, request.budget_ms / float(predictor.predict_ms([seed.spec])[0]))
+        evaluator = make_evaluator(request, seed, share, out, console)
+        trimming = Trimming(request.budget_ms, request.measure_every, rules, predictor, evaluator, folder, console)
+        reached = trimming.run(seed.spec)
         final = trimming.write()
         console.say(f"network: {final}; all networks on the way are in {out}/trajectory.json, their table in steps.csv")
         if not reached:

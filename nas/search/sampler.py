@@ -27,9 +27,9 @@ from optuna.search_space import intersection_search_space
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.accuracy.ridge import Ridge
 from nas.errors import NasError
 from nas.search.choices import Bound, Choices, Point, Sums, Values, best_point, value_of
-from nas.search.ridge import Ridge
 
 YOUNGEST, BEST = 400, 100  # of the finished trials: those that the surrogate is fitted to
 _FIXED = "fixed_params"  # system attribute in which Optuna keeps the values of an enqueued trial

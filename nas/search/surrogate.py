@@ -5,17 +5,17 @@
     surrogate.additive_model                # a sum over blocks: an integer program can find its optimum
     mean, std = surrogate.predict(encodings)
 
-The regression is `nas.search.ridge`: accuracy is `level + slope * known(encoding)` plus a correction for each choice of
-each decision and for each variant.
+The regression is `nas.accuracy.ridge`: accuracy is `level + slope * known(encoding)` plus a correction for each choice
+of each decision and for each variant.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from nas.accuracy.ridge import Coefficients, Ridge
 from nas.arch.additive import AdditiveModel
 from nas.arch.space import SearchSpace
-from nas.search.ridge import Coefficients, Ridge
 
 
 class Surrogate:

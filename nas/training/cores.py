@@ -27,7 +27,7 @@ from nas.training.distillation import Teacher
 from nas.training.images import Data, LeftOut, small_data_warning
 from nas.training.loaders import lack_of_shared_memory
 from nas.training.local_processes import LocalProcesses, local_processes
-from nas.training.loop import Machine, Metrics, Training
+from nas.training.loop import Machine, Metrics, Narrowing, Training
 from nas.training.processes import Processes
 from nas.training.run import LAST, Settings, train
 from nas.training.tensor_images import TensorImages
@@ -96,6 +96,7 @@ class _Work:
     resume: bool
     machine: Machine
     teacher: nn.Module | None
+    narrowing: Narrowing | None
     first: dict[str, Any]
 
     def machine_of(self, processes: Processes) -> Machine:
@@ -111,6 +112,7 @@ def train_on_cores(
     resume: bool = False,
     machine: Machine,
     teacher: nn.Module | None = None,
+    narrowing: Narrowing | None = None,
     say: Callable[[str], None] = lambda text: None,
     **first: Any,
 ) -> list[Metrics]:
@@ -140,7 +142,7 @@ def train_on_cores(
     if len(ways) == 1:
         _check_share(settings, data, ways[0].processes, parts, given=processes is not None)
         _warn_of_few_cores(ways[0], cores, say)
-    work = _Work(settings, data, out, resume, machine, teacher, first)
+    work = _Work(settings, data, out, resume, machine, teacher, narrowing, first)
     steps = settings.recipe.epochs * settings.recipe.steps_of_epoch(len(data.train))
     seconds = None
     if len(ways) > 1 and (steps < FEW_STEPS or steps * (seconds := _time_alone(work, alone)) < SHORT_SECONDS):
@@ -156,7 +158,13 @@ def train_on_cores(
                 say(f"note: {most} processes cannot train together here ({reason}); one process trains")
         if local is None:
             with threads_used(ways[0].threads if ways[0].processes == 1 else cores):
-                return train(settings, data, out, resume=resume, machine=machine, teacher=teacher, **first)
+                given: dict[str, Any] = {
+                    "resume": resume,
+                    "machine": machine,
+                    "teacher": teacher,
+                    "narrowing": narrowing,
+                }
+                return train(settings, data, out, **given, **first)
         way = ways[0] if seconds is None else _fastest(local, ways, seconds, say)
         if seconds is None:
             say(f"{way} each train together")
@@ -165,7 +173,15 @@ def train_on_cores(
 
 
 def train_shown(
-    settings: Settings, data: Data, out: Path, console: Console, title: str, *, machine: Machine
+    settings: Settings,
+    data: Data,
+    out: Path,
+    console: Console,
+    title: str,
+    *,
+    machine: Machine,
+    teacher: nn.Module | None = None,
+    narrowing: Narrowing | None = None,
 ) -> list[Metrics]:
     """Train in a folder, or go on there, and return the metrics of each epoch.
 
@@ -179,6 +195,8 @@ def train_shown(
         given: dict[str, Any] = {
             "resume": (out / LAST).exists(),
             "machine": machine,
+            "teacher": teacher,
+            "narrowing": narrowing,
             "on_epoch": lambda metrics: left_out(data.unreadable),
             "on_step": lambda s: progress((s.epoch - 1 + s.step / s.steps) / s.epochs, f"epoch {s.epoch}/{s.epochs}"),
         }
@@ -213,7 +231,7 @@ def step_timer(
     settings: Settings, data: Data, machine: Machine, most_processes: int
 ) -> Iterator[Callable[[Layout, int], float]]:
     """Yield a function that returns the mean seconds of so many steps of a training in a layout, on made-up images."""
-    with _started(_Work(settings, data, Path(), False, machine, None, {}), most_processes) as local:
+    with _started(_Work(settings, data, Path(), False, machine, None, None, {}), most_processes) as local:
         yield lambda layout, steps: local.run(_Timing(steps), *layout)
 
 
@@ -249,6 +267,7 @@ def _train(work: _Work, processes: Processes) -> list[Metrics]:
         resume=work.resume,
         machine=work.machine_of(processes),
         teacher=work.teacher,
+        narrowing=work.narrowing,
         **work.first,
     )
 
@@ -289,5 +308,6 @@ class _Timing:
                 resolution=settings.resolution,
                 machine=machine,
                 teacher=Teacher(work.teacher) if work.teacher else None,
+                narrowing=work.narrowing,
             )
             return training.time_steps(self.steps)

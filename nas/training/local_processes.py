@@ -67,7 +67,9 @@ class SharedMemory:
         size = sum(parameter.numel() for parameter in parameters)
 
         def average(images: int) -> None:
-            torch._foreach_copy_(own, [parameter.grad for parameter in parameters])  # type: ignore[misc]
+            # A network that was cut from the one that is trained may lack some layers.
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            torch._foreach_copy_(own, gradients)
             self._average(size, images)
             # The optimiser reads the means where they are: they stay until all processes average again.
             for parameter, mean in zip(parameters, means, strict=True):

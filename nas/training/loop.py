@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,13 +25,17 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from nas.arch.spec import ArchSpec
 from nas.errors import NasError
+from nas.models.mobilenet import MobileNet
 from nas.models.small_maps import use_small_map_convolutions
+from nas.models.supernet import Supernet
 from nas.training.augmentation import mixing
 from nas.training.batchnorm import IMAGES, recalibrate
 from nas.training.distillation import Teacher
 from nas.training.evaluation import Evaluation, evaluate_model
 from nas.training.images import Data
+from nas.training.memory import keep_freed_memory
 from nas.training.optimization import make_optimizer, make_schedule, moving_average
 from nas.training.processes import SINGLE_PROCESS, Processes
 from nas.training.recipes import Recipe
@@ -85,8 +89,33 @@ class Machine:
     accumulate: int = 1
 
 
+class Narrowing(Protocol):
+    """Draw networks that are cut from the one that is trained, so that each step trains one of them."""
+
+    def draw(self, random_seed: int) -> ArchSpec:
+        """Return the network of one step."""
+
+
+class Narrowed(nn.Module):
+    """A network of which each call computes one that is cut from it, with its part of the weights.
+
+    A call returns the logits (n, classes) of images (n, 3, h, w). The networks depend on torch's global random state.
+    """
+
+    def __init__(self, model: nn.Module, narrowing: Narrowing) -> None:
+        super().__init__()
+        assert isinstance(model, MobileNet)
+        self.model, self._narrowing, self._supernet = model, narrowing, Supernet(model)
+
+    def forward(self, images: Tensor) -> Tensor:
+        spec = self._narrowing.draw(int(torch.randint(2**31, (1,))))
+        return self._supernet.logits(spec, images)
+
+
 class Training:
     """A training of a model between two epochs: with its averaged copy, optimiser and schedule.
+
+    With a `narrowing` each step trains another network that is cut from the model, by its part of the weights.
 
     Raises NasError if the data or the teacher have another number of classes than the model, or the data are too few.
     """
@@ -101,6 +130,7 @@ class Training:
         seed: int = 0,
         machine: Machine | None = None,
         teacher: Teacher | None = None,
+        narrowing: Narrowing | None = None,
     ) -> None:
         self.machine = machine or Machine()
         check_classes(model, data)
@@ -109,6 +139,7 @@ class Training:
         self.model = self._placed(model)
         if torch.device(self.machine.device).type == "cpu":
             use_small_map_convolutions(self.model)
+            keep_freed_memory()
         self.data, self.recipe, self.resolution, self.seed = data, recipe, resolution, seed
         self.epoch = 0  # finished epochs
         self.steps = recipe.steps_of_epoch(len(data.train))
@@ -121,7 +152,8 @@ class Training:
             check_classes(teacher.model, data)
             self._placed(teacher.model).eval()
         # The module that steps call: the model, wrapped in what synchronises its gradients or compiles it.
-        self._stepped: nn.Module = self.machine.processes.synchronised(self.model)
+        stepped = Narrowed(self.model, narrowing) if narrowing else self.model
+        self._stepped: nn.Module = self.machine.processes.synchronised(stepped)
         self._average_gradients = self.machine.processes.gradient_average(self.model)
         if self.machine.compile:
             self._stepped = torch.compile(self._stepped)  # type: ignore[assignment]

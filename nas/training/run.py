@@ -23,7 +23,7 @@ from nas.training.data import source_slug
 from nas.training.distillation import Teacher
 from nas.training.images import Data
 from nas.training.initial import CopiedLayers, copy_weights, load_weights
-from nas.training.loop import Machine, Metrics, Training, TrainingStep
+from nas.training.loop import Machine, Metrics, Narrowing, Training, TrainingStep
 from nas.training.recipes import Recipe
 from nas.training.tensorboard import tensorboard_writer
 from nas.training.trained_on import TrainedOn, counts_of
@@ -143,6 +143,7 @@ def train(
     resume: bool = False,
     machine: Machine | None = None,
     teacher: nn.Module | None = None,
+    narrowing: Narrowing | None = None,
     tensorboard: bool = False,
     on_init: Callable[[CopiedLayers], None] = lambda layers: None,
     on_step: Callable[[TrainingStep], None] = lambda step: None,
@@ -151,7 +152,8 @@ def train(
     """Train to the end of the recipe, and return the metrics of each epoch. The folder is up to date after each.
 
     A training resumes with the images of another place if these are the same, and its checkpoints then name that place.
-    `teacher` is the network that `settings.teacher` names. Of several processes all call this, and the first one
+    `teacher` is the network that `settings.teacher` names. With a `narrowing` each step trains a network that is cut
+    from that of the settings. Of several processes all call this, and the first one
     writes. Raises NasError for a folder that already holds a training (unless `resume`), for a training of other
     settings, for weights that cannot be loaded, and where `Training` does.
     """
@@ -173,6 +175,7 @@ def train(
         seed=settings.seed,
         machine=machine,
         teacher=Teacher(teacher) if teacher else None,
+        narrowing=narrowing,
     )
     header = {**settings.to_dict(), "classes": list(data.classes), "images": list(counts_of(data))}
     header["crop"] = data.val.crop

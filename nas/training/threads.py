@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from nas.training.memory import keep_freed_memory
+
 
 @contextmanager
 def threads_used(threads: int) -> Iterator[None]:
@@ -23,8 +25,10 @@ def threads_used(threads: int) -> Iterator[None]:
 def torch_alike(threads: int | None = 1) -> Iterator[None]:
     """Run torch in a `with` block so that every process computes the same. `threads` None leaves their number.
 
-    Denormals are flushed to zero, here and from now on: onnxruntime does so in a process that has run it.
+    Denormals are flushed to zero, here and from now on: onnxruntime does so in a process that has run it. Memory that
+    is freed stays with the process.
     """
+    keep_freed_memory()
     with threads_used(threads or torch.get_num_threads()):
         torch.set_flush_denormal(True)
         yield

@@ -109,7 +109,7 @@ def test_a_data_set_of_a_name_is_no_moved_folder() -> None:
 
 def test_trimming_goes_on_with_the_same_images(capsys: pytest.CaptureFixture[str]) -> None:
     budget = ["--budget-ms", str(0.9 * synthetic.network_ms(TINY_NET, 2)), "--runtime", "synthetic"]
-    command = ["tiny.json", *budget, "--proposal-steps", "1", "--epochs", "1", "--out", "run"]
+    command = ["tiny.json", *budget, "--shared-steps", "1", "--epochs", "1", "--out", "run"]
     netadapt.main([*command, "--data", OLD])
     steps = Path("run/steps.csv").read_text(encoding="utf-8")
     move()

@@ -110,7 +110,7 @@ def test_a_training_is_made_resumed_exported_and_used(call: Call, images: str) -
 
 def test_networks_are_trimmed_on_such_images(call: Call, images: str) -> None:
     budget = ["--budget-ms", str(0.9 * synthetic.network_ms(TINY_NET, 2)), "--runtime", "synthetic"]
-    few = ["--data", images, "--proposal-steps", "1", "--epochs", "1", "--out", RUN]
+    few = ["--data", images, "--shared-steps", "1", "--epochs", "1", "--out", RUN]
     assert f"network: {SHOWN_RUN}/final.json" in call(netadapt, "tiny.json", *budget, *few)
     assert f"network: {SHOWN_RUN}/final.json" in call(netadapt, "tiny.json", *budget, *few, "--resume")
     assert load_checkpoint(Path(RUN, "final.pt"))["classes"] == [SHOWN_CAFE, "tea"]

@@ -25,9 +25,9 @@ from nas.errors import NasError
 from nas.latency.table import LatencyTable
 from nas.models.mobilenet import build_model
 from nas.netadapt import __main__ as netadapt
-from nas.netadapt import evaluators, fine_tuning
+from nas.netadapt import evaluators, learning
 from nas.netadapt import run as netadapt_run
-from nas.netadapt.fine_tuning import FineTunedProposals
+from nas.netadapt.evaluators import SupernetEvaluator
 from nas.netadapt.long_training import recipe_of
 from nas.netadapt.request import NetAdaptRequest
 from nas.netadapt.seed import Seed
@@ -38,6 +38,7 @@ from nas.training import held_out, recipes
 from nas.training.checkpoint import load_checkpoint, load_model, save_checkpoint
 from nas.training.data import EMBEDDED, load_data
 from nas.training.images import Data
+from nas.training.loop import Training
 from nas.training.tensor_images import TensorImages
 
 SPEC = ArchSpec(
@@ -107,7 +108,7 @@ def made_checkpoint() -> None:
     save_checkpoint("chain.pt", {**contents, "average": model.state_dict()})
 
 
-ON_DATA = ("--data", EMBEDDED, "--proposal-steps", "1", "--step", "0.03")
+ON_DATA = ("--data", EMBEDDED, "--shared-steps", "2", "--step", "0.03")
 TRAINED = (*ON_DATA, "--out", "run")
 
 
@@ -121,11 +122,13 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     few = Data(whole.source, whole.classes, train, val)
     monkeypatch.setattr("nas.training.data.load_data", lambda source, data_dir, loaders=None: few)
     monkeypatch.setattr(held_out, "HELD_OUT_IMAGES", 200)
-    monkeypatch.setattr(fine_tuning, "CALIBRATION_IMAGES", 128)
+    monkeypatch.setattr(learning, "CALIBRATION_IMAGES", 128)
+    monkeypatch.setattr(learning, "LEAST_JUDGED", 8)
+    monkeypatch.setattr(learning, "JUDGED_PER_PLACE", 1)
     monkeypatch.setattr(evaluators, "recipe_of", lambda request: recipe_of(request).replace(batch_size=32))
-    fine_tuning.split_data.cache_clear()
+    learning.split_data.cache_clear()
     yield
-    fine_tuning.split_data.cache_clear()
+    learning.split_data.cache_clear()
 
 
 # The files of a run -----------------------------------------------------------------------------------
@@ -200,7 +203,7 @@ def test_torchvisions_weights_from_a_file(call: Call) -> None:
 def test_a_run_on_images(call: Call, few_images: None) -> None:
     made_checkpoint()
     out = call(*TRAINED, network="chain.pt", share=0.9)
-    assert "accuracy: 1 steps on fashion-mnist-sample" in out
+    assert "accuracy: 2 steps of random cuts on fashion-mnist-sample" in out
     final = ArchSpec.load("run/final.json")
     assert network_ms(final, 10) <= 0.9 * network_ms(ON_IMAGES, 10)
     assert LatencyTable.load(next(Path("latency_tables").glob("*-n10.json"))).num_classes == 10
@@ -337,8 +340,13 @@ def test_a_killed_run_goes_the_same_way(call: Call, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    ("where", "name", "after"),
+    [(Training, "_step", 1), (learning, "_evaluate", 2), (SupernetEvaluator, "estimate", None)],
+    ids=["in the training of cuts", "in their judging", "in a step"],
+)
 def test_a_killed_run_on_images_goes_the_same_way(
-    call: Call, monkeypatch: pytest.MonkeyPatch, few_images: None
+    call: Call, monkeypatch: pytest.MonkeyPatch, few_images: None, where: Any, name: str, after: int | None
 ) -> None:
     made_checkpoint()
     call(*ON_DATA, "--out", "whole", network="chain.pt", share=0.9)
@@ -350,8 +358,8 @@ def test_a_killed_run_on_images_goes_the_same_way(
     def begun() -> None:
         call(*ON_DATA, "--out", "run", network="chain.pt", share=0.9)
 
-    killed(monkeypatch, FineTunedProposals, "estimate", steps - 2, begun)
-    assert 1 < len(step_files("run")) < steps
+    killed(monkeypatch, where, name, steps - 2 if after is None else after, begun)
+    assert 0 < len(step_files("run")) < steps
     call(*ON_DATA, "--out", "run", "--resume", network="chain.pt", share=0.9)
     assert step_files("run") == step_files("whole")
     weights, again = (load_model(f"{folder}/final.pt").state_dict() for folder in ("whole", "run"))

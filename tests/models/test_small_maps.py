@@ -82,3 +82,16 @@ def test_other_paddings_are_left_alone():
     )
     use_small_map_convolutions(convolutions)
     assert {type(convolution) for convolution in convolutions} == {nn.Conv2d}
+
+
+def test_a_depthwise_convolution_with_a_stride_is_float32_in_bfloat16_training():
+    """In bfloat16 its gradient takes twenty times as long."""
+    model = nn.Sequential(
+        nn.Conv2d(8, 8, 3, 2, 1, groups=8, bias=False), nn.Conv2d(8, 8, 3, 1, 1, groups=8, bias=False)
+    )
+    use_small_map_convolutions(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        strided = model[0](torch.randn(2, 8, 16, 16))
+        assert (strided.dtype, model[1](strided).dtype) == (torch.float32, torch.bfloat16)
+    strided.sum().backward()
+    assert model[0].weight.grad is not None

@@ -229,3 +229,46 @@ def test_too_few_images_are_refused(tiny_spec, little_data, recipe):
             recipe,
             resolution=32,
         )
+
+
+class Alternating:
+    """A narrowing that draws one of two networks."""
+
+    def __init__(self, *specs):
+        self.specs, self.drawn = specs, []
+
+    def draw(self, random_seed):
+        self.drawn.append(random_seed % 2)
+        return self.specs[random_seed % 2]
+
+
+def test_each_step_trains_a_network_that_is_cut_from_the_model(tiny_spec, little_data, recipe):
+    narrower = tiny_spec.with_block(1, expanded=8)
+    recipe = recipe.replace(epochs=1, batch_size=32)
+    narrowing = Alternating(tiny_spec, narrower)
+    torch.manual_seed(0)
+    training = Training(build_model(tiny_spec, 10), little_data, recipe, resolution=32, narrowing=narrowing)
+    (metrics,) = training.epochs()
+    assert len(narrowing.drawn) == 18
+    assert set(narrowing.drawn) == {0, 1}
+    assert metrics.top1 == evaluate_model(training.kept, little_data.val.batches(64, 32)).top1, "of the whole network"
+    plain = new_training(tiny_spec, little_data, recipe)
+    list(plain.epochs())
+    assert not torch.equal(plain.model.classifier[0].weight, training.model.classifier[0].weight)
+    torch.manual_seed(0)
+    again = Training(build_model(tiny_spec, 10), little_data, recipe, resolution=32, narrowing=narrowing)
+    list(again.epochs())
+    assert all(torch.equal(value, again.state()["model"][name]) for name, value in training.state()["model"].items())
+
+
+def test_channels_beyond_a_narrow_network_stay_as_they_are(tiny_spec, little_data, recipe):
+    narrower = tiny_spec.with_block(1, expanded=8)
+    recipe = recipe.replace(epochs=1, epoch_steps=3, weight_decay=0.0)
+    torch.manual_seed(0)
+    model = build_model(tiny_spec, 10)
+    training = Training(model, little_data, recipe, resolution=32, narrowing=Alternating(narrower, narrower))
+    before = training.model.features[2].block[0][0].weight.detach().clone()
+    list(training.epochs())
+    after = training.model.features[2].block[0][0].weight
+    assert torch.equal(after[8:], before[8:])
+    assert not torch.equal(after[:8], before[:8])
