@@ -224,7 +224,9 @@ def learned(question: Question, folder: Path) -> tuple[dict[str, Predict], dict[
     begun = time.perf_counter()
     cuts = cuts_within(channel_bench_macro_spec(LARGEST), min(SHARES), RULES.allow, CLASSES)
     surrogate = learn(question, cuts, folder, RichConsole()).surrogate
-    minutes = (time.perf_counter() - begun) / 60
+    taken = folder / "minutes.json"  # of the call that learned
+    if not taken.exists():
+        taken.write_text(json.dumps((time.perf_counter() - begun) / 60))
     judged = json.loads((folder / "judged.json").read_text())
     specs = judged_networks(cuts, question.seed)
     values = np.array([Evaluation(*judged[spec.id]).mean_probability for spec in specs])
@@ -233,7 +235,7 @@ def learned(question: Question, folder: Path) -> tuple[dict[str, Predict], dict[
     slopes, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(logs)), logs]), values, rcond=None)
     return {BOTH: surrogate.estimate, LEARNED: alone.estimate}, {
         "seed": question.seed,
-        "minutes": round(minutes, 1),
+        "minutes": round(json.loads(taken.read_text()), 1),
         "slopes": [round(float(slope), 2) for slope in slopes[1:]],
     }
 

@@ -53,7 +53,7 @@ from nas.training.threads import torch_alike
 RATE_SHARE = 0.5
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 1_024, 128
 EVALUATION_BATCH = 500  # at most; a recipe of smaller batches has less memory
-BELIEVED = 0.5
+BELIEVED = 0.75
 JUDGED_PER_PLACE, LEAST_JUDGED = 12, 60  # random networks
 CHUNKS = 8  # parts of the judging, each kept when it is done
 FIRST, JUDGED = "first.pt", "judged.json"
