@@ -26,7 +26,8 @@ from scipy.stats import kendalltau
 
 from nas.accuracy import fit_imagenet_prior as fitting
 from nas.accuracy.evidence import Evidence, evidence, further_evidence, pairs, related_evidence
-from nas.accuracy.imagenet_prior import DATA, ImageNetPrior
+from nas.accuracy.features import REFERENCE_OUT
+from nas.accuracy.imagenet_prior import DATA, ImageNetPrior, load_fit
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space
 from nas.files import replacing, write_text
@@ -103,6 +104,7 @@ MEAN_OVER = (
     ("SCARLET", "scarlet"),
     ("ProxylessNAS", "proxyless"),
     ("MoGA", "moga"),
+    ("FBNet", "fbnet"),
 )
 
 
@@ -316,6 +318,24 @@ def pair_figures(rows: Sequence[Evidence], samples: fitting.Samples) -> dict[str
     return figures | {"listed": listed}
 
 
+def choice_figures() -> dict[str, Any]:
+    """Return what each choice of a block is worth by stage: points at 75 % for each position, with their std."""
+    fit = load_fit()
+    std = np.sqrt(np.diag(fit.covariance))
+    points = 100 - 75.0
+    return {
+        choice: {
+            segment: [
+                [round(points * float(fit.coefficients[column]), 2), round(points * float(std[column]), 2)]
+                for name, column in fit.index.items()
+                if name.startswith(f"{choice} {segment}.") or name == f"{choice} {segment}"
+            ]
+            for segment in REFERENCE_OUT
+        }
+        for choice in ("se", "hswish", "kernel5", "kernel7")
+    }
+
+
 def predictor_figures(rows: Sequence[Evidence], samples: fitting.Samples) -> dict[str, Any]:
     """Return rank correlation, and errors where a search would pick, on the held-out half of the samples."""
     half = np.arange(len(samples.top1)) % 2 == 0
@@ -424,6 +444,7 @@ def main() -> None:
         },
         **figures,
         "pairs": pair_figures(rows, samples),
+        "choices_in_points_at_75": choice_figures(),
         "predictor_held_out_half": predictor_figures(rows, samples),
         "compiled": speed(),
         "refit_equals_the_committed_file": refitted == DATA.read_text(encoding="utf-8"),

@@ -119,7 +119,8 @@ def pairs() -> tuple[Pair, ...]:
         return tuple(
             Pair(
                 row["change"],
-                *(_named(known, row[end], row["recipe_level"]) for end in ("without", "with")),
+                _named(known, row["without"], row["recipe_level"]),
+                _named(known, row["with"], row["recipe_level"]),
                 row["source"],
             )
             for row in csv.DictReader(file)

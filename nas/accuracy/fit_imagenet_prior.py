@@ -86,7 +86,7 @@ PRIORS = {
     # Wherever the evidence has sigmoid gates, SE also has a quarter of the block's input channels, not of the expanded.
     "sigmoid": CoefficientPrior(0.0, 0.004, False),
     "kin": CoefficientPrior(0.0, 0.005, False),
-    "expansion": CoefficientPrior(0.062, 0.009),
+    "expansion": CoefficientPrior(0.064, 0.009),
 }
 KINDS = ("width", "kernel5", "kernel7", "hswish", "se")  # whose coefficients share deviations
 PLACES = tuple(  # every place of a block with a coefficient of its own
