@@ -73,7 +73,7 @@ def published_results() -> tuple[PublishedResult, ...]:
 
 # The data files ---------------------------------------------------------------------------------------
 
-_ACTIVATIONS = {"RE": "relu", "RE6": "relu6", "HS": "hswish"}
+ACTIVATIONS_OF_FILES = {"RE": "relu", "RE6": "relu6", "HS": "hswish"}
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
@@ -105,7 +105,7 @@ def _once_for_all_results() -> tuple[PublishedResult, ...]:
                     out=block["out"],
                     stride=block["stride"],
                     se=squeezed_channels(expanded) if block["se"] else 0,
-                    activation=_ACTIVATIONS[block["activation"]],
+                    activation=ACTIVATIONS_OF_FILES[block["activation"]],
                 )
             )
         activation = "hswish" if v3 else "relu6"
@@ -135,11 +135,11 @@ def _timm_results() -> tuple[PublishedResult, ...]:
         *rows, last = rows if rows[-1]["op"] == "conv" else [*rows, None]
         # timm's V3-type head: a last 1x1 convolution, pooling, and a hidden layer that timm calls head_conv.
         head_conv = last["out"] if last else row["head_conv"] or 0
-        activation = _ACTIVATIONS[last["activation"] if last else row["stem_activation"]]
+        activation = ACTIVATIONS_OF_FILES[last["activation"] if last else row["stem_activation"]]
         spec = ArchSpec(
             name=network,
             resolution=row["resolution"],
-            stem=StemSpec(out=row["stem"], activation=_ACTIVATIONS[row["stem_activation"]]),
+            stem=StemSpec(out=row["stem"], activation=ACTIVATIONS_OF_FILES[row["stem_activation"]]),
             blocks=tuple(
                 BlockSpec(
                     op=block["op"],
@@ -149,7 +149,7 @@ def _timm_results() -> tuple[PublishedResult, ...]:
                     stride=block["stride"],
                     se=block["se"],
                     gate="sigmoid" if network.startswith("semnasnet") else "hard_sigmoid",
-                    activation=_ACTIVATIONS[block["activation"]],
+                    activation=ACTIVATIONS_OF_FILES[block["activation"]],
                     activate_output=block.get("activation_after", "ID") != "ID",
                 )
                 for block in rows
@@ -172,7 +172,8 @@ def _scaling_results() -> tuple[PublishedResult, ...]:
         for row in csv.DictReader(file):
             spec = _scaling_spec(row["network"], float(row["width"]), int(row["resolution"]))
             if spec is not None:
-                recipe = "torchvision" if row["network"].startswith("torchvision") else "slim"
+                torchvision = "torchvision-2" if "IMAGENET1K_V2" in row["network"] else "torchvision"
+                recipe = torchvision if row["network"].startswith("torchvision") else "slim"
                 results.append(PublishedResult(spec, float(row["top1"]), recipe, row["source"]))
     return tuple(results)
 

@@ -242,7 +242,6 @@ def prior_data(prior: ImageNetPrior) -> dict[str, Any]:
             "width_power": prior_features.WIDTH_POWER,
             "resolution_power": prior_features.RESOLUTION_POWER,
             "expansion_half": prior_features.EXPANSION_HALF,
-            "se_by_position": prior_features.SE_BY_POSITION,
             "recipe_features": [name for name in recipe if not name.startswith("resolution")],
             "recipe_resolution_features": [name for name in recipe if name.startswith("resolution")],
         },

@@ -209,10 +209,10 @@ function blockFeatures({ block }, place, curves) {
       if (![3, 5, 7].includes(block.kernel)) features.push([`kernel ${block.kernel}`, 1]);
     }
     if (block.se) {
-      const share = weight * curves.se_by_position[Math.min(position, curves.se_by_position.length - 1)];
-      const early = place.small && segment === "s8" ? "s4" : segment;
-      features.push([["s2", "s4", "s16a"].includes(early) ? `se ${early}` : "se", share]);
-      if (place.small && segment !== "s4" && segment !== "s8") features.push(["se small", share]);
+      features.push([`se ${name}`, weight]);
+      if (place.small) features.push(["se small", weight]);
+      if (block.gate === "sigmoid") features.push(["sigmoid gate", weight]);
+      if (block.activate_output) features.push([`se plain ${segment.replace(/[ab]$/, "")}`, weight]);
     }
     if (block.activation === "hswish") features.push([`hswish ${segment}`, weight]);
   }
@@ -252,7 +252,8 @@ function skeletonFeatures(spec, placedBlocks, places, curves) {
     if (!strides.has(stride)) features.push([`no stride ${stride}`, 1]);
   }
   if (spec.head.hidden) {
-    features.push(["hidden layer", 1], ["head conv", Math.log(Math.max(1, spec.head.conv) / 960)]);
+    features.push(["hidden layer", 1]);
+    if (spec.head.conv) features.push(["head conv", Math.log(spec.head.conv / 960)]);
   }
   for (const part of ["stem", "head"]) {
     if (spec[part].activation === "hswish") features.push([`hswish ${part}`, 1]);

@@ -112,7 +112,7 @@ def test_unknown_level_lists_the_known_ones():
 @pytest.mark.parametrize("level", RECIPE_LEVELS)
 def test_every_level_answers(level):
     estimates = ImageNetPrior(level).estimate([load_spec("mobilenet_v3_small")])
-    assert 60 < estimates.top1[0] < 72
+    assert 60 < estimates.top1[0] < (73 if level == "distilled" else 72)
     assert 0.1 < estimates.std[0] < 2
 
 
@@ -158,12 +158,15 @@ def test_every_published_network_has_an_estimate_at_its_level():
 
 
 def test_squeeze_and_excitation_and_h_swish_everywhere_gain_a_believable_amount():
-    """SE and h-swish in every block of MobileNetV3-Large: a search takes both wherever it can."""
+    """SE and h-swish in every block of MobileNetV3-Large: a search takes both wherever it can.
+
+    SE alone, in all 16 blocks of MobileNetV2, gained 1.2 points (arXiv 2103.02907). MobileNetV3-Large lacks it in 6.
+    """
     spec = load_spec("mobilenet_v3_large")
     everywhere = spec.replace(
         blocks=(spec.blocks[0], *(b.replace(se=b.se or 16, activation="hswish") for b in spec.blocks[1:]))
     )
-    assert 0.1 < top1(everywhere) - top1(spec) < 0.7
+    assert 0.1 < top1(everywhere) - top1(spec) < 1.0
 
 
 def test_places_of_networks_with_one_stage_at_stride_16_and_a_long_one():

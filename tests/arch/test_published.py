@@ -147,7 +147,7 @@ def test_results_are_plausible_and_name_their_source() -> None:
         ("mobilenet_v3_large@0.75", 224, 73.3, "slim"),
         ("mobilenet_v3_small", 224, 67.4, "slim"),
         ("mobilenet_v3_small@0.35", 224, 49.8, "slim"),
-        ("mobilenet_v3_large", 224, 75.274, "torchvision"),
+        ("mobilenet_v3_large", 224, 75.274, "torchvision-2"),
         ("mnasnet_a1", 224, 75.2, "slim"),
         ("mobilenet_v2@0.5", 96, 51.2, "slim"),
         ("mobilenetv3_large_100", 256, 77.182, "timm-ra4_e3600_r224_in1k"),
