@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from nas.accuracy import fit_imagenet_prior as fitting
+from nas.accuracy.imagenet_prior import RECIPE_LEVELS, ImageNetPrior, load_fit, recipe_level_of
+from nas.accuracy.nearest import SHOWN, candidates, left_out_estimates, nearest_published, vectors
+from nas.arch.loading import load_spec
+from nas.arch.published import published_results
+
+FOUND = load_spec("mobilenet_v3_large").replace(resolution=208).with_block(3, kernel=3).with_block(8, kernel=5)
+
+
+def test_a_published_network_is_nearest_to_itself():
+    for name in ("mobilenet_v2", "mobilenet_v3_small@0.75", "ofa_cpu_lat-15ms"):
+        spec = load_spec(name)
+        first, second, third = nearest_published(spec)
+        assert (first.name, first.resolution) == (name, spec.resolution)
+        assert (first.difference, first.difference_std) == pytest.approx((0, 0), abs=1e-9)
+        assert second.difference_std > 0
+        assert len({first.name, second.name, third.name}) == SHOWN == 3
+
+
+def test_estimates_and_differences_are_those_of_the_prior():
+    for level in RECIPE_LEVELS:
+        prior = ImageNetPrior(level)
+        for near in nearest_published(FOUND, level):
+            spec = load_spec(near.name).replace(resolution=near.resolution)
+            own = ImageNetPrior(near.recipe_level).estimate([spec]).top1[0]
+            assert near.estimated_top1 == pytest.approx(own, abs=1e-9)
+            ours, theirs = prior.estimate([FOUND, spec]).top1
+            assert near.difference == pytest.approx(ours - theirs, abs=1e-9)
+            assert any(
+                (one.spec.name, one.spec.resolution, one.top1, recipe_level_of(one))
+                == (near.name, near.resolution, near.published_top1, near.recipe_level)
+                for one in published_results()
+            )
+
+
+def test_the_deviation_of_a_difference_leaves_out_what_both_networks_share():
+    """Networks drawn from the fit's coefficients differ by as much as it says."""
+    fit, near = load_fit(), nearest_published(FOUND)[0]
+    specs = [FOUND, load_spec(near.name).replace(resolution=near.resolution)]
+    ours, theirs = vectors(fit, specs, ["mobilenet-v3"] * 2)
+    drawn = np.random.default_rng(0).normal(size=(4000, len(fit.factor))) @ fit.factor.T
+    error = 100 - ImageNetPrior().estimate([FOUND]).top1[0]
+    assert near.difference_std == pytest.approx(error * (drawn @ (ours - theirs)).std(), rel=0.05)
+    assert near.difference_std < ImageNetPrior().estimate([FOUND]).std[0]
+
+
+def test_the_nearest_network_of_another_resolution_comes_once():
+    near = nearest_published(load_spec("mobilenet_v2").replace(resolution=176), count=8)
+    assert len({one.name for one in near}) == 8
+    assert (near[0].name, near[0].resolution) == ("mobilenet_v2", 192)
+
+
+def test_a_twin_is_named_as_published_at_the_level_that_is_asked_for():
+    spec = load_spec("mobilenet_v3_large")
+    assert nearest_published(spec, "mobilenet-v3")[0].published_top1 == 75.2
+    assert nearest_published(spec, "timm-ra")[0].recipe_level == "timm-ra"
+
+
+def test_all_candidates_are_loaded_by_name():
+    for result in candidates():
+        assert load_spec(result.spec.name).replace(resolution=result.spec.resolution).id == result.spec.id
+
+
+def test_left_out_estimates_are_those_of_a_fit_without_the_network():
+    known = [*published_results(), *fitting.related_results()]
+    regression = fitting.Regression(known, fitting.load_samples())
+    keys = [(one.spec.id, recipe_level_of(one)) for one in known]
+    for result in (candidates()[0], candidates()[-1]):
+        number = known.index(result)
+        kept = np.array([key != keys[number] for key in keys])
+        refitted = fitting.LIMIT - np.exp(-regression.rows[number] @ regression.solve(kept))
+        estimated, left_out = left_out_estimates(load_fit(), result)
+        assert left_out == pytest.approx(refitted, abs=0.05)
+        assert abs(left_out - result.top1) > abs(estimated - result.top1)
