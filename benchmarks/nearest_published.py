@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,6 +57,11 @@ def main() -> None:
     errors = np.abs(signed)
     figures: dict[str, object] = {
         "date": datetime.date.today().isoformat(),
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        },
         "networks": len(results),
         "closed_form_against_refits": {
             "refits": len(off),

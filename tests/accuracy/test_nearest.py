@@ -3,7 +3,7 @@ import pytest
 
 from nas.accuracy import fit_imagenet_prior as fitting
 from nas.accuracy.imagenet_prior import RECIPE_LEVELS, ImageNetPrior, load_fit, recipe_level_of
-from nas.accuracy.nearest import SHOWN, candidates, left_out_estimates, nearest_published, vectors
+from nas.accuracy.nearest import SHOWN, candidates, distances, left_out_estimates, nearest_published, vectors
 from nas.arch.loading import load_spec
 from nas.arch.published import published_results
 
@@ -45,6 +45,16 @@ def test_the_deviation_of_a_difference_leaves_out_what_both_networks_share():
     error = 100 - ImageNetPrior().estimate([FOUND]).top1[0]
     assert near.difference_std == pytest.approx(error * (drawn @ (ours - theirs)).std(), rel=0.05)
     assert near.difference_std < ImageNetPrior().estimate([FOUND]).std[0]
+
+
+def test_networks_of_like_accuracy_come_first():
+    fit = load_fit()
+    specs = [load_spec(name) for name in ("mobilenet_v3_large", "mobilenet_v2@0.5", "ofa_cpu_lat-15ms")]
+    rows = vectors(fit, specs, ["mobilenet-v3"] * 3)
+    scores = rows @ fit.coefficients
+    apart, stds = distances(fit, rows, rows, 0.1), distances(fit, rows, rows, 0.0)
+    assert apart**2 == pytest.approx(stds**2 + (0.1 * (scores[:, None] - scores)) ** 2)
+    assert all(abs(near.difference) < 1 for near in nearest_published(FOUND))
 
 
 def test_the_nearest_network_of_another_resolution_comes_once():

@@ -199,7 +199,7 @@ def test_page_says_what_other_trainings_would_reach(finished_run):
     assert long.startswith(
         "a long training epochs: 600; teacher: none; arXiv 0000.00001; 3 published networks 600 none"
     )
-    assert "75, after the teacher's a large network" in taught
+    assert "75, after the teacher&#39;s a large network" in taught
     assert taught.endswith(f"{large[3].top1:.1f} ± 0.7 {small[3].top1:.1f} ± 0.7")
     body = page.partition('id="trainings"')[2].partition('id="nearest"')[0]
     assert "All 4 trainings that the estimator knows" in body
@@ -226,7 +226,7 @@ def test_a_run_on_another_estimator_speaks_of_no_trainings(edit_run):
             network.update(recipe_levels=[], nearest=[])
 
     page = render_page(load_run(edit_run(forget)))
-    for text in ('id="trainings"', 'href="#trainings"', 'id="nearest"', "residual"):
+    for text in ('id="trainings"', 'href="#trainings"', 'id="nearest"', "Near found"):
         assert text not in page
     assert 'id="front"' in page
 
