@@ -219,7 +219,8 @@ class LevelEstimate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 class NearNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A published network near one that was found, as evidence for its estimate. Accuracies are percent.
 
-    `estimated_top1` is for the training of the publication; `left_out_top1` is that of a fit without this network.
+    `estimated_top1` is for the training of the publication; `left_out_top1` is that of a fit without what
+    the network reached by this training.
     """
 
     name: str
