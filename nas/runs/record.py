@@ -197,6 +197,53 @@ class TargetResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     optimum: ProvenOptimum | None = None
 
 
+class LevelEstimate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The estimate of a network for one training that the estimator knows.
+
+    `title`, `epochs`, `teacher` and `training_source` are for readers who compare the training with theirs. They are
+    empty where nothing is told of it.
+    """
+
+    recipe_level: str
+    description: str
+    title: str
+    epochs: str
+    teacher: str
+    training_source: str
+    networks: int  # published networks that were trained so, on which the estimate rests
+    of_run: bool  # whether all other estimates of the run are for this level
+    top1: float  # percent
+    std: float  # percentage points
+
+
+class NearNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A published network near one that was found, as evidence for its estimate. Accuracies are percent.
+
+    `estimated_top1` is for the training of the publication; `left_out_top1` is that of a fit without the
+    network in any training.
+    """
+
+    name: str
+    resolution: int  # pixels
+    recipe_level: str
+    published_top1: float
+    estimated_top1: float
+    left_out_top1: float
+    difference: float  # percentage points by which the found network is estimated better, both trained for the run
+    difference_std: float
+    source: str
+
+    @property
+    def residual(self) -> float:
+        """Return by how many points the network was published better than it is estimated."""
+        return self.published_top1 - self.estimated_top1
+
+    @property
+    def left_out_residual(self) -> float:
+        """Return by how many points the network was published better than a fit without it estimates."""
+        return self.published_top1 - self.left_out_top1
+
+
 class NetworkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A network of a run's comparison. Times are normalised milliseconds except `raw_ms`; accuracies are percent.
 
@@ -223,6 +270,9 @@ class NetworkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     published_top1: float | None
     source: str  # of the published accuracy, or else of the estimate
     breakdown: tuple[tuple[str, float], ...]  # part and its ms by the table; empty where the table lacks rows
+    # Of a found network whose estimator is fitted to published results; else empty.
+    recipe_levels: tuple[LevelEstimate, ...] = ()  # the least accurate first
+    nearest: tuple[NearNetwork, ...] = ()  # the nearest first
 
     @property
     def found(self) -> bool:
