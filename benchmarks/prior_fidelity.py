@@ -24,10 +24,10 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from nas.accuracy import fit_imagenet_prior as fitting
-from nas.accuracy.imagenet_prior import DATA, ImageNetPrior, recipe_level_of
+from nas.accuracy.imagenet_prior import DATA, ImageNetPrior, judged_results, recipe_level_of
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space
-from nas.arch.published import PublishedResult, published_results
+from nas.arch.published import PublishedResult
 from nas.files import replacing, write_text
 
 ROOT = Path(__file__).parent
@@ -278,7 +278,7 @@ def draw_picture(results: Sequence[PublishedResult], groups: np.ndarray, estimat
 def main() -> None:
     start = time.perf_counter()
     samples, related = fitting.load_samples(), fitting.related_results()
-    results = [*published_results(), *related]
+    results = [*judged_results(), *related]
     groups = np.array([group_of(result, row >= len(results) - len(related)) for row, result in enumerate(results)])
     figures, estimate, std = published_figures(results, groups, samples)
     refitted = fitting.fit_json(fitting.fit(results, samples))

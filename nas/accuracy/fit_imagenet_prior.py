@@ -21,8 +21,8 @@ import numpy as np
 from scipy.optimize import lsq_linear
 
 from nas.accuracy import features, imagenet_prior
-from nas.accuracy.imagenet_prior import recipe_level_features, recipe_level_of
-from nas.arch.published import DATA, PublishedResult, published_results
+from nas.accuracy.imagenet_prior import judged_results, recipe_level_features, recipe_level_of
+from nas.arch.published import DATA, PublishedResult
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, round_channels
 from nas.files import write_text
 
@@ -335,7 +335,7 @@ def fit_json(fitted: dict[str, object]) -> str:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     path = str(imagenet_prior.DATA)
-    write_text(path, fit_json(fit([*published_results(), *related_results()], load_samples())))
+    write_text(path, fit_json(fit([*judged_results(), *related_results()], load_samples())))
     print(f"wrote {path}")
 
 

@@ -102,6 +102,19 @@ class BlockSpec:
         """Return whether a 1x1 convolution makes the expanded channels."""
         return self.op in ("mbconv", "uib")
 
+    @property
+    def largest_kernel(self) -> int:
+        """Return the side of its largest convolution, in pixels."""
+        return max(1, self.kernel, self.start_kernel)
+
+    @property
+    def kernels_text(self) -> str:
+        """Return its kernels for readers: "3×3", "full 3×3", "3×3 before 5×5", "3×3 before", "1×1"."""
+        inner, start = (f"{kernel}×{kernel}" if kernel else "" for kernel in (self.kernel, self.start_kernel))
+        if self.op == "fused":
+            return f"full {inner}"
+        return f"{start} before {inner}".strip() if start else inner or "1×1"
+
     def has_residual(self, in_channels: int) -> bool:
         """Return whether the block's input is added to its output."""
         return self.stride == 1 and in_channels == self.out and not self.activate_output

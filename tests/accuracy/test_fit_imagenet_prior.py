@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import kendalltau
 
 from nas.accuracy import fit_imagenet_prior as fitting
-from nas.accuracy.imagenet_prior import DATA, recipe_level_of
-from nas.arch.published import published_results, published_spec
+from nas.accuracy.imagenet_prior import DATA, judged_results, recipe_level_of
+from nas.arch.published import published_spec
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def samples():
 
 @pytest.fixture(scope="module")
 def results():
-    return [*published_results(), *fitting.related_results()]
+    return [*judged_results(), *fitting.related_results()]
 
 
 def test_refitting_gives_the_committed_coefficients(results, samples):

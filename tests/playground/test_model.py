@@ -1,5 +1,6 @@
 """The numbers of the page are Python's: latency, costs, estimates, for members and for any other network."""
 
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from support.browser import OpenPage
 from support.made_up_table import trimmed_network
 
 from nas.accuracy.features import network_features
-from nas.accuracy.imagenet_prior import ImageNetPrior, load_fit
+from nas.accuracy.imagenet_prior import ImageNetPrior, is_judged, load_fit
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space, load_spec
 from nas.arch.published import published_results
@@ -43,7 +44,11 @@ def published() -> list[ArchSpec]:
 
 
 def check_estimates(found: Sequence[dict[str, Any]], specs: Sequence[ArchSpec], prior: ImageNetPrior) -> None:
-    estimates = prior.estimate(specs)
+    """Compare with Python's estimates; both say of the same networks that there is none."""
+    judged = [is_judged(spec) for spec in specs]
+    assert [one["top1"] is not None for one in found] == [one["std"] is not None for one in found] == judged
+    found = list(itertools.compress(found, judged))
+    estimates = prior.estimate(list(itertools.compress(specs, judged)))
     np.testing.assert_allclose([one["top1"] for one in found], estimates.top1, atol=1e-6, rtol=0)
     np.testing.assert_allclose([one["std"] for one in found], estimates.std, atol=1e-6, rtol=0)
     assert [one["outside"] for one in found] == estimates.extrapolated.tolist()
@@ -189,6 +194,7 @@ def test_a_spec_file_is_read_as_python_reads_it(functions: OpenPage) -> None:
     specs = [
         load_spec("mobilenet_v3_small"),
         load_spec("mobilenet_v1"),
+        load_spec("mobilenetv4_conv_small"),
         load_space("once_for_all").sample(random.Random(0)),
     ]
     read = functions.page.evaluate(
@@ -213,6 +219,24 @@ def test_a_spec_file_is_read_as_python_reads_it(functions: OpenPage) -> None:
             '{"version": 1, "blocks": [{"kernel": 4, "expanded": 8, "out": 8}], "name": "n", "resolution": 224, '
             '"stem": {"out": 8}, "head": {"conv": 8}}',
             "block 1: kernel is 4",
+        ),
+        *(
+            (
+                '{"version": 1, "blocks": [{"expanded": 8, "out": 8, ' + block + '}], "name": "n", "resolution": 224, '
+                '"stem": {"out": 8}, "head": {"conv": 8}}',
+                message,
+            )
+            for block, message in (
+                ('"kernel": 0', "block 1: kernel is 0"),
+                ('"kernel": 3, "start_kernel": 3', "block 1: only a uib has a start_kernel"),
+                ('"op": "uib", "kernel": 3', "block 1: such a uib is an mbconv"),
+                ('"op": "uib", "kernel": 0, "stride": 2', "block 1: nothing in it has a stride"),
+            )
+        ),
+        (
+            '{"version": 1, "blocks": [{"kernel": 3, "expanded": 8, "out": 8}], "name": "n", "resolution": 224, '
+            '"stem": {"out": 8}, "head": {"conv": 8, "hidden_norm": true}}',
+            "no hidden layer",
         ),
         ('{"version": 1, "blocks": [], "name": "n", "resolution": 1e9, "stem": {"out": 8}, "head": {}}', "resolution"),
     ],
