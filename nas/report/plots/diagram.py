@@ -122,7 +122,7 @@ def _head_boxes(spec: ArchSpec, num_classes: int, ms: float | None) -> Iterator[
 def as_table(data: DiagramData) -> pd.DataFrame:
     """Return the layers, one a row; the time of the whole head stands at its first layer."""
     units = {"inner": "inner_channels", "out": "out_channels", "size": "map_px", "se": "se_channels", "ms": "time_ms"}
-    return pd.DataFrame([asdict(box) for box in data.boxes]).rename(columns=units)
+    return pd.DataFrame([asdict(box) for box in data.boxes]).drop(columns="label").rename(columns=units)
 
 
 # Drawing ----------------------------------------------------------------------------------------------
