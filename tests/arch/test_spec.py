@@ -223,6 +223,20 @@ def test_a_block_of_mobilenet_v4_that_cannot_be_is_one_clear_line(change: dict[s
         block.replace(**change)
 
 
+def test_kernels_have_words_and_a_largest() -> None:
+    plain = BlockSpec(kernel=3, expanded=48, out=16)
+    blocks = [plain, plain.replace(op="fused"), plain.replace(op="uib", start_kernel=5)]
+    blocks += [blocks[-1].replace(kernel=0), blocks[-1].replace(kernel=0, start_kernel=0)]
+    assert [(block.kernels_text, block.largest_kernel) for block in blocks] == [
+        ("3×3", 3),
+        ("full 3×3", 3),
+        ("5×5 before 3×3", 5),
+        ("5×5 before", 5),
+        ("1×1", 1),
+    ]
+    assert [block.has_expand for block in blocks] == [True, False, True, True, True]
+
+
 def test_the_stride_of_a_universal_block_is_taken_once() -> None:
     one = BlockSpec(op="uib", kernel=5, start_kernel=3, expanded=48, out=24, stride=2)
     spec = published_spec("mobilenet_v2").replace(resolution=64, blocks=(one, one.replace(kernel=0)))

@@ -102,9 +102,10 @@ def diagram_data(run: Run, target: str) -> DiagramData:
 
 def _kernels_of(block: BlockSpec) -> str:
     """Return the kernels of a block, one a line. Those of a universal one are before and behind its expansion."""
-    if block.op == "uib":
+    if block.op == "uib" and (block.kernel or block.start_kernel):
         return "\n".join(f"{kernel}×{kernel}" if kernel else "–" for kernel in (block.start_kernel, block.kernel))
-    return f"{block.kernel}×{block.kernel}" + ("\nfull" if block.op == "fused" else "")
+    side = block.largest_kernel
+    return f"{side}×{side}" + ("\nfull" if block.op == "fused" else "")
 
 
 def _head_boxes(spec: ArchSpec, num_classes: int, ms: float | None) -> Iterator[Box]:
