@@ -1,6 +1,6 @@
 """Collect the published results that the ImageNet prior is fitted to, and the published pairs that it is tested by.
 
-The evidence is more than `published_results()`: it also holds networks that a spec expresses only nearly (its *kin*),
+The evidence is more than `judged_results()`: it also holds networks that a spec expresses only nearly (its *kin*),
 and networks that were published to show what one choice is worth. Of kin, each difference from its spec has an addend
 of its own in the fit, which no estimate uses. This module needs neither torch nor scipy.
 """
@@ -13,8 +13,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from nas.accuracy.imagenet_prior import recipe_level_of
-from nas.arch.published import ACTIVATIONS_OF_FILES, DATA, PublishedResult, published_results
+from nas.accuracy.imagenet_prior import judged_results, recipe_level_of
+from nas.arch.published import ACTIVATIONS_OF_FILES, DATA, PublishedResult
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.errors import NasError
 
@@ -82,7 +82,7 @@ def skeleton_key(spec: ArchSpec) -> tuple[Any, ...]:
 @functools.cache
 def evidence() -> tuple[Evidence, ...]:
     """Return all published results to which the prior is fitted. Checkpoints with extra data are left out."""
-    return (*map(Evidence, published_results()), *related_evidence(), *further_evidence())
+    return (*map(Evidence, judged_results()), *related_evidence(), *further_evidence())
 
 
 @functools.cache

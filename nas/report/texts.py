@@ -14,6 +14,9 @@ _FAMILY_NAMES = {
     "mobilenet_v3_large": "MobileNetV3-Large",
     "mobilenet_v3_small": "MobileNetV3-Small",
     "mnasnet_a1": "MnasNet-A1",
+    "mobilenetv4_conv_small": "MobileNetV4-Conv-S",
+    "mobilenetv4_conv_small_050": "MobileNetV4-Conv-S ×0.5",
+    "mobilenetv4_conv_medium": "MobileNetV4-Conv-M",
 }
 
 _ONCE_FOR_ALL = "ofa_"

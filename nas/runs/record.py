@@ -264,8 +264,8 @@ class NetworkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     macs: int
     fvcore_macs: int | None  # counted on the built network; None: it was not built
     params: int
-    estimated_top1: float
-    estimated_std: float
+    estimated_top1: float | None  # None: a published network that the estimator cannot judge
+    estimated_std: float | None
     extrapolated: bool  # whether the estimator was fitted to nothing like it
     published_top1: float | None
     source: str  # of the published accuracy, or else of the estimate
@@ -278,6 +278,19 @@ class NetworkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     def found(self) -> bool:
         """Return whether this run found the network."""
         return self.kind == "found"
+
+    @property
+    def estimate(self) -> tuple[float, float] | None:
+        """Return the estimated top-1 and its standard deviation, or None where there is no estimate."""
+        if self.estimated_top1 is None or self.estimated_std is None:
+            return None
+        return self.estimated_top1, self.estimated_std
+
+    @property
+    def own_estimate(self) -> tuple[float, float]:
+        """Return the estimated top-1 and its standard deviation of a network that has them, as every found one has."""
+        assert self.estimate is not None  # `load_record` refuses a found network without
+        return self.estimate
 
     @property
     def latency_ms(self) -> float:
@@ -372,6 +385,10 @@ def _contradiction(record: RunRecord) -> str | None:
     for number, network in enumerate(record.networks):
         if network.measured_ms is None and network.predicted_ms is None:
             return f"networks[{number}].predicted_ms is null; it must be a number where measured_ms is null"
+        figures = {"estimated_top1": network.estimated_top1, "estimated_std": network.estimated_std}
+        unknown = [name for name, figure in figures.items() if figure is None]
+        if unknown and (network.found or len(unknown) == 1):
+            return f"networks[{number}].{unknown[0]} is null; it must be a number"
         if network.found and network.target not in names:
             target = "null" if network.target is None else repr(network.target)
             return f"networks[{number}].target is {target}; it must be the name of a target ({', '.join(names)})"

@@ -278,7 +278,9 @@ def _show(record: RunRecord, optima: Sequence[OptimalNetwork], console: RichCons
             f"{network.latency_ms:.2f}",
             f"{network.macs / 1e6:.0f}",
             f"{network.params / 1e6:.2f}",
-            f"{network.estimated_top1:.1f} ± {network.estimated_std:.1f}" + ("*" if network.extrapolated else ""),
+            "–"
+            if network.estimate is None
+            else "{:.1f} ± {:.1f}".format(*network.estimate) + "*" * network.extrapolated,
             "" if network.published_top1 is None else f"{network.published_top1:.1f}",
             style="bold" if network.found else "",
         )
@@ -303,7 +305,7 @@ def _show(record: RunRecord, optima: Sequence[OptimalNetwork], console: RichCons
             console.say(f"{name}: {_proven(result.optimum)}")
         if found.nearest:
             console.say(f"{name}: {_nearest(found)}")
-        better = better_skeleton(optima, result.target, found.estimated_top1, record.command)
+        better = better_skeleton(optima, result.target, found.own_estimate[0], record.command)
         if better is not None:
             console.say(f"{name}: {better.text}; to search there: {better.command}")
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from nas.accuracy.estimator import Estimator
+from nas.accuracy.estimator import Estimates, Estimator, NoEstimateError
 from nas.accuracy.imagenet_prior import ImageNetPrior
 from nas.accuracy.nearest import nearest_published
 from nas.accuracy.recipe_levels import estimates_by_level
@@ -86,7 +86,7 @@ def _network(
 ) -> NetworkResult:
     """Return a network of the comparison."""
     table, predictor, estimator = context.table, context.predictor, context.estimator
-    cost, estimates = count_cost(spec, table.num_classes), estimator.estimate([spec])
+    cost, estimates = count_cost(spec, table.num_classes), _estimates_of(estimator, spec, published=result is not None)
     measured = proof.measured.get(spec.id)
     part, measured_ms, error = predictor.network(spec), None, None
     if table.knows(part):
@@ -108,9 +108,9 @@ def _network(
         macs=cost.macs,
         fvcore_macs=None if result else fvcore_macs_of(spec, table.num_classes),
         params=cost.params,
-        estimated_top1=round(float(estimates.top1[0]), 3),
-        estimated_std=round(float(estimates.std[0]), 3),
-        extrapolated=bool(estimates.extrapolated[0]),
+        estimated_top1=None if estimates is None else round(float(estimates.top1[0]), 3),
+        estimated_std=None if estimates is None else round(float(estimates.std[0]), 3),
+        extrapolated=estimates is not None and bool(estimates.extrapolated[0]),
         published_top1=figure.top1 if figure else None,
         source=figure.source if figure else f"{estimator.name}: {estimator.training_recipe}",
         breakdown=tuple((name, round(ms, 5)) for name, ms in table.breakdown(spec)) if has_rows else (),
@@ -158,6 +158,16 @@ def nearest_of(estimator: Estimator, spec: ArchSpec) -> tuple[NearNetwork, ...]:
         )
         for near in nearest_published(spec, estimator.recipe_level)
     )
+
+
+def _estimates_of(estimator: Estimator, spec: ArchSpec, *, published: bool) -> Estimates | None:
+    """Return the estimates of a network, or None for a published one that the estimator cannot judge."""
+    try:
+        return estimator.estimate([spec])
+    except NoEstimateError:
+        if published:
+            return None
+        raise
 
 
 def _changes(context: SearchContext, found: Sequence[NetworkResult]) -> Iterator[dict[str, Any]]:

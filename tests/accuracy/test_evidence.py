@@ -6,18 +6,18 @@ import pytest
 
 from nas.accuracy import evidence as module
 from nas.accuracy.evidence import evidence, further_evidence, pairs, related_evidence, skeleton_key
-from nas.accuracy.imagenet_prior import RECIPE_LEVELS
+from nas.accuracy.imagenet_prior import RECIPE_LEVELS, judged_results
 from nas.arch.cost import count_cost
-from nas.arch.published import published_results, published_spec
+from nas.arch.published import published_spec
 from nas.errors import NasError
 
 
 def test_every_published_result_is_evidence_once():
     rows = evidence()
-    assert [one.result for one in rows[: len(published_results())]] == list(published_results())
+    assert [one.result for one in rows[: len(judged_results())]] == list(judged_results())
     # 84 networks, of which four are checkpoints of timm's file.
     assert len(further_evidence()) == 80
-    assert len(rows) == len(published_results()) + len(related_evidence()) + 80
+    assert len(rows) == len(judged_results()) + len(related_evidence()) + 80
     known = {(one.result.spec.id, one.level, one.result.source) for one in further_evidence()}
     assert len(known) == 80
 

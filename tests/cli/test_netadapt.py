@@ -165,6 +165,13 @@ def test_a_run_by_the_prior(call: Call) -> None:
     assert record.finished
 
 
+def test_a_network_that_the_prior_cannot_judge_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(NasError, match=r"mobilenetv4_conv_small: imagenet-prior has no estimate of it, .* --data$"):
+        netadapt.main(["mobilenetv4_conv_small", "--budget-ms", "1", "--out", str(out)])
+    assert not out.exists()
+
+
 def test_measurements_above_predictions_lower_the_limit_of_predictions(call: Call, machine: Machine) -> None:
     reference = published_spec("mobilenet_v3_large").id
     machine.whole = lambda spec: 1.0 if spec.id == reference else 1.1

@@ -177,6 +177,8 @@ CHANGES: list[tuple[Change, str]] = [
     ),
     (lambda data: data["networks"][1].pop("estimated_top1"), "run.json: networks[1].estimated_top1 is missing"),
     (network(1, estimated_std=None), "run.json: networks[1].estimated_std is null; it must be a number"),
+    (network(1, estimated_top1=None), "run.json: networks[1].estimated_top1 is null; it must be a number"),
+    (network(2, estimated_top1=None), "run.json: networks[2].estimated_top1 is null; it must be a number"),
     (network(1, measured_ms="1"), "run.json: networks[1].measured_ms is a text; it must be a number or null"),
     (network(1, extrapolated=0), "networks[1].extrapolated is a whole number; it must be true or false"),
     (network(1, macs=1e9), "run.json: networks[1].macs is a number; it must be a whole number"),

@@ -111,6 +111,14 @@ def test_published_networks_stand_beside_what_was_found(machine: Machine, monkey
     published = [network for network in record(Path("run")).networks if not network.found]
     assert len(published) > 40
     assert len({network.name for network in published}) == len(published)
+    judged = {network.name for network in published if network.estimate}
+    assert {n.name: n.published_top1 for n in published if n.name not in judged} == {
+        "mobilenetv4_conv_small": 73.756,
+        "mobilenetv4_conv_small_050": 64.778,
+        "mobilenetv4_conv_medium": 79.092,
+    }
+    assert all(network.measured_ms for network in published)
+    assert "MobileNetV4-Conv-M" in write_report(Path("run")).read_text(encoding="utf-8")
     by_name = {network.name: network for network in published}
     large = by_name["mobilenet_v3_large"]
     assert (large.published_top1, large.kind) == (75.2, "published")
