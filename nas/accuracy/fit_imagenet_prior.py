@@ -59,7 +59,7 @@ class CoefficientPrior(NamedTuple):
 
 
 # By the whole name of a feature or by its first word. The deviations of expansions, widths, SE, h-swish and kernels
-# were learnt: docs/accuracy.md, "The deviations are learnt", and `held_out_density`.
+# were chosen by hand with `held_out_density` in sight: docs/accuracy.md, "The deviations were chosen by hand".
 PRIORS = {
     "level": CoefficientPrior(-3.2, 1.0, False),
     "recipe": CoefficientPrior(0.0, 0.08, False),

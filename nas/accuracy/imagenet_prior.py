@@ -189,7 +189,7 @@ def is_judged(spec: ArchSpec) -> bool:
     """Return whether the prior can judge a network: all its blocks are MBConv or depthwise separable.
 
     The three published MobileNetV4 networks are not enough for more. With one addend for their family, learnt from two
-    of them, the third is estimated up to 3.4 points off (docs/accuracy.md).
+    of them, the third is estimated up to 3.2 points off (docs/accuracy.md).
     """
     return all(block.op in JUDGED_OPS for block in spec.blocks)
 

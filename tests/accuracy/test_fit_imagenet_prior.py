@@ -164,8 +164,8 @@ def test_held_out_density_is_that_of_the_estimates_without_the_group(results, sa
     assert apart == pytest.approx(wanted, abs=0.5)
 
 
-def test_learnt_deviations_are_near_the_best(results, samples, monkeypatch):
-    """No learnt deviation of a kind, halved or doubled, makes left-out recipe levels much more probable."""
+def test_chosen_deviations_are_near_the_best(results, samples, monkeypatch):
+    """No chosen deviation of a kind, halved or doubled, makes left-out recipe levels much more probable."""
     levels = dict.fromkeys(one.level for one in results)
     groups = [np.array([row for row, one in enumerate(results) if one.level == level]) for level in levels]
     groups = [group for group in groups if len(group) > 1]
