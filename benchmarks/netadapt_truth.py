@@ -216,19 +216,19 @@ def trained_seed(data: Data, epochs: int, folder: Path, bf16: bool) -> MobileNet
 
 
 def asked(model: MobileNet, data: Data, steps: int, seed: int, bf16: bool) -> Question:
-    cuts = cuts_within(channel_bench_macro_spec(LARGEST), min(SHARES), RULES.allow, CLASSES)
-    return Question(model=model, cuts=cuts, data=data, recipe=load_recipe("quick"), steps=steps, seed=seed, bf16=bf16)
+    return Question(model=model, data=data, recipe=load_recipe("quick"), steps=steps, seed=seed, bf16=bf16)
 
 
 def learned(question: Question, folder: Path) -> tuple[dict[str, Predict], dict[str, Any]]:
     """Return the estimates that images give, and what they say of each place."""
     begun = time.perf_counter()
-    surrogate = learn(question, folder, RichConsole()).surrogate
+    cuts = cuts_within(channel_bench_macro_spec(LARGEST), min(SHARES), RULES.allow, CLASSES)
+    surrogate = learn(question, cuts, folder, RichConsole()).surrogate
     minutes = (time.perf_counter() - begun) / 60
     judged = json.loads((folder / "judged.json").read_text())
-    specs = judged_networks(question)
+    specs = judged_networks(cuts, question.seed)
     values = np.array([Evaluation(*judged[spec.id]).mean_probability for spec in specs])
-    alone = CutSurrogate(question.cuts, specs, values, believed=0.0)
+    alone = CutSurrogate(cuts, specs, values, believed=0.0)
     logs = np.log([quarters(spec) / 4 for spec in specs])
     slopes, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(logs)), logs]), values, rcond=None)
     return {BOTH: surrogate.estimate, LEARNED: alone.estimate}, {

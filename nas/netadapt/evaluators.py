@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -13,7 +13,7 @@ from nas.accuracy import load_estimator
 from nas.arch.spec import ArchSpec
 from nas.console import Console
 from nas.netadapt.long_training import recipe_of, train_seed
-from nas.netadapt.narrowing import cuts_within, with_wider_expansions
+from nas.netadapt.narrowing import RandomCuts, cuts_within, with_wider_expansions
 from nas.netadapt.request import NetAdaptRequest
 from nas.netadapt.seed import Seed
 
@@ -92,8 +92,11 @@ class SupernetEvaluator:
     The shared weights are trained when the first proposals are estimated: a seed that fits as it is needs none.
     """
 
-    def __init__(self, question: Question, seed: Seed, folder: Path, console: Console) -> None:
-        self._question, self._seed, self._folder, self._console = question, seed, folder, console
+    def __init__(
+        self, question: Question, cuts: Callable[[], RandomCuts], seed: Seed, folder: Path, console: Console
+    ) -> None:
+        self._question, self._cuts, self._seed = question, cuts, seed
+        self._folder, self._console = folder, console
         self._model = question.model
         self.source = (
             f"{question.steps} steps of random cuts on {question.data.source}, mean probability of the right class"
@@ -103,7 +106,7 @@ class SupernetEvaluator:
     def _learned(self) -> Learned:
         from nas.netadapt.learning import learn
 
-        return learn(self._question, self._folder, self._console)
+        return learn(self._question, self._cuts(), self._folder, self._console)
 
     def estimate(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         return self._learned.surrogate.estimate(specs)
@@ -148,10 +151,13 @@ def _save(path: Path, model: MobileNet, classes: tuple[str, ...], training: Mapp
     save_checkpoint(path, {**known, **contents, "average": model.state_dict()})
 
 
-def make_evaluator(request: NetAdaptRequest, seed: Seed, share: float, out: Path, console: Console) -> Evaluator:
-    """Return the evaluator that a request asks for. `share` is what the budget is of the seed's latency.
+def make_evaluator(
+    request: NetAdaptRequest, seed: Seed, share: Callable[[], float], out: Path, console: Console
+) -> Evaluator:
+    """Return the evaluator that a request asks for.
 
-    On images, a seed without weights for their classes is trained first, into a folder of `out`.
+    `share` returns what the budget is of the seed's latency. It is called when the seed was evaluated and measured. On
+    images, a seed without weights for their classes is trained first, into a folder of `out`.
     """
     if not request.data:
         return EstimatorEvaluator(request.estimator, seed)
@@ -177,7 +183,6 @@ def make_evaluator(request: NetAdaptRequest, seed: Seed, share: float, out: Path
         console.say(warning)
     question = Question(
         model=model.eval(),
-        cuts=cuts_within(with_wider_expansions(seed.spec), share, request.cuts, seed.num_classes),
         data=data,
         recipe=recipe,
         steps=request.shared_steps,
@@ -185,4 +190,8 @@ def make_evaluator(request: NetAdaptRequest, seed: Seed, share: float, out: Path
         bf16=request.bf16,
         workers=request.workers,
     )
-    return SupernetEvaluator(question, seed, out / "supernet", console)
+
+    def cuts() -> RandomCuts:
+        return cuts_within(with_wider_expansions(seed.spec), share(), request.cuts, seed.num_classes)
+
+    return SupernetEvaluator(question, cuts, seed, out / "supernet", console)

@@ -1,6 +1,6 @@
 """Learn what cuts cost on images: train the weights that all cut networks share, and judge random ones of them.
 
-    learned = learn(question, Path("reports/trimmed/supernet"), console)
+    learned = learn(question, cuts, Path("reports/trimmed/supernet"), console)
     learned.surrogate.estimate(specs)
 
 1. The seed is trained on, and each step trains another network that is cut from it at random, by its part of the
@@ -61,13 +61,12 @@ FIRST, JUDGED = "first.pt", "judged.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """The question: what the cuts of `cuts` cost a `model` on images, after so many `steps` of the recipe.
+    """The question: what cuts cost a `model` on images, by weights that are trained for so many `steps` of the recipe.
 
     `data` has the images to train on and, as `val`, those held out to judge on.
     """
 
     model: MobileNet
-    cuts: RandomCuts
     data: Data
     recipe: Recipe
     steps: int
@@ -125,22 +124,22 @@ class CutSurrogate:
         return widths.sum(1), np.hstack([widths, widths**2, np.array(extra)])
 
 
-def learn(question: Question, folder: Path, console: Console) -> Learned:
-    """Return what cuts cost, from the folder where it is known, else learned now.
+def learn(question: Question, cuts: RandomCuts, folder: Path, console: Console) -> Learned:
+    """Return what the cuts that `cuts` draws cost, from the folder where it is known, else learned now.
 
     Raises NasError where the training does, and where workers die.
     """
     make_folder(folder)
-    supernet = _trained(question, folder, console)
-    specs = judged_networks(question)
+    supernet = _trained(question, cuts, folder, console)
+    specs = judged_networks(cuts, question.seed)
     evaluations = _judged(question, supernet, specs, folder, console)
     accuracies = np.array([evaluation.mean_probability for evaluation in evaluations])
-    return Learned(supernet, CutSurrogate(question.cuts, specs, accuracies))
+    return Learned(supernet, CutSurrogate(cuts, specs, accuracies))
 
 
-def _trained(question: Question, folder: Path, console: Console) -> Supernet:
+def _trained(question: Question, cuts: RandomCuts, folder: Path, console: Console) -> Supernet:
     """Return the shared weights after their training in the folder."""
-    data, spec, first = question.data, question.cuts.spec, folder / FIRST
+    data, spec, first = question.data, cuts.spec, folder / FIRST
     classes = len(data.classes)
     if not first.exists():
         wide = sorted_by_norm(inherit_weights(spec, question.model, seed=question.seed))
@@ -163,7 +162,7 @@ def _trained(question: Question, folder: Path, console: Console) -> Supernet:
     )
     device = _device()
     machine = Machine(device=device, bf16=question.bf16 or device == "cuda")
-    given = {"machine": machine, "teacher": question.model, "narrowing": question.cuts}
+    given = {"machine": machine, "teacher": question.model, "narrowing": cuts}
     try:
         train_shown(settings, data, folder, console, "training random cuts", **given)  # type: ignore[arg-type]
     except DivergedError:
@@ -175,11 +174,11 @@ def _trained(question: Question, folder: Path, console: Console) -> Supernet:
     return Supernet(model.to(device))
 
 
-def judged_networks(question: Question) -> list[ArchSpec]:
-    """Return the random networks that are judged, in the order of the questions' random seed."""
-    count = max(LEAST_JUDGED, JUDGED_PER_PLACE * len(question.cuts.places))
-    rng = np.random.default_rng([question.seed, count])
-    return [question.cuts.random(rng) for _ in range(count)]
+def judged_networks(cuts: RandomCuts, seed: int) -> list[ArchSpec]:
+    """Return the random networks that are judged. `seed` is of the random numbers."""
+    count = max(LEAST_JUDGED, JUDGED_PER_PLACE * len(cuts.places))
+    rng = np.random.default_rng([seed, count])
+    return [cuts.random(rng) for _ in range(count)]
 
 
 def _judged(

@@ -50,8 +50,7 @@ def trim(
         else RunFolder.begin(out, new_record("python -m nas.netadapt", arguments))
     )
     try:
-        share = min(1.0, request.budget_ms / float(predictor.predict_ms([seed.spec])[0]))
-        evaluator = make_evaluator(request, seed, share, out, console)
+        evaluator = make_evaluator(request, seed, lambda: request.budget_ms / trimming.rows[0].now_ms, out, console)
         trimming = Trimming(request.budget_ms, request.measure_every, rules, predictor, evaluator, folder, console)
         reached = trimming.run(seed.spec)
         final = trimming.write()

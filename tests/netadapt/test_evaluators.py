@@ -27,6 +27,6 @@ def test_data_smaller_than_a_batch_are_said(
     torch.manual_seed(0)
     seed = Seed(tiny_spec, build_model(tiny_spec, 10), tuple("abcdefghij"))
     request = NetAdaptRequest(network="tiny", budget_ms=1.0, data=EMBEDDED)
-    evaluators.make_evaluator(request, seed, 0.5, tmp_path, console)
+    evaluators.make_evaluator(request, seed, lambda: 0.5, tmp_path, console)
     assert len(messages) == (batch_size == 100_000)
     assert all("images to train on are fewer than the batch of 100000 of recipe quick" in line for line in messages)

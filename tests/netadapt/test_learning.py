@@ -39,8 +39,12 @@ def question(
     monkeypatch.setattr(learning, "JUDGED_PER_PLACE", 1)
     monkeypatch.setattr(learning, "CALIBRATION_IMAGES", 32)
     monkeypatch.setattr("nas.training.side_by_side.usable_cores", lambda: 1)
-    cuts = RandomCuts(tiny_spec, 0.5, ("stem", "head"))
-    return Question(model=model, cuts=cuts, data=little_data, recipe=recipe.replace(batch_size=16), steps=4)
+    return Question(model=model, data=little_data, recipe=recipe.replace(batch_size=16), steps=4)
+
+
+@pytest.fixture
+def tiny_cuts(tiny_spec: ArchSpec) -> RandomCuts:
+    return RandomCuts(tiny_spec, 0.5, ("stem", "head"))
 
 
 # The surrogate ----------------------------------------------------------------------------------------
@@ -93,10 +97,12 @@ def test_other_cuts_have_columns_of_their_own(tiny_spec: ArchSpec) -> None:
 # Learning ---------------------------------------------------------------------------------------------
 
 
-def test_cuts_are_learned_once(question: Question, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learned = learn(question, tmp_path, Silent())
+def test_cuts_are_learned_once(
+    question: Question, tiny_cuts: RandomCuts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned = learn(question, tiny_cuts, tmp_path, Silent())
     judged = json.loads((tmp_path / "judged.json").read_text())
-    specs = judged_networks(question)
+    specs = judged_networks(tiny_cuts, 0)
     assert set(judged) == {spec.id for spec in specs}
     estimates = learned.surrogate.estimate(specs)
     assert ((estimates > 0) & (estimates < 100)).all()
@@ -105,37 +111,39 @@ def test_cuts_are_learned_once(question: Question, tmp_path: Path, monkeypatch: 
         raise AssertionError("it is known")
 
     monkeypatch.setattr(learning, "_evaluate", never)
-    again = learn(question, tmp_path, Silent())
+    again = learn(question, tiny_cuts, tmp_path, Silent())
     assert np.array_equal(again.surrogate.estimate(specs), estimates)
     for name, weights in again.supernet.model.state_dict().items():
         assert torch.equal(weights, learned.supernet.model.state_dict()[name])
 
 
-def test_what_was_judged_before_an_interruption_is_not_judged_again(question: Question, tmp_path: Path) -> None:
-    learned = learn(question, tmp_path, Silent())
+def test_what_was_judged_before_an_interruption_is_not_judged_again(
+    question: Question, tiny_cuts: RandomCuts, tmp_path: Path
+) -> None:
+    learned = learn(question, tiny_cuts, tmp_path, Silent())
     judged = json.loads((tmp_path / "judged.json").read_text())
     first, *_ = judged
     (tmp_path / "judged.json").write_text(json.dumps({first: judged[first]}))
-    again = learn(question, tmp_path, Silent())
+    again = learn(question, tiny_cuts, tmp_path, Silent())
     assert json.loads((tmp_path / "judged.json").read_text()) == judged
-    specs = judged_networks(question)
+    specs = judged_networks(tiny_cuts, 0)
     assert np.array_equal(again.surrogate.estimate(specs), learned.surrogate.estimate(specs))
 
 
-def test_the_training_reaches_narrow_networks(question: Question, tmp_path: Path) -> None:
+def test_the_training_reaches_narrow_networks(question: Question, tiny_cuts: RandomCuts, tmp_path: Path) -> None:
     """The seed's weights are good for the seed, and for what is cut from it only after the training."""
-    narrow = question.cuts.uniform(0.5)
+    narrow = tiny_cuts.uniform(0.5)
     losses = []
     for steps in (1, 240):
-        learned = learn(replace(question, steps=steps), tmp_path / str(steps), Silent())
+        learned = learn(replace(question, steps=steps), tiny_cuts, tmp_path / str(steps), Silent())
         network = cut_network(learned.supernet, narrow, question.data, 0)
         losses.append(evaluate(network, question.data).cross_entropy)
     assert losses[1] < losses[0] - 0.1
 
 
-def test_batch_norm_of_a_cut_network_is_its_own(question: Question, tmp_path: Path) -> None:
-    learned = learn(question, tmp_path, Silent())
-    narrow = question.cuts.uniform(0.5)
+def test_batch_norm_of_a_cut_network_is_its_own(question: Question, tiny_cuts: RandomCuts, tmp_path: Path) -> None:
+    learned = learn(question, tiny_cuts, tmp_path, Silent())
+    narrow = tiny_cuts.uniform(0.5)
     network = cut_network(learned.supernet, narrow, question.data, 0)
     shared = learned.supernet.network(narrow)
     mean, other = (one.features[1].block[0][1].running_mean for one in (network, shared))

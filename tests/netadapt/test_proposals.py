@@ -129,8 +129,8 @@ def test_universal_and_fused_blocks_are_cut_where_they_have_channels() -> None:
     assert [placed.in_channels for placed in narrow.walk()][3:12] == [80] * 9
     assert [placed.has_residual for placed in narrow.walk()] == [placed.has_residual for placed in spec.walk()]
     assert found["head: hidden 1280 to 640"].head == dataclasses.replace(spec.head, hidden=640)
-    assert bottlenecks(spec) == [(1, 2), (3, 10), (11, 21)]
-    assert bottlenecks(published_spec("mobilenetv4_conv_small")) == [(1, 1), (2, 7), (8, 13)]
+    assert bottlenecks(spec) == [(0, 0), (1, 2), (3, 10), (11, 21)]
+    assert bottlenecks(published_spec("mobilenetv4_conv_small")) == [(0, 0), (1, 1), (2, 7), (8, 13)]
 
 
 @pytest.mark.parametrize(
