@@ -19,7 +19,7 @@ import numpy as np
 from nas.accuracy import fit_imagenet_prior as fitting
 from nas.accuracy.evidence import Evidence, evidence
 from nas.accuracy.features import described_resolution, network_features
-from nas.accuracy.imagenet_prior import DEFAULT_RECIPE_LEVEL, PriorFit, load_fit, recipe_level_features
+from nas.accuracy.imagenet_prior import DEFAULT_RECIPE_LEVEL, PriorFit, is_judged, load_fit, recipe_level_features
 from nas.arch.published import published_names
 from nas.arch.spec import ArchSpec
 
@@ -52,8 +52,10 @@ def nearest_published(spec: ArchSpec, recipe_level: str = DEFAULT_RECIPE_LEVEL, 
 
     Both are compared as if trained at `recipe_level`, so that trainings do not count in the distance. Networks that the
     prior cannot tell apart, or only by their resolution, come once: the nearest of them, as published at that level if
-    it was. All are known to `nas.load_spec` by name.
+    it was. All are known to `nas.load_spec` by name. There are none for a network that the prior cannot judge.
     """
+    if not is_judged(spec):
+        return []
     fit, known = load_fit(), candidates()
     specs, levels = [one.result.spec for one in known], [recipe_level] * len(known)
     own, others = vectors(fit, [spec], levels[:1]), vectors(fit, specs, levels)

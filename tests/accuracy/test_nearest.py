@@ -79,6 +79,11 @@ def test_all_candidates_are_loaded_by_name_and_have_a_level():
         assert one.level in RECIPE_LEVELS
 
 
+def test_a_network_without_an_estimate_is_near_none():
+    assert nearest_published(load_spec("mobilenetv4_conv_small")) == []
+    assert not [one for one in candidates() if one.result.spec.name.startswith("mobilenetv4")]
+
+
 def test_left_out_estimates_are_those_of_a_fit_without_the_network():
     """Of HardCoRe-NAS-A in four trainings, and of a network in one, none is among the rows."""
     for name, level, others in (("hardcorenas_a", "hardcore-nas", 4), ("ofa_cpu_lat-15ms", "once-for-all-25", 1)):
