@@ -466,7 +466,7 @@ def test_another_devices_table(call: Call, machine: Machine) -> None:
     assert not machine.ran
     assert all(not row["measured_ms"] for row in rows("there"))
     assert [row["cut"] for row in rows("there")][:4] == [row["cut"] for row in rows("here")][:4]
-    with pytest.raises(NasError, match=r"is of another device \(Another CPU\) and lacks \d+ rows .* mbconv 16x48 k3 e"):
+    with pytest.raises(NasError, match=r"is of another device \(Another CPU\) and lacks \d+ rows .* mbconv 16x24 k5 e"):
         call("--out", "deeper", "--table", "foreign.json", share=0.4)
     with pytest.raises(NasError, match=r"foreign.json is of synthetic 1\.0, .*; ask for that with --runtime synthetic"):
         netadapt.main(["chain.json", "--budget-ms", "0.1", "--table", "foreign.json", "--out", "deeper"])
