@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import matplotlib
 
@@ -24,10 +25,11 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from nas.accuracy import fit_imagenet_prior as fitting
-from nas.accuracy.imagenet_prior import DATA, ImageNetPrior, recipe_level_of
+from nas.accuracy.evidence import Evidence, evidence, further_evidence, pairs, related_evidence
+from nas.accuracy.features import REFERENCE_OUT
+from nas.accuracy.imagenet_prior import DATA, ImageNetPrior, load_fit
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space
-from nas.arch.published import PublishedResult, published_results
 from nas.files import replacing, write_text
 
 ROOT = Path(__file__).parent
@@ -35,6 +37,7 @@ RESULTS = ROOT / "results" / "prior_fidelity.json"
 PICTURE = ROOT.parent / "docs" / "images" / "prior_fidelity.png"
 
 # Groups of rows, shown apart. A row is in the first group that it fits.
+FURTHER = "further networks and ablations"
 RELATED = "related networks (swish, two last convolutions)"
 HARDCORE = "HardCoRe-NAS (distilled)"
 ABLATIONS = "ablations of SE and h-swish"
@@ -43,23 +46,44 @@ LOW = "below 128 px"
 MAIN = "all others"
 
 
-def group_of(result: PublishedResult, related: bool) -> str:
+def group_of(one: Evidence) -> str:
     """Return the group of a row."""
-    name = result.spec.name
-    if related:
+    name = one.result.spec.name
+    if one in further_evidence():
+        return FURTHER
+    if one in related_evidence():
         return RELATED
-    if recipe_level_of(result) == "hardcore-nas":
+    if one.level == "hardcore-nas":
         return HARDCORE
     if "minimal" in name or "h-swish" in name:
         return ABLATIONS
-    if any(block.activate_output for block in result.spec.blocks):
+    if any(block.activate_output for block in one.result.spec.blocks):
         return PLAIN
-    return LOW if result.spec.resolution < 128 else MAIN
+    return LOW if one.result.spec.resolution < 128 else MAIN
 
 
+# The families of networks that were trained together, whatever their blocks.
+FAMILY_OF_LEVEL = {
+    "moga": "MoGA",
+    "scarlet": "SCARLET",
+    "fairnas": "FairNAS",
+    "fairnas-se-swish": "FairNAS",
+    "dna": "DNA",
+    "proxyless": "ProxylessNAS",
+    "fbnet": "FBNet",
+    "fbnetv2": "FBNetV2",
+    "mnas-schedule": "by MnasNet's schedule",
+    "coordatt": "MobileNetV2 with SE",
+    "mnasnet-uniform": "MnasNet of one kind of block",
+}
 FAMILIES = {
     "ofa": "Once-for-All",
     "hardcorenas": "HardCoRe-NAS",
+    "binas": "BINAS",
+    "pplcnet": "PP-LCNet",
+    "lcnet": "PP-LCNet",
+    "fbnet": "FBNet",
+    "mnasnet_b1": "torchvision's MnasNet and V2",
     "mobilenet_v1": "MobileNetV1",
     "mobilenetv1": "MobileNetV1",
     "mobilenet_v2": "MobileNetV2",
@@ -71,11 +95,26 @@ FAMILIES = {
     "efficientnet": "EfficientNet-B0, -lite",
     "tinynet": "TinyNet",
 }
+# Those of the mean over MBConv families: family and recipe level.
+MEAN_OVER = (
+    ("HardCoRe-NAS", "hardcore-scratch"),
+    ("HardCoRe-NAS", "distilled"),
+    ("BINAS", "binas"),
+    ("FairNAS", "fairnas"),
+    ("SCARLET", "scarlet"),
+    ("ProxylessNAS", "proxyless"),
+    ("MoGA", "moga"),
+    ("FBNet", "fbnet"),
+)
 
 
-def family_of(result: PublishedResult) -> str:
+def family_of(one: Evidence) -> str:
     """Return the family that a network shares with those of other widths, sizes and recipes."""
-    name = result.spec.name.removeprefix("tf_")
+    name = one.result.spec.name.removeprefix("tf_")
+    if one.level.startswith("torchvision") and name.startswith("mobilenetv2"):
+        return "torchvision's MnasNet and V2"
+    if one.level in FAMILY_OF_LEVEL:
+        return FAMILY_OF_LEVEL[one.level]
     return next((family for word, family in FAMILIES.items() if name.startswith(word)), "MnasNet and its like")
 
 
@@ -92,7 +131,7 @@ def leave_out(
         for row in group:
             features = regression.rows[row]
             score[row] = features @ coefficients
-            std[row] = np.sqrt(features @ covariance @ features + regression.row_std[row] ** 2)
+            std[row] = np.sqrt(features @ covariance @ features + regression.noise[row, row])
     error = np.exp(-score)
     return fitting.LIMIT - error, error * std, (score - regression.scores) / std
 
@@ -111,47 +150,63 @@ def summary(errors: np.ndarray, sigmas: np.ndarray | None = None) -> dict[str, A
     return figures
 
 
-def published_figures(results: Sequence[PublishedResult], groups: np.ndarray, samples: fitting.Samples) -> Any:
+def published_figures(rows: Sequence[Evidence], groups: np.ndarray, samples: fitting.Samples) -> Any:
     """Return errors by group, left out alone and with the family, and the estimates and their std for the picture."""
-    regression = fitting.Regression(results, samples)
-    top1 = np.array([result.top1 for result in results])
+    regression = fitting.Regression(rows, samples)
+    top1 = np.array([one.result.top1 for one in rows])
+    levels = np.array([one.level for one in rows])
     # The rows of a network that was published twice at one recipe level are left out together.
     twins: dict[Any, list[int]] = {}
-    for row, result in enumerate(results):
-        twins.setdefault((result.spec.id, recipe_level_of(result)), []).append(row)
+    for row, one in enumerate(rows):
+        twins.setdefault((one.result.spec.id, one.level), []).append(row)
     estimate, std, sigmas = leave_out(regression, list(twins.values()))
     errors = estimate - top1
-    families = np.array([family_of(result) for result in results])
+    families = np.array([family_of(one) for one in rows])
     without_family, _, family_sigmas = leave_out(
         regression, [np.flatnonzero(families == family).tolist() for family in np.unique(families)]
     )
     family_errors = without_family - top1
-    supernet = np.array([recipe_level_of(result).startswith("once-for-all") for result in results])
-    once_v3 = supernet & np.array([result.spec.head.hidden > 0 for result in results])
+    supernet = np.array([one.level.startswith("once-for-all") for one in rows])
+    once_v3 = supernet & np.array([one.result.spec.head.hidden > 0 for one in rows])
     main = groups == MAIN
+    around, calibration = around_their_level(regression, families, levels, top1)
     figures: dict[str, Any] = {
+        "rows": len(rows),
         "leave_one_out": {
             "once_for_all_mobilenet_v3": summary(errors[once_v3], sigmas[once_v3])
             | {"kendall": round(float(kendalltau(estimate[once_v3], top1[once_v3])[0]), 3)},
             **{group: summary(errors[groups == group], sigmas[groups == group]) for group in dict.fromkeys(groups)},
         },
         "leave_one_out_by_level": {
-            level: summary(errors[rows], sigmas[rows])
-            for level in dict.fromkeys(map(recipe_level_of, results))
-            if (rows := main & np.array([recipe_level_of(result) == level for result in results])).any()
+            level: summary(errors[chosen], sigmas[chosen])
+            for level in dict.fromkeys(levels)
+            if (chosen := main & (levels == level)).any()
         },
         "leave_family_out": {
-            family: summary(family_errors[rows], family_sigmas[rows])
+            family: summary(family_errors[chosen], family_sigmas[chosen])
             for family in np.unique(families)
-            if (rows := main & (families == family)).any()
+            if (chosen := main & (families == family)).any()
         },
+        "leave_family_out_around_its_level": around,
+        "mean_rmse_of_mbconv_families": round(
+            float(np.mean([around[f"{family}, {level}"]["rmse"] for family, level in MEAN_OVER])), 3
+        ),
+        "rmse_of_pp_lcnet": round(
+            float(
+                np.sqrt(
+                    sum(around[name]["rmse"] ** 2 * around[name]["rows"] for name in around if "PP-LCNet" in name)
+                    / sum(around[name]["rows"] for name in around if "PP-LCNet" in name)
+                )
+            ),
+            3,
+        ),
+        "calibration_of_left_out_families": calibration,
+        "held_out_density": densities(rows, samples, families, levels),
     }
     v3 = {
-        result.spec.name: row
-        for row, result in enumerate(results)
-        if recipe_level_of(result) == "mobilenet-v3" and groups[row] == MAIN
+        one.result.spec.name: row for row, one in enumerate(rows) if one.level == "mobilenet-v3" and groups[row] == MAIN
     }
-    fitted = fitting.LIMIT - np.exp(-regression.rows @ regression.solve(np.ones(len(results), bool)))
+    fitted = fitting.LIMIT - np.exp(-regression.rows @ regression.solve(np.ones(len(rows), bool)))
     figures["mobilenet_v3_by_width"] = {
         name: {
             "published": float(top1[row]),
@@ -160,34 +215,132 @@ def published_figures(results: Sequence[PublishedResult], groups: np.ndarray, sa
         }
         for name, row in v3.items()
     }
+    resolutions = np.array([one.result.spec.resolution for one in rows])
+    widest = np.array(["@1.3" in one.result.spec.name for one in rows])
     figures["grids_left_out_rmse_by_resolution"] = {
         level: {
-            int(resolution): summary(errors[rows])["rmse"]
-            for resolution in sorted({result.spec.resolution for result in results})
-            if (
-                rows := np.array(
-                    [
-                        recipe_level_of(r) == level and r.spec.resolution == resolution and "@1.3" not in r.spec.name
-                        for r in results
-                    ]
-                )
-            ).any()
+            int(resolution): summary(errors[chosen])["rmse"]
+            for resolution in np.unique(resolutions)
+            if (chosen := (levels == level) & (resolutions == resolution) & ~widest).any()
         }
         for level in ("mobilenet-v2", "mnasnet")
     }
     figures["ablations_and_hardcore"] = {
-        f"{result.spec.name}, {recipe_level_of(result)}": {"published": result.top1, "left_out": round(float(value), 2)}
-        for result, value, group in zip(results, estimate, groups, strict=True)
+        f"{one.result.spec.name}, {one.level}": {"published": one.result.top1, "left_out": round(float(value), 2)}
+        for one, value, group in zip(rows, estimate, groups, strict=True)
         if group in (ABLATIONS, HARDCORE)
     }
     return figures, estimate, std
 
 
-def predictor_figures(results: Sequence[PublishedResult], samples: fitting.Samples) -> dict[str, Any]:
+def level_groups(families: np.ndarray, levels: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+    """Return the rows of each family at each recipe level, where there are two or more."""
+    found = {}
+    for family, level in dict.fromkeys(zip(families.tolist(), levels.tolist(), strict=True)):
+        rows = np.flatnonzero((families == family) & (levels == level))
+        if len(rows) > 1:
+            found[family, level] = rows
+    return found
+
+
+def around_their_level(
+    regression: fitting.Regression, families: np.ndarray, levels: np.ndarray, top1: np.ndarray
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Estimate each family from all others, and take the mean error of its rows at a level as known.
+
+    Returns figures by family and level, and the shares of all these errors within one and two of their std.
+    """
+    figures, sigmas = {}, []
+    for (family, level), rows in level_groups(families, levels).items():
+        kept = families != family
+        coefficients, covariance = regression.solve(kept), regression.covariance(kept)
+        features = regression.rows[rows]
+        error = np.exp(-features @ coefficients)
+        errors = fitting.LIMIT - error - top1[rows]
+        scores = features @ covariance @ features.T + regression.noise[np.ix_(rows, rows)]
+        centre = np.eye(len(rows)) - 1 / len(rows)
+        std = np.sqrt(np.diag(centre @ (error[:, None] * scores * error) @ centre))
+        figures[f"{family}, {level}"] = summary(centre @ errors, centre @ errors / std) | {
+            "level": round(float(errors.mean()), 2)
+        }
+        sigmas.append(centre @ errors / std)
+    all_sigmas = np.abs(np.concatenate(sigmas))
+    shares = {f"within_{n}_sigma": round(float(np.mean(all_sigmas < n)), 3) for n in (1, 2)}
+    return figures, {"rows": len(all_sigmas)} | shares
+
+
+def densities(
+    rows: Sequence[Evidence], samples: fitting.Samples, families: np.ndarray, levels: np.ndarray
+) -> dict[str, Any]:
+    """Return the log density of left-out families, and by how much it changes with a deviation times or over 1.4."""
+    groups = list(level_groups(families, levels).values())
+
+    def density() -> float:
+        return fitting.Regression(rows, samples).held_out_density(groups)
+
+    committed = density()
+    changes: dict[str, Any] = {}
+    for kind in ("se", "hswish", "kernel5", "kernel7", "width", "expansion"):
+        prior = fitting.PRIORS[kind]
+        for factor in (1 / 1.4, 1.4):
+            with patch.dict(fitting.PRIORS, {kind: prior._replace(std=prior.std * factor)}):
+                changes.setdefault(kind, []).append(round(density() - committed, 1))
+    for constant in ("NETWORK_STD", "TRAINING_STD", "ONCE_FOR_ALL_STD"):
+        for factor in (1 / 1.4, 1.4):
+            with patch.object(fitting, constant, getattr(fitting, constant) * factor):
+                changes.setdefault(constant.lower(), []).append(round(density() - committed, 1))
+    return {"committed": round(committed, 1), "change_with_std_over_and_times_1.4": changes}
+
+
+def pair_figures(rows: Sequence[Evidence], samples: fitting.Samples) -> dict[str, Any]:
+    """Return each published pair's difference (points) as estimated with it and without both of its rows."""
+    regression = fitting.Regression(rows, samples)
+    everything = np.ones(len(rows), bool)
+    figures: dict[str, Any] = {"pairs": len(pairs())}
+    listed: list[dict[str, Any]] = []
+    for pair in pairs():
+        ends = [rows.index(pair.without), rows.index(pair.with_it)]
+        kept = everything.copy()
+        kept[ends] = False
+        entry: dict[str, Any] = {"change": pair.change, "recipe_level": pair.without.level}
+        entry["published"] = round(pair.points, 2)
+        for name, used in (("fitted", everything), ("left_out", kept)):
+            errors = np.exp(-regression.rows[ends] @ regression.solve(used))
+            slope = errors[1] * regression.rows[ends[1]] - errors[0] * regression.rows[ends[0]]
+            trainings = fitting.TRAINING_STD**2 * (errors**2).sum()
+            entry[name] = round(float(errors[0] - errors[1]), 2)
+            entry[f"{name}_std"] = round(float(np.sqrt(slope @ regression.covariance(used) @ slope + trainings)), 2)
+        listed.append(entry)
+    for name in ("fitted", "left_out"):
+        right = [entry[name] * entry["published"] > 0 for entry in listed]
+        within = [abs(entry[name] - entry["published"]) <= entry[f"{name}_std"] for entry in listed]
+        figures[name] = {"right_sign": sum(right), "within_1_sigma": round(float(np.mean(within)), 2)}
+    return figures | {"listed": listed}
+
+
+def choice_figures() -> dict[str, Any]:
+    """Return what each choice of a block is worth by stage: points at 75 % for each position, with their std."""
+    fit = load_fit()
+    std = np.sqrt(np.diag(fit.covariance))
+    points = 100 - 75.0
+    return {
+        choice: {
+            segment: [
+                [round(points * float(fit.coefficients[column]), 2), round(points * float(std[column]), 2)]
+                for name, column in fit.index.items()
+                if name.startswith(f"{choice} {segment}.") or name == f"{choice} {segment}"
+            ]
+            for segment in REFERENCE_OUT
+        }
+        for choice in ("se", "hswish", "kernel5", "kernel7")
+    }
+
+
+def predictor_figures(rows: Sequence[Evidence], samples: fitting.Samples) -> dict[str, Any]:
     """Return rank correlation, and errors where a search would pick, on the held-out half of the samples."""
     half = np.arange(len(samples.top1)) % 2 == 0
-    regression = fitting.Regression(results, fitting.Samples(*(column[half] for column in samples)))
-    coefficients = regression.solve(np.ones(len(results), bool))
+    regression = fitting.Regression(rows, fitting.Samples(*(column[half] for column in samples)))
+    coefficients = regression.solve(np.ones(len(rows), bool))
     held = fitting.Samples(*(column[~half] for column in samples))
     columns = fitting.sample_features(held)
     score = sum(
@@ -239,28 +392,29 @@ def speed() -> dict[str, Any]:
     return {"networks": len(encodings), "seconds": round(seconds, 2), "greatest_difference_from_estimate": difference}
 
 
-def draw_picture(results: Sequence[PublishedResult], groups: np.ndarray, estimate: np.ndarray, std: np.ndarray) -> None:
+def draw_picture(rows: Sequence[Evidence], groups: np.ndarray, estimate: np.ndarray, std: np.ndarray) -> None:
     """Draw estimated against published top-1, and the errors with the model's standard deviations."""
-    top1 = np.array([result.top1 for result in results])
-    families = np.array([family_of(result) for result in results])
+    top1 = np.array([one.result.top1 for one in rows])
+    families = np.array([family_of(one) for one in rows])
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), width_ratios=(1, 1.15))
-    left.plot([40, 83], [40, 83], color="0.7", linewidth=1, zorder=0)
-    apart = np.isin(groups, (ABLATIONS, HARDCORE, RELATED, LOW))
+    left.plot([40, 85], [40, 85], color="0.7", linewidth=1, zorder=0)
+    apart = np.isin(groups, (ABLATIONS, HARDCORE, RELATED, LOW, FURTHER))
+    colors = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
     for color, family in enumerate(sorted(set(families))):
         for hollow in (False, True):
-            rows = (families == family) & (apart == hollow)
-            if rows.any():
+            chosen = (families == family) & (apart == hollow)
+            if chosen.any():
                 style: dict[str, Any] = {
                     "s": 18,
-                    "edgecolors": f"C{color}",
-                    "facecolors": "none" if hollow else f"C{color}",
+                    "edgecolors": [colors[color % 20]],
+                    "facecolors": "none" if hollow else [colors[color % 20]],
                     "linewidths": 1,
                 }
                 label = family if not hollow or not ((families == family) & ~apart).any() else None
-                left.scatter(top1[rows], estimate[rows], label=label, **style)
-                right.scatter(top1[rows], (estimate - top1)[rows], **style)
+                left.scatter(top1[chosen], estimate[chosen], label=label, **style)
+                right.scatter(top1[chosen], (estimate - top1)[chosen], **style)
     left.set(xlabel="published top-1 (%)", ylabel="estimated without that row (%)")
-    left.legend(fontsize=7, frameon=False)
+    left.legend(fontsize=5.5, frameon=False, ncols=2)
     order = np.argsort(top1)
     spread = np.polynomial.Polynomial.fit(top1, std, 2)(top1[order])
     right.fill_between(top1[order], -2 * spread, 2 * spread, color="0.93", zorder=0, label="two standard deviations")
@@ -277,11 +431,10 @@ def draw_picture(results: Sequence[PublishedResult], groups: np.ndarray, estimat
 
 def main() -> None:
     start = time.perf_counter()
-    samples, related = fitting.load_samples(), fitting.related_results()
-    results = [*published_results(), *related]
-    groups = np.array([group_of(result, row >= len(results) - len(related)) for row, result in enumerate(results)])
-    figures, estimate, std = published_figures(results, groups, samples)
-    refitted = fitting.fit_json(fitting.fit(results, samples))
+    samples, rows = fitting.load_samples(), evidence()
+    groups = np.array([group_of(one) for one in rows])
+    figures, estimate, std = published_figures(rows, groups, samples)
+    refitted = fitting.fit_json(fitting.fit(rows, samples))
     report = {
         "date": datetime.date.today().isoformat(),
         "machine": {
@@ -290,11 +443,13 @@ def main() -> None:
             "numpy": np.__version__,
         },
         **figures,
-        "predictor_held_out_half": predictor_figures(results, samples),
+        "pairs": pair_figures(rows, samples),
+        "choices_in_points_at_75": choice_figures(),
+        "predictor_held_out_half": predictor_figures(rows, samples),
         "compiled": speed(),
         "refit_equals_the_committed_file": refitted == DATA.read_text(encoding="utf-8"),
     }
-    draw_picture(results, groups, estimate, std)
+    draw_picture(rows, groups, estimate, std)
     report["seconds"] = round(time.perf_counter() - start, 1)
     text = json.dumps(report, indent=1)
     write_text(RESULTS, text + "\n")

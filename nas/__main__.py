@@ -118,11 +118,13 @@ def networks() -> Rows:
 
     listed = [name for name in published_names() if name not in FAMILIES]
     ofa = [name for name in listed if name.startswith("ofa_")]
-    timm = [name for name in listed if name not in ofa]
+    v4 = [name for name in listed if name.startswith("mobilenetv4_")]
+    timm = [name for name in listed if name not in ofa and name not in v4]
     return [
         ("families", f"{', '.join(FAMILIES)}; NAME@WIDTH for a width, such as mobilenet_v3_large@0.75"),
         (f"{len(ofa)} of Once-for-All", f"{', '.join(ofa[:3])}, …"),
         (f"{len(timm)} of timm", f"{', '.join(timm[:5])}, …"),
+        (f"{len(v4)} of MobileNetV4", ", ".join(v4)),
     ]
 
 

@@ -67,7 +67,7 @@ PACKAGES = {
     "search": Package(
         ("nas.search", "nas.search.*"),
         ("ground", "arch", "models", "latency", "accuracy", "runs", "netadapt"),
-        ("filelock", "numpy", "scipy", "optuna", "sqlalchemy"),
+        ("filelock", "msgspec", "numpy", "scipy", "optuna", "sqlalchemy"),
     ),
     "deploy": Package(("nas.deploy", "nas.deploy.*"), ("ground", "arch", "models", "training"), None),
     "commands": Package(
@@ -92,6 +92,8 @@ NO_TORCH = (
         "nas.accuracy.estimator",
         "nas.accuracy.features",
         "nas.accuracy.*imagenet_prior",
+        "nas.accuracy.nearest",
+        "nas.accuracy.recipe_levels",
     ),
     *(
         "nas.runs",

@@ -12,6 +12,11 @@ from nas.arch.additive import AdditiveModel
 from nas.arch.skeleton import Variant
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec
+from nas.errors import NasError
+
+
+class NoEstimateError(NasError):
+    """An estimator was asked for a network that it cannot judge: a number would be a guess."""
 
 
 class Estimates(NamedTuple):
@@ -41,7 +46,10 @@ class Estimator(Protocol):
         """
 
     def estimate(self, specs: Sequence[ArchSpec]) -> Estimates:
-        """Return top-1 (percent) and its standard deviation, one per spec."""
+        """Return top-1 (percent) and its standard deviation, one per spec.
+
+        Raises NoEstimateError for a network that the estimator cannot judge.
+        """
 
     def compile(self, space: SearchSpace) -> Callable[[np.ndarray], np.ndarray]:
         """Return a function from encodings, shape (n, decisions), to top-1 (percent), shape (n,): for many networks."""

@@ -35,7 +35,6 @@ DEEP = (("s16a", 2), ("s16a", 3), ("s16b", 2), ("s16b", 3))
 WIDTH_POWER = 0.5
 RESOLUTION_POWER = 0.75
 EXPANSION_HALF = 2.5
-SE_BY_POSITION = (1.0, 0.75, 0.55, 0.4)
 
 Features = list[tuple[str, float]]  # name and value; the values of one name add up
 
@@ -125,14 +124,14 @@ def block_features(placed: PlacedBlock, place: SegmentPlace) -> Features:
                 features.append((f"kernel7 {name}", weight))
             if block.kernel not in (3, 5, 7):
                 features.append((f"kernel {block.kernel}", 1.0))  # no fitted network has it
-        share = weight * SE_BY_POSITION[min(position, len(SE_BY_POSITION) - 1)]
         if block.se:
-            # Stages in which no hand-made network has SE have coefficients of their own. In Small's skeleton the
-            # published networks have it later, so that stride 8 counts as early there.
-            early = "s4" if place.small and segment == "s8" else segment
-            features.append((f"se {early}" if early in ("s2", "s4", "s16a") else "se", share))
-            if place.small and segment not in ("s4", "s8"):
-                features.append(("se small", share))
+            features.append((f"se {name}", weight))
+            if place.small:
+                features.append(("se small", weight))
+            if block.gate == "sigmoid":
+                features.append(("sigmoid gate", weight))
+            if block.activate_output:
+                features.append((f"se plain {segment.rstrip('ab')}", weight))
         if block.activation == "hswish":
             features.append((f"hswish {segment}", weight))
     return features
@@ -166,7 +165,8 @@ def skeleton_features(spec: ArchSpec) -> Features:
     features += [(f"no stride {stride}", 1.0) for stride in ("2", "4", "8", "16", "32") if stride not in strides]
     if spec.head.hidden:
         features.append(("hidden layer", 1.0))
-        features.append(("head conv", math.log(max(1, spec.head.conv) / 960)))
+        if spec.head.conv:
+            features.append(("head conv", math.log(spec.head.conv / 960)))
     for part, activation in (("stem", spec.stem.activation), ("head", spec.head.activation)):
         if activation == "hswish":
             features.append((f"hswish {part}", 1.0))

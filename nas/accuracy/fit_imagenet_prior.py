@@ -4,104 +4,66 @@
 
 takes seconds on one core and writes the same file every time. The fit is a Bayesian linear regression of
 `-log(limit - top1)` on the features of `nas.accuracy.features`. Each coefficient has a prior with a mean and a standard
-deviation. A coefficient of which more must not lower the accuracy is bounded at zero. The data are of two sorts.
-Published networks are one row each, and each recipe level has a coefficient of its own. The 12,000 samples of
-Once-for-All's accuracy predictor give differences within one space only, and count as a few hundred rows.
+deviation. Coefficients of one kind (SE, kernel, width, h-swish) also share a deviation, so that what is learnt of one
+place is learnt of the others. A coefficient of which more must not lower the accuracy is bounded at zero. The data are
+of two sorts. Published networks are one row each, and each recipe level has a coefficient of its own. Networks that
+differ in kernels, SE, activations or resolution only share an error that cancels in their difference: so a published
+pair is evidence on its difference. The 12,000 samples of Once-for-All's accuracy predictor give differences within one
+space only, and count as a few hundred rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import lsq_linear
 
 from nas.accuracy import features, imagenet_prior
-from nas.accuracy.imagenet_prior import recipe_level_features, recipe_level_of
-from nas.arch.published import DATA, PublishedResult, published_results
+from nas.accuracy.evidence import Evidence, evidence
+from nas.accuracy.imagenet_prior import recipe_level_features
+from nas.arch.published import DATA
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, round_channels
 from nas.files import write_text
 
 LIMIT = 100.0  # percent; of the link
 PREDICTOR_LIMIT = 105.0  # the predictor is about 5 points too high
-PREDICTOR_SLOPE = 1.4  # its differences are larger than those between trained networks
-# The standard deviation of a published row around the model, in score (0.01 is 0.25 points of top-1 at 75 %). The
-# Once-for-All networks share their weights, one code and one fine-tuning. All others were trained apart.
-ROW_STD = 0.016
-ROW_STD_ONCE_FOR_ALL = 0.007
-# Rows that differ from another row in SE and activation only. PRIORS hold their evidence already.
-ROW_STD_ABLATION = 0.03
-# Multiplies the prior standard deviations of SE and h-swish in the covariance, because the ablations disagree.
-ABLATION_FACTOR = 3.0
-SAMPLES_COUNT_AS = 400  # rows; samples share the predictor's own errors
+PREDICTOR_SLOPE = 1.3  # its differences are larger than those between trained networks
+# The standard deviations of a published row around the model, in score (0.01 is 0.25 points of top-1 at 75 %): of a
+# network, shared by its trainings and its ablations, and of one training. The Once-for-All networks share their
+# weights, one code and one fine-tuning. All others were trained apart.
+NETWORK_STD = 0.007
+TRAINING_STD = 0.0125
+ONCE_FOR_ALL_STD = 0.005
+SAMPLES_COUNT_AS = 375  # rows; samples share the predictor's own errors
 SAMPLE_STD = 0.009
 DIGITS = 5
-
-_RELATED_LEVELS = {
-    "efficientnet_b0.ra_in1k": "timm-ra",
-    "efficientnet_b0.ra4_e3600_r224_in1k": "timm-ra4",
-    "tf_efficientnet_b0.in1k": "tensorflow-port",
-    "mobilenetv3_large_150d.ra4_e3600_r256_in1k": "timm-ra4",
-    "tinynet_a.in1k": "tinynet",
-    "tinynet_b.in1k": "tinynet",
-    "tinynet_d.in1k": "tinynet",
-    "tinynet_e.in1k": "tinynet",
-}
-
-
-def related_results() -> tuple[PublishedResult, ...]:
-    """Return the results of timm networks that a spec nearly expresses, for their SE, depth and resolution.
-
-    EfficientNet-B0 and the TinyNets made of it have swish. Here it is h-swish, which is as accurate (arXiv 1905.02244,
-    section 5.2). mobilenetv3_large_150d has two last convolutions, of which the spec has the second.
-    """
-    results = []
-    for line in (DATA / "timm_networks.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        recipe_level = _RELATED_LEVELS.get(row["name"])
-        if recipe_level:
-            blocks = [block for block in row["blocks"] if block["op"] != "conv"]
-            conv = row["blocks"][-1]["out"] if row["blocks"][-1]["op"] == "conv" else 0
-            head = HeadSpec(conv=conv or row["head_conv"], hidden=row["head_conv"] if conv else 0)
-            spec = ArchSpec(
-                name=row["name"].partition(".")[0],
-                resolution=row["resolution"],
-                stem=StemSpec(out=row["stem"]),
-                blocks=tuple(
-                    BlockSpec(
-                        **{key: block[key] for key in ("op", "kernel", "expanded", "out", "stride", "se")},
-                        activation="relu" if block["activation"] == "RE" else "hswish",
-                    )
-                    for block in blocks
-                ),
-                head=head,
-            )
-            results.append(PublishedResult(spec, row["top1"], recipe_level, f"timm checkpoint {row['name']}"))
-    return tuple(results)
+POSITION_DECAY = 0.65  # of an expansion's mean and deviation, from a block of a segment to the next
+# A recipe level of which only differences are known: what its networks are else is not told.
+DIFFERENCES_ONLY = "mnasnet-uniform"
 
 
 class CoefficientPrior(NamedTuple):
     """The prior distribution of a coefficient, in score (0.01 is 0.25 points of top-1 at 75 %)."""
 
     mean: float
-    std: float
+    std: float  # of the coefficient around those of its kind
     positive: bool = True  # whether the coefficient is bounded at zero
+    std_of_kind: float = 0.0  # shared by all coefficients of the kind
+    std_of_stage: float = 0.0  # shared by those of a segment
 
 
-# By the whole name of a feature or by its first word.
-# h-swish: the four rows of arXiv 1905.02244, table 5, give sums over stages, here spread over the blocks: 0.2 points
-# for the stages up to 40 channels, 0.2 for 80, 0.5 for the rest with stem and head.
-# SE: 8 to 9 blocks with it add 0.04 (MnasNet-B1 to -A1) to 0.10 (minimalistic to MobileNetV3-Large), all 16 of
-# EfficientNet-B0 0.05 to 0.08 (from lite0, less its swish). So the early blocks and those of 80 channels, where no
-# hand-made network has it, get little. MobileNetV3-Small loses most without it (0.10 to 0.15 in the minimalistic
-# network), so that its skeleton has an addend of its own.
+# By the whole name of a feature or by its first word. The deviations of expansions, widths, SE, h-swish and kernels
+# were chosen by hand with `held_out_density` in sight: docs/accuracy.md, "The deviations were chosen by hand".
 PRIORS = {
     "level": CoefficientPrior(-3.2, 1.0, False),
-    "recipe": CoefficientPrior(0.0, 0.06, False),
+    "recipe": CoefficientPrior(0.0, 0.08, False),
+    f"recipe {DIFFERENCES_ONLY}": CoefficientPrior(0.0, 1.0, False),
     "predictor": CoefficientPrior(-3.2, 1.0, False),
     "resolution": CoefficientPrior(0.25, 0.1),
     "resolution once-for-all": CoefficientPrior(0.0, 0.05, False),
@@ -112,32 +74,55 @@ PRIORS = {
     "no": CoefficientPrior(0.0, 0.1, False),
     "plain": CoefficientPrior(-0.3, 0.2, False),
     "plain width": CoefficientPrior(0.1, 0.1, False),
-    "width": CoefficientPrior(0.035, 0.02),
-    "kernel5": CoefficientPrior(0.002, 0.003),
-    "kernel7": CoefficientPrior(0.001, 0.002),
+    "width": CoefficientPrior(0.025, 0.014, std_of_kind=0.01),
+    "kernel5": CoefficientPrior(0.002, 0.003, std_of_kind=0.0015, std_of_stage=0.0015),
+    "kernel7": CoefficientPrior(0.001, 0.0015, std_of_kind=0.001),
     "hswish stem": CoefficientPrior(0.002, 0.002),
     "hswish head": CoefficientPrior(0.006, 0.004),
-    "hswish s2": CoefficientPrior(0.0013, 0.0008),
-    "hswish s4": CoefficientPrior(0.0013, 0.0008),
-    "hswish s8": CoefficientPrior(0.0013, 0.0008),
-    "hswish s16a": CoefficientPrior(0.002, 0.001),
-    "hswish": CoefficientPrior(0.0022, 0.0012),
-    "se s2": CoefficientPrior(0.001, 0.001),
-    "se s4": CoefficientPrior(0.001, 0.001),
-    "se s16a": CoefficientPrior(0.003, 0.003),
-    "se small": CoefficientPrior(0.006, 0.004),
-    "se": CoefficientPrior(0.008, 0.003),
-    "expansion": CoefficientPrior(0.07, 0.05),
+    "hswish": CoefficientPrior(0.0022, 0.001, std_of_kind=0.001),
+    "se": CoefficientPrior(0.002, 0.0045, std_of_kind=0.001, std_of_stage=0.0014),
+    "se small": CoefficientPrior(0.0, 0.007, False),
+    "se plain": CoefficientPrior(0.0, 0.015, False),  # of depthwise-separable blocks: SE before their second activation
+    # Wherever the evidence has sigmoid gates, SE also has a quarter of the block's input channels, not of the expanded.
+    "sigmoid": CoefficientPrior(0.0, 0.004, False),
+    "kin": CoefficientPrior(0.0, 0.005, False),
+    "expansion": CoefficientPrior(0.064, 0.009),
 }
+KINDS = ("width", "kernel5", "kernel7", "hswish", "se")  # whose coefficients share deviations
+PLACES = tuple(  # every place of a block with a coefficient of its own
+    f"{segment}.{position}"
+    for segment in features.REFERENCE_OUT
+    for position in range(1 if segment in ("s2", "s32b") else features.POSITIONS)
+)
 
 
 def prior_of(feature: str) -> CoefficientPrior:
     """Return the prior of a feature's coefficient."""
-    found = PRIORS.get(feature) or PRIORS[feature.split()[0]]
-    if feature.startswith("expansion"):
-        position = int(feature[-1])
-        return found._replace(mean=found.mean * 0.8**position)
+    words = feature.split()
+    found = PRIORS.get(feature) or PRIORS.get(" ".join(words[:2])) or PRIORS[words[0]]
+    if words[0] == "expansion":
+        less = POSITION_DECAY ** int(feature[-1])
+        return found._replace(mean=found.mean * less, std=found.std * less)
     return found
+
+
+def prior_covariance(names: Sequence[str]) -> np.ndarray:
+    """Return the prior covariance of the coefficients of some features, shape (features, features)."""
+    priors = [prior_of(name) for name in names]
+    covariance = np.diag([prior.std**2 for prior in priors])
+    # Those of a kind by name and place, without its special cases such as "hswish stem".
+    kinds = [
+        name.split()[0] if prior is PRIORS.get(name.split()[0]) else ""
+        for name, prior in zip(names, priors, strict=True)
+    ]
+    stages = [name.split()[-1].partition(".")[0] for name in names]
+    for i, kind in enumerate(kinds):
+        for j, other in enumerate(kinds):
+            if kind in KINDS and kind == other:
+                covariance[i, j] += priors[i].std_of_kind ** 2
+                if stages[i] == stages[j]:
+                    covariance[i, j] += priors[i].std_of_stage ** 2
+    return covariance
 
 
 # The predictor's samples -------------------------------------------------------------------------------
@@ -214,42 +199,54 @@ def sample_features(samples: Samples) -> dict[str, np.ndarray]:
 class Regression:
     """The regression's rows, samples and priors as matrices, whose columns are the features `names`."""
 
-    def __init__(self, results: Sequence[PublishedResult], samples: Samples) -> None:
-        rows = [_features_of(result) for result in results]
+    def __init__(self, rows: Sequence[Evidence], samples: Samples) -> None:
+        described = [_features_of(row) for row in rows]
         columns = sample_features(samples)
-        names = {name for row in rows for name in row} | set(columns)
-        for segment in ("s2", "s4", "s8", "s16a", "s16b", "s32a", "s32b"):
-            names |= {f"hswish {segment}"}
+        names = {name for row in described for name in row} | set(columns)
+        names |= {f"hswish {segment}" for segment in features.REFERENCE_OUT} | {f"se {place}" for place in PLACES}
         self.names = sorted(names)
-        self.row_std = np.array([row_std(result) for result in results])
-        self.rows = np.array([[row.get(name, 0.0) for name in self.names] for row in rows])
-        self.scores = np.array([-np.log(LIMIT - result.top1) for result in results])
+        self.rows = np.array([[row.get(name, 0.0) for name in self.names] for row in described])
+        self.scores = np.array([-np.log(LIMIT - row.result.top1) for row in rows])
+        self.noise = noise_covariance(rows)
         priors = [prior_of(name) for name in self.names]
-        self.mean = np.array([prior.mean for prior in priors])
-        self.std = np.array([prior.std for prior in priors])
         self.bound = np.array([0.0 if prior.positive else -np.inf for prior in priors])
         self.samples = np.array([columns.get(name, np.zeros(len(samples.top1))) for name in self.names]).T
-        self.sample_scores = -np.log(PREDICTOR_LIMIT - samples.top1)
-        # The samples enter by their triangular factor, which has as many rows as there are features.
-        weight = np.sqrt(SAMPLES_COUNT_AS / len(self.samples)) / SAMPLE_STD
-        weighted = np.column_stack([self.samples, self.sample_scores]) * weight
-        _, triangle = np.linalg.qr(weighted)
-        self.fixed = np.vstack([np.diag(1 / self.std), triangle[:, :-1]])
-        self.fixed_scores = np.concatenate([self.mean / self.std, triangle[:, -1]])
+        sample_scores = -np.log(PREDICTOR_LIMIT - samples.top1)
+        weight = SAMPLES_COUNT_AS / len(self.samples) / SAMPLE_STD**2
+        # What the priors and the samples say, as precision and precision times mean.
+        precision = np.linalg.inv(prior_covariance(self.names))
+        self._precision = precision + weight * self.samples.T @ self.samples
+        self._target = precision @ [prior.mean for prior in priors] + weight * self.samples.T @ sample_scores
+
+    def _posterior(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.rows[kept]
+        weighted = np.linalg.solve(self.noise[np.ix_(kept, kept)], np.column_stack([rows, self.scores[kept]]))
+        return self._precision + rows.T @ weighted[:, :-1], self._target + rows.T @ weighted[:, -1]
 
     def solve(self, kept: np.ndarray) -> np.ndarray:
         """Return the coefficients by the kept rows (bool, shape (rows,)), the samples and the priors."""
-        weight = 1 / self.row_std[kept]
-        matrix = np.vstack([self.rows[kept] * weight[:, None], self.fixed])
-        target = np.concatenate([self.scores[kept] * weight, self.fixed_scores])
-        return lsq_linear(matrix, target, (self.bound, np.inf), tol=1e-12).x
+        return bounded_minimum(*self._posterior(kept), self.bound)
 
     def covariance(self, kept: np.ndarray) -> np.ndarray:
         """Return the covariance of the coefficients, shape (features, features), without regard to their bounds."""
-        doubtful = [name.split()[0] in ("se", "hswish") for name in self.names]
-        prior = np.diag(1 / (self.std * np.where(doubtful, ABLATION_FACTOR, 1.0)))
-        matrix = np.vstack([self.rows[kept] / self.row_std[kept, None], prior, self.fixed[len(prior) :]])
-        return np.linalg.inv(matrix.T @ matrix)
+        return np.linalg.inv(self._posterior(kept)[0])
+
+    def held_out_density(self, groups: Sequence[np.ndarray]) -> float:
+        """Return the log density of groups of rows, each given all others, without regard to bounds.
+
+        A group holds row numbers. Its mean does not count: only how its rows differ.
+        """
+        spread = np.linalg.inv(self._precision)
+        precision = np.linalg.inv(self.rows @ spread @ self.rows.T + self.noise)
+        weighted = precision @ (self.scores - self.rows @ spread @ self._target)
+        total = 0.0
+        for group in groups:
+            contrasts = np.linalg.svd(np.eye(len(group)) - 1 / len(group))[0][:, : len(group) - 1]
+            covariance = np.linalg.inv(precision[np.ix_(group, group)])
+            error = contrasts.T @ covariance @ weighted[group]
+            covariance = contrasts.T @ covariance @ contrasts
+            total -= np.linalg.slogdet(2 * np.pi * covariance)[1] / 2 + error @ np.linalg.solve(covariance, error) / 2
+        return total
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Return the least and the greatest value among the fitted networks, for features that describe sizes.
@@ -273,33 +270,65 @@ class Regression:
         return ranges
 
 
+def bounded_minimum(matrix: np.ndarray, target: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    """Return x of the least `x @ matrix @ x / 2 - target @ x` with x >= bound, by block pivoting (Kunisch, Rendl 2003).
+
+    `matrix` is positive definite, shape (n, n); `target` and `bound` have shape (n,), where -inf is no bound.
+    """
+    at_bound = np.zeros(len(target), bool)
+    least = np.where(np.isfinite(bound), bound, 0.0)
+    for step in itertools.count():
+        free = ~at_bound
+        found = np.where(at_bound, least, 0.0)
+        rest = target[free] - matrix[np.ix_(free, at_bound)] @ found[at_bound]
+        found[free] = np.linalg.solve(matrix[np.ix_(free, free)], rest)
+        gradient = matrix @ found - target
+        wrong = np.flatnonzero((free & (found < bound)) | (at_bound & (gradient < 0)))
+        if not len(wrong):
+            return found
+        # One at a time is slower, but never returns to where it was (Murty 1974).
+        change = wrong if step < 20 else wrong[-1:]
+        at_bound[change] = ~at_bound[change]
+    raise AssertionError
+
+
 def recipe_level_std(recipe_level: str) -> float:
     """Return the standard deviation, in score, of the networks of a recipe level around the model."""
-    return ROW_STD_ONCE_FOR_ALL if recipe_level.startswith("once-for-all") else ROW_STD
+    return ONCE_FOR_ALL_STD if recipe_level.startswith("once-for-all") else math.hypot(NETWORK_STD, TRAINING_STD)
 
 
-def row_std(result: PublishedResult) -> float:
-    """Return the standard deviation, in score, of a published row around the model."""
-    is_ablation = "minimal" in result.spec.name or "efficientnet_b0" in result.spec.name
-    return ROW_STD_ABLATION if is_ablation else recipe_level_std(recipe_level_of(result))
+def noise_covariance(rows: Sequence[Evidence]) -> np.ndarray:
+    """Return the covariance of published rows around the model, shape (rows, rows), in score."""
+    covariance = np.diag([recipe_level_std(row.level) ** 2 for row in rows])
+    shared: dict[object, list[int]] = {}
+    for number, row in enumerate(rows):
+        if not row.level.startswith("once-for-all"):
+            shared.setdefault(row.network, []).append(number)
+    for numbers in shared.values():
+        for one, other in itertools.permutations(numbers, 2):
+            covariance[one, other] = NETWORK_STD**2
+    return covariance
 
 
-def _features_of(result: PublishedResult) -> dict[str, float]:
-    row: dict[str, float] = {}
-    for name, value in [
-        *features.network_features(result.spec),
-        *recipe_level_features(recipe_level_of(result), result.spec.resolution),
-    ]:
+def _features_of(published: Evidence) -> dict[str, float]:
+    row: dict[str, float] = dict.fromkeys(published.kin, 1.0)
+    spec = published.result.spec
+    for name, value in [*features.network_features(spec), *recipe_level_features(published.level, spec.resolution)]:
         row[name] = row.get(name, 0.0) + value
     return row
 
 
-def fit(results: Sequence[PublishedResult], samples: Samples) -> dict[str, object]:
+def fit(rows: Sequence[Evidence], samples: Samples) -> dict[str, object]:
     """Return the fit as it is committed: the JSON values that `imagenet_prior.PriorFit` reads."""
-    regression = Regression(results, samples)
-    everything = np.ones(len(results), bool)
+    regression = Regression(rows, samples)
+    everything = np.ones(len(rows), bool)
     coefficients = regression.solve(everything)
-    used = [column for column, name in enumerate(regression.names) if not name.startswith("predictor")]
+    # No estimate uses the others.
+    used = [
+        column
+        for column, name in enumerate(regression.names)
+        if not name.startswith(("predictor", "kin ", f"recipe {DIFFERENCES_ONLY}"))
+    ]
     ranges = regression.ranges()
     factor = np.linalg.cholesky(regression.covariance(everything)[np.ix_(used, used)])
     return {
@@ -335,7 +364,7 @@ def fit_json(fitted: dict[str, object]) -> str:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     path = str(imagenet_prior.DATA)
-    write_text(path, fit_json(fit([*published_results(), *related_results()], load_samples())))
+    write_text(path, fit_json(fit(evidence(), load_samples())))
     print(f"wrote {path}")
 
 

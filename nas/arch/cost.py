@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from nas.arch.spec import ArchSpec, PlacedBlock, StemSpec
+from nas.arch.spec import ArchSpec, HeadSpec, PlacedBlock, StemSpec
 
 NUM_CLASSES = 1000  # ImageNet's
 FLOAT_BYTES = 4
 
 
 class Layer(NamedTuple):
-    """A convolution and the sizes of the tensors around it, or a linear layer: size 1, no norm."""
+    """A convolution and the sizes of the tensors around it, or a linear layer: size 1."""
 
     in_channels: int
     out_channels: int
@@ -86,12 +86,18 @@ def network_layers(spec: ArchSpec, num_classes: int = NUM_CLASSES) -> Iterator[L
     for placed in spec.walk():
         yield from block_layers(placed)
     channels, size = spec.head_input
-    if spec.head.conv:
-        yield Layer(channels, spec.head.conv, 1, size, size)
-        channels = spec.head.conv
-    if spec.head.hidden:
-        yield Layer(channels, spec.head.hidden, 1, 1, 1, norm=False, linear=True)
-        channels = spec.head.hidden
+    yield from head_layers(spec.head, channels, size, num_classes)
+
+
+def head_layers(head: HeadSpec, in_channels: int, in_size: int, num_classes: int) -> Iterator[Layer]:
+    """Yield the convolution and the linear layers of a head, on an input of side `in_size`."""
+    channels = in_channels
+    if head.conv:
+        yield Layer(channels, head.conv, 1, in_size, in_size)
+        channels = head.conv
+    if head.hidden:
+        yield Layer(channels, head.hidden, 1, 1, 1, norm=head.hidden_norm, linear=True)
+        channels = head.hidden
     yield Layer(channels, num_classes, 1, 1, 1, norm=False, linear=True)
 
 
@@ -102,14 +108,21 @@ def stem_layer(stem: StemSpec, resolution: int) -> Layer:
 
 def block_layers(placed: PlacedBlock) -> Iterator[Layer]:
     """Yield the convolutions of one block, with the two of squeeze-and-excitation."""
-    block, size, out_size = placed.block, placed.in_size, placed.out_size
-    residual = placed.in_channels * size**2 if placed.has_residual else 0
-    expanded = block.expanded
-    if block.op == "mbconv":
-        yield Layer(placed.in_channels, expanded, 1, size, size)  # its input is the residual: counted once
-    yield Layer(
-        expanded, expanded, block.kernel, size, out_size, groups=expanded, held=residual if block.op == "mbconv" else 0
-    )
+    block, channels, out_size = placed.block, placed.in_channels, placed.out_size
+    expanded, start = block.expanded, block.start_kernel
+    residual = channels * placed.in_size**2 if placed.has_residual else 0
+    size, held = placed.in_size, 0  # the first convolution's input is the residual: counted once
+    if start:
+        after = size if block.kernel else out_size
+        yield Layer(channels, channels, start, size, after, groups=channels)
+        size, held = after, residual
+    if block.has_expand:
+        yield Layer(channels, expanded, 1, size, size, held=held)
+        held = residual
+    if block.op == "fused":
+        yield Layer(channels, expanded, block.kernel, size, out_size)
+    elif block.kernel:
+        yield Layer(expanded, expanded, block.kernel, size, out_size, groups=expanded, held=held)
     if block.se:
         scaled = residual + expanded * out_size**2
         yield Layer(expanded, block.se, 1, 1, 1, norm=False, held=scaled)

@@ -115,9 +115,12 @@ class _Graph:
     @add.register
     def _(self, part: BlockPart, x: str) -> str:
         block, y = part.block, x
-        if block.op == "mbconv":
+        if block.start_kernel:
+            y = self._convolution(y, 1 if block.kernel else block.stride)
+        if block.has_expand:
             y = self._activated(self._convolution(y), block.activation)
-        y = self._activated(self._convolution(y, block.stride), block.activation)
+        if block.kernel:
+            y = self._activated(self._convolution(y, block.stride), block.activation)
         if block.se:
             squeezed = self._activated(self._convolution(self._node("GlobalAveragePool", y)), "relu")
             y = self._node("Mul", self._gated(self._convolution(squeezed), block.gate), y)

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nas.arch.cost import NUM_CLASSES, Layer, block_layers, network_layers, stem_layer
-from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, PlacedBlock, StemSpec
+from nas.arch.cost import NUM_CLASSES, Layer, block_layers, head_layers, network_layers, stem_layer
+from nas.arch.spec import OPS, ArchSpec, BlockSpec, HeadSpec, PlacedBlock, StemSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ class BlockPart:
         block = self.block
         se = f" se{block.se}-{block.gate}" if block.se else ""
         after = " activate-output" if block.activate_output else ""
-        shape = f"{block.op} {self.in_channels}x{self.in_size} k{block.kernel} e{block.expanded} o{block.out}"
+        kernels = (f"b{block.start_kernel} " if block.start_kernel else "") + f"k{block.kernel}"
+        shape = f"{block.op} {self.in_channels}x{self.in_size} {kernels} e{block.expanded} o{block.out}"
         return f"{shape} s{block.stride}{se} {block.activation}{after}"
 
     @classmethod
@@ -67,6 +68,7 @@ class BlockPart:
             gate=found["gate"] or "hard_sigmoid",
             activation=found["activation"],
             activate_output=found["after"] is not None,
+            start_kernel=int(found["start"] or 0),
         )
         return cls(block, int(found["channels"]), int(found["size"]))
 
@@ -87,18 +89,13 @@ class HeadPart:
     def key(self) -> str:
         head = self.head
         activation = f" {head.activation}" if head.conv or head.hidden else ""
-        return f"head {self.in_channels}x{self.in_size} c{head.conv} h{head.hidden} n{self.num_classes}{activation}"
+        norm = " hidden-norm" if head.hidden_norm else ""  # a bias or a folded norm: the runtime torch tells them apart
+        return (
+            f"head {self.in_channels}x{self.in_size} c{head.conv} h{head.hidden} n{self.num_classes}{activation}{norm}"
+        )
 
     def layers(self) -> list[Layer]:
-        channels, size = self.in_channels, self.in_size
-        layers = []
-        if self.head.conv:
-            layers.append(Layer(channels, self.head.conv, 1, size, size))
-            channels = self.head.conv
-        for out in filter(None, (self.head.hidden, self.num_classes)):
-            layers.append(Layer(channels, out, 1, 1, 1, norm=False, linear=True))
-            channels = out
-        return layers
+        return list(head_layers(self.head, self.in_channels, self.in_size, self.num_classes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +133,9 @@ class NetworkPart:
 
 
 _BLOCK_KEY = re.compile(
-    r"(?P<op>mbconv|sepconv) (?P<channels>\d+)x(?P<size>\d+) k(?P<kernel>\d+) e(?P<expanded>\d+) o(?P<out>\d+) "
-    r"s(?P<stride>\d+)(?: se(?P<se>\d+)-(?P<gate>\w+))? (?P<activation>\w+)(?P<after> activate-output)?"
+    rf"(?P<op>{'|'.join(OPS)}) (?P<channels>\d+)x(?P<size>\d+) (?:b(?P<start>\d+) )?k(?P<kernel>\d+) "
+    r"e(?P<expanded>\d+) o(?P<out>\d+) s(?P<stride>\d+)(?: se(?P<se>\d+)-(?P<gate>\w+))? "
+    r"(?P<activation>\w+)(?P<after> activate-output)?"
 )
 CONTEXT_CHANNELS = 16  # of the input of a context: few, and a multiple of every vector width
 

@@ -1,7 +1,7 @@
 """Published networks as specs, and their published ImageNet accuracies.
 
-These are the families of `nas.arch.families`, Once-for-All's specialised networks, and the networks of timm that are
-made of the same blocks. The figures and their sources are in `nas/data`.
+These are the families of `nas.arch.families`, Once-for-All's specialised networks, the networks of timm that are
+made of the same blocks, and MobileNetV4's. The figures and their sources are in `nas/data`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -68,12 +68,12 @@ def published_results() -> tuple[PublishedResult, ...]:
     Checkpoints that saw other data than ImageNet-1k are left out. So are networks with swish, with another activation
     inside SE (FBNetV3) or with two last convolutions (mobilenetv3_large_150d).
     """
-    return (*_scaling_results(), *_once_for_all_results(), *_timm_results())
+    return (*_scaling_results(), *_once_for_all_results(), *_timm_results(), *_v4_results())
 
 
 # The data files ---------------------------------------------------------------------------------------
 
-_ACTIVATIONS = {"RE": "relu", "RE6": "relu6", "HS": "hswish"}
+ACTIVATIONS_OF_FILES = {"RE": "relu", "RE6": "relu6", "HS": "hswish"}
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
@@ -82,8 +82,8 @@ def _rows(name: str) -> list[dict[str, Any]]:
 
 @functools.cache
 def _listed_specs() -> Mapping[str, ArchSpec]:
-    """Return Once-for-All's and timm's networks by name, each at the smallest of its published resolutions."""
-    results = (*_once_for_all_results(), *_timm_results())
+    """Return the networks of the data files by name, each at the smallest of its published resolutions."""
+    results = (*_once_for_all_results(), *_timm_results(), *_v4_results())
     largest_first = sorted((result.spec for result in results), key=lambda spec: -spec.resolution)
     smallest = {spec.name: spec for spec in largest_first}
     return {result.spec.name: smallest[result.spec.name] for result in results}
@@ -105,7 +105,7 @@ def _once_for_all_results() -> tuple[PublishedResult, ...]:
                     out=block["out"],
                     stride=block["stride"],
                     se=squeezed_channels(expanded) if block["se"] else 0,
-                    activation=_ACTIVATIONS[block["activation"]],
+                    activation=ACTIVATIONS_OF_FILES[block["activation"]],
                 )
             )
         activation = "hswish" if v3 else "relu6"
@@ -135,11 +135,11 @@ def _timm_results() -> tuple[PublishedResult, ...]:
         *rows, last = rows if rows[-1]["op"] == "conv" else [*rows, None]
         # timm's V3-type head: a last 1x1 convolution, pooling, and a hidden layer that timm calls head_conv.
         head_conv = last["out"] if last else row["head_conv"] or 0
-        activation = _ACTIVATIONS[last["activation"] if last else row["stem_activation"]]
+        activation = ACTIVATIONS_OF_FILES[last["activation"] if last else row["stem_activation"]]
         spec = ArchSpec(
             name=network,
             resolution=row["resolution"],
-            stem=StemSpec(out=row["stem"], activation=_ACTIVATIONS[row["stem_activation"]]),
+            stem=StemSpec(out=row["stem"], activation=ACTIVATIONS_OF_FILES[row["stem_activation"]]),
             blocks=tuple(
                 BlockSpec(
                     op=block["op"],
@@ -149,7 +149,7 @@ def _timm_results() -> tuple[PublishedResult, ...]:
                     stride=block["stride"],
                     se=block["se"],
                     gate="sigmoid" if network.startswith("semnasnet") else "hard_sigmoid",
-                    activation=_ACTIVATIONS[block["activation"]],
+                    activation=ACTIVATIONS_OF_FILES[block["activation"]],
                     activate_output=block.get("activation_after", "ID") != "ID",
                 )
                 for block in rows
@@ -166,13 +166,66 @@ def _timm_results() -> tuple[PublishedResult, ...]:
 
 
 @functools.cache
+def _v4_results() -> tuple[PublishedResult, ...]:
+    """Return the MobileNetV4 networks of convolutions (arXiv 2404.10518) as timm trained them."""
+    results = []
+    for row in _rows("mobilenet_v4.jsonl"):
+        *rows, last = row["blocks"]
+        spec = ArchSpec(
+            name=row["name"],
+            resolution=row["results"][0]["resolution"],
+            stem=StemSpec(out=row["stem"], activation=ACTIVATIONS_OF_FILES[row["stem_activation"]]),
+            blocks=tuple(_v4_blocks(rows)),
+            # timm's head_conv comes after pooling: it is a hidden layer with batch norm.
+            head=HeadSpec(
+                conv=last["out"],
+                hidden=row["head_conv"],
+                activation=ACTIVATIONS_OF_FILES[last["activation"]],
+                hidden_norm=True,
+            ),
+            norm_eps=1e-5,
+        )
+        for result in row["results"]:
+            recipe, resolution = result["recipe"], result["resolution"]
+            source = f"timm checkpoint {row['name']}.{recipe} at {resolution} px"
+            results.append(
+                PublishedResult(spec.replace(resolution=resolution), result["top1"], f"timm-{recipe}", source)
+            )
+    return tuple(results)
+
+
+def _v4_blocks(rows: list[dict[str, Any]]) -> Iterator[BlockSpec]:
+    """Yield the blocks of MobileNetV4's rows.
+
+    Conv-S begins with two pairs of a full convolution and a 1x1, both with an activation: fused blocks that activate
+    their output.
+    """
+    remaining = iter(rows)
+    for row in remaining:
+        pair = next(remaining) if row["op"] == "conv" else None
+        start_kernel = row.get("start_kernel", 0)
+        op = "fused" if row["op"] != "uib" else "mbconv" if row["kernel"] and not start_kernel else "uib"
+        yield BlockSpec(
+            op=op,
+            kernel=row["kernel"],
+            expanded=row["out" if pair else "expanded"],
+            out=(pair or row)["out"],
+            stride=row["stride"],
+            activation=ACTIVATIONS_OF_FILES[row["activation"]],
+            activate_output=pair is not None,
+            start_kernel=start_kernel,
+        )
+
+
+@functools.cache
 def _scaling_results() -> tuple[PublishedResult, ...]:
     results = []
     with (DATA / "mobilenet_scaling.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             spec = _scaling_spec(row["network"], float(row["width"]), int(row["resolution"]))
             if spec is not None:
-                recipe = "torchvision" if row["network"].startswith("torchvision") else "slim"
+                torchvision = "torchvision-2" if "IMAGENET1K_V2" in row["network"] else "torchvision"
+                recipe = torchvision if row["network"].startswith("torchvision") else "slim"
                 results.append(PublishedResult(spec, float(row["top1"]), recipe, row["source"]))
     return tuple(results)
 

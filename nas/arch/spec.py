@@ -22,7 +22,7 @@ from nas.files import read_text, write_text
 from nas.utf8 import as_utf8
 
 JSON_VERSION = 1
-OPS = ("mbconv", "sepconv")
+OPS = ("mbconv", "sepconv", "uib", "fused")
 ACTIVATION_NAMES = {"relu": "ReLU", "relu6": "ReLU6", "hswish": "h-swish"}  # as readers know them
 ACTIVATIONS = tuple(ACTIVATION_NAMES)
 GATES = ("hard_sigmoid", "sigmoid")
@@ -57,9 +57,15 @@ def halved(size: int, stride: int) -> int:
 class BlockSpec:
     """MBConv: 1x1, BN, AF, depthwise, BN, AF, SE, 1x1, BN (+ input where the shapes agree).
 
-    `op="sepconv"` has no first 1x1, so that its `expanded` equals its input channels. `se` is the number of squeezed
+    `op="sepconv"` has no first 1x1, so that its `expanded` equals its input channels. `op="fused"` has one full
+    convolution to `expanded` channels in place of the first 1x1 and the depthwise. `se` is the number of squeezed
     channels, 0 for none. `activate_output` puts the activation behind the last 1x1 as well and leaves the residual out
-    (MobileNetV1). Raises NasError for a block that cannot be built.
+    (MobileNetV1).
+
+    `op="uib"`, the universal inverted bottleneck (MobileNetV4, arXiv 2404.10518), is an MBConv that begins with one
+    more depthwise convolution and BN (`start_kernel`, 0 for none) or has no other (`kernel=0`), or both. The stride is
+    that of the inner depthwise convolution, or of the first where there is no inner one. One that is a plain MBConv is
+    written as such, so that a network has one spec. Raises NasError for a block that cannot be built.
     """
 
     op: str = "mbconv"
@@ -71,20 +77,43 @@ class BlockSpec:
     gate: str = "hard_sigmoid"
     activation: str = "relu"
     activate_output: bool = False
+    start_kernel: int = 0
 
     def __post_init__(self) -> None:
         _one_of(self.op, "op", OPS)
-        _integer(self.kernel, "kernel", 1, 15)
-        if self.kernel % 2 == 0:
-            raise NasError(f"kernel is {self.kernel}; it must be odd, so that padding keeps the size")
+        _kernel(self.kernel, "kernel", may_be_absent=self.op == "uib")
+        _kernel(self.start_kernel, "start_kernel", may_be_absent=True)
+        if self.start_kernel and self.op != "uib":
+            raise NasError(f"start_kernel is {self.start_kernel}; only a uib has one, so leave it out")
+        if self.op == "uib" and self.kernel and not self.start_kernel:
+            raise NasError("op is 'uib'; with a kernel and without a start_kernel it is an mbconv, so name it that")
         _integer(self.expanded, "expanded", 1, MAX_CHANNELS)
         _integer(self.out, "out", 1, MAX_CHANNELS)
         _integer(self.stride, "stride", 1, 2)
         _integer(self.se, "se", 0, MAX_CHANNELS)
         _one_of(self.gate, "gate", GATES)
         _one_of(self.activation, "activation", ACTIVATIONS)
-        if not isinstance(self.activate_output, bool):
-            raise NasError(f"activate_output is {_short(self.activate_output)}; it must be true or false")
+        if self.stride == 2 and not self.kernel and not self.start_kernel:
+            raise NasError("stride is 2; without kernel and start_kernel the block has nothing to stride, so make it 1")
+        _boolean(self.activate_output, "activate_output")
+
+    @property
+    def has_expand(self) -> bool:
+        """Return whether a 1x1 convolution makes the expanded channels."""
+        return self.op in ("mbconv", "uib")
+
+    @property
+    def largest_kernel(self) -> int:
+        """Return the side of its largest convolution, in pixels."""
+        return max(1, self.kernel, self.start_kernel)
+
+    @property
+    def kernels_text(self) -> str:
+        """Return its kernels for readers: "3×3", "full 3×3", "3×3 before 5×5", "3×3 before", "1×1"."""
+        inner, start = (f"{kernel}×{kernel}" if kernel else "" for kernel in (self.kernel, self.start_kernel))
+        if self.op == "fused":
+            return f"full {inner}"
+        return f"{start} before {inner}".strip() if start else inner or "1×1"
 
     def has_residual(self, in_channels: int) -> bool:
         """Return whether the block's input is added to its output."""
@@ -117,17 +146,22 @@ class StemSpec:
 class HeadSpec:
     """Head: 1x1, BN, AF, AvgPool, FC, AF, Dropout, FC. `conv=0` and `hidden=0` leave those parts out.
 
-    The last FC, to the classes, is always there. The number of classes is not a part of the spec.
+    With `hidden_norm` the first FC has BN in place of a bias (MobileNetV4). The last FC, to the classes, is always
+    there. The number of classes is not a part of the spec.
     """
 
     conv: int
     hidden: int = 0
     activation: str = "hswish"
+    hidden_norm: bool = False
 
     def __post_init__(self) -> None:
         _integer(self.conv, "conv", 0, MAX_CHANNELS)
         _integer(self.hidden, "hidden", 0, MAX_CHANNELS)
         _one_of(self.activation, "activation", ACTIVATIONS)
+        _boolean(self.hidden_norm, "hidden_norm")
+        if self.hidden_norm and not self.hidden:
+            raise NasError("hidden_norm is true; a head without a hidden layer has nothing to normalise")
 
 
 class PlacedBlock(NamedTuple):
@@ -222,16 +256,13 @@ class ArchSpec:
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON values.
 
-        A stem of stride 2 has no key for it, so that specs from before there was another read and write alike, and
-        keep their ids.
+        What specs did not have at first has no key where it is as it was: a stem of stride 2, a block without a
+        `start_kernel`, a hidden layer without BN. So older specs read and write alike, and keep their ids.
         """
-        stem = _fields_of(self.stem)
-        if self.stem.stride == 2:
-            del stem["stride"]
         return {
             "version": JSON_VERSION,
             **_fields_of(self),
-            "stem": stem,
+            "stem": _fields_of(self.stem),
             "blocks": [_fields_of(block) for block in self.blocks],
             "head": _fields_of(self.head),
         }
@@ -315,9 +346,20 @@ def _parsed(text: str) -> Any:
         raise NasError(f"not JSON: {error}") from None
 
 
+# Fields that came after the first specs, with the value that these have.
+_LATER_FIELDS: dict[type, tuple[str, Any]] = {
+    StemSpec: ("stride", 2),
+    BlockSpec: ("start_kernel", 0),
+    HeadSpec: ("hidden_norm", False),
+}
+
+
 def _fields_of(row: StemSpec | BlockSpec | HeadSpec | ArchSpec) -> dict[str, Any]:
     """Return a flat dataclass as a dict, many times faster than `dataclasses.asdict`."""
-    return {name: getattr(row, name) for name in row.__slots__}
+    fields = {name: getattr(row, name) for name in row.__slots__}
+    if (later := _LATER_FIELDS.get(type(row))) and fields[later[0]] == later[1]:
+        del fields[later[0]]
+    return fields
 
 
 def _row(cls: type[_Row], data: Any, where: str) -> _Row:
@@ -345,6 +387,17 @@ def _check_keys(cls: type[StemSpec | BlockSpec | HeadSpec | ArchSpec], data: Map
 def _integer(value: Any, name: str, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise NasError(f"{name} is {_short(value)}; it must be a whole number from {low} to {high}")
+
+
+def _kernel(value: Any, name: str, *, may_be_absent: bool) -> None:
+    _integer(value, name, 0 if may_be_absent else 1, 15)
+    if value and value % 2 == 0:
+        raise NasError(f"{name} is {value}; it must be odd, so that padding keeps the size")
+
+
+def _boolean(value: Any, name: str) -> None:
+    if not isinstance(value, bool):
+        raise NasError(f"{name} is {_short(value)}; it must be true or false")
 
 
 def _one_of(value: Any, name: str, known: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ MAP_BINS = (14, 28, 56)
 def kinds_of(part: BlockPart) -> Iterator[tuple[str, str]]:
     """Yield each of `DECISIONS` with what the block has there: ("kernel", "5×5"), ("SE", "without SE"), …"""
     block = part.block
-    yield "kernel", f"{block.kernel}×{block.kernel}"
+    yield "kernel", block.kernels_text
     yield "SE", "with SE" if block.se else "without SE"
     yield "activation", ACTIVATION_NAMES[block.activation]
     yield "channels inside", _range(block.expanded, CHANNEL_BINS, "channels")
@@ -52,7 +52,7 @@ def _with_hswish(block: BlockSpec) -> BlockSpec | None:
 def _twice_as_wide(block: BlockSpec) -> BlockSpec | None:
     expanded = 2 * block.expanded
     se = squeezed_channels(expanded) if block.se else 0
-    return block.replace(expanded=expanded, se=se) if block.op == "mbconv" else None
+    return block.replace(expanded=expanded, se=se) if block.op != "sepconv" else None
 
 
 # Each returns the block with the choice in place of another, None for a block that had not the other.

@@ -35,8 +35,8 @@ def denoised(timings: Mapping[Part, Timing]) -> dict[Part, float]:
     for part in timings:
         if isinstance(part, BlockPart):
             block = part.block
-            place = part.in_channels, part.in_size, block.op, block.out, block.stride, block.activate_output
-            places.setdefault(place, []).append(part)
+            kind = block.op, block.start_kernel, block.activate_output
+            places.setdefault((part.in_channels, part.in_size, block.out, block.stride, *kind), []).append(part)
     ratios = {part: timing.ratio for part, timing in timings.items()}
     for parts in places.values():
         if len(parts) >= FEWEST:

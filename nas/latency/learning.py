@@ -208,7 +208,9 @@ def _amounts(part: PlacedPart) -> dict[str, float]:
     """Return what a part has of each addend."""
     amounts = {"weights": 4e-6 * sum(layer.parameters for layer in part.layers())}
     if isinstance(part, BlockPart):
-        block, sizes = part.block, (part.in_size, part.in_size // part.block.stride)
+        block, sizes = part.block, [part.in_size, part.in_size // part.block.stride]
+        if block.op == "fused" or not block.kernel:  # the expanded channels stand on one map only
+            del sizes[0]
         amounts |= {"blocks": 1.0, "squeezes": float(bool(block.se))}
         amounts["activations"] = 4e-6 * block.expanded * sum(size**2 for size in sizes)
     return amounts
@@ -223,13 +225,16 @@ def _features(part: PlacedPart, session: int) -> Iterator[Feature]:
         return
     block = part.block
     size, se = _octaves(part.in_size / block.stride, 2), str(bool(block.se))
+    kernel = str(block.kernel)
+    if block.op in ("uib", "fused"):  # other work than that of one depthwise convolution
+        kernel = f"{block.op} {block.start_kernel} {kernel}"
     yield "size", size
-    yield "kernel", str(block.kernel)
+    yield "kernel", kernel
     yield "se", se
     yield "activation", block.activation
     yield "stride", str(block.stride)
     yield "residual", str(part.placed.has_residual)
-    yield "size and kernel", f"{size} {block.kernel}"
+    yield "size and kernel", f"{size} {kernel}"
     yield "size and se", f"{size} {se}"
     yield "output channels", _octaves(block.out, 2)
     yield "expanded channels", _octaves(block.expanded, 1)

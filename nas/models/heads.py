@@ -10,6 +10,7 @@ same weights give the same outputs.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -27,7 +28,7 @@ from torchvision.models.detection.ssdlite import (
 )
 from torchvision.models.segmentation import LRASPP
 
-from nas.arch.spec import ArchSpec, round_channels, squeezed_channels
+from nas.arch.spec import ArchSpec, BlockSpec, round_channels, squeezed_channels
 from nas.errors import NasError
 from nas.models.mobilenet import NORM_MOMENTUM, MobileNet, build_features, initialise
 
@@ -72,7 +73,8 @@ def detection_model(spec: ArchSpec, num_classes: int = 91, trained: MobileNet | 
     if trained is None:
         _normal_init(features)
     _copy_features(spec, features, trained)
-    backbone = _DetectionBackbone(features, strides.index(32), _out_channels(spec), norm)
+    tapped = strides.index(32)
+    backbone = _DetectionBackbone(features, tapped, spec.blocks[tapped - 1], _out_channels(spec), norm)
     anchors = DefaultBoxGenerator([[2, 3] for _ in range(6)], min_ratio=0.2, max_ratio=0.95)
     size = (DETECTION_SIZE, DETECTION_SIZE)
     channels = retrieve_out_channels(backbone, size)
@@ -94,17 +96,20 @@ def detection_model(spec: ArchSpec, num_classes: int = 91, trained: MobileNet | 
 class _DetectionBackbone(SSDLiteFeatureExtractorMobileNet):
     """The six maps that SSDLite reads.
 
-    The first is the expansion of the first block of stride 32, which still has stride 16; a block without expansion is
-    tapped at its input. The second is the network's last map. Four more follow it.
+    The first is the expansion of the first block of stride 32, which still has stride 16; a block without an expansion
+    before its stride is tapped at its input. The second is the network's last map. Four more follow it.
     """
 
-    def __init__(self, features: nn.Sequential, tapped: int, channels: int, norm: partial[nn.BatchNorm2d]) -> None:
+    def __init__(
+        self, features: nn.Sequential, tapped: int, block_spec: BlockSpec, channels: int, norm: partial[nn.BatchNorm2d]
+    ) -> None:
         nn.Module.__init__(self)  # torchvision's constructor accepts its own V3 blocks only
         block = features[tapped]
         layers = getattr(block, "conv", None) or block.block  # V2's and V3's names
         assert isinstance(layers, nn.Sequential)
-        first = next(layers[0].children())
-        expansion = 1 if isinstance(first, nn.Conv2d) and first.groups == 1 else 0  # else it is the depthwise one
+        expansion = 0
+        if block_spec.has_expand and block_spec.kernel:  # else the stride is not behind it
+            expansion = 2 if block_spec.start_kernel else 1
         self.features = nn.Sequential(
             nn.Sequential(*features[:tapped], *layers[:expansion]),
             nn.Sequential(layers[expansion:], *features[tapped + 1 :]),
@@ -146,7 +151,7 @@ def _low_tap(spec: ArchSpec) -> int:
 
 def _is_torchvision_network(spec: ArchSpec) -> bool:
     """Return whether the strides and blocks are those of torchvision's MobileNetV3-Large or -Small."""
-    if spec.stem.stride != 2:
+    if spec.stem.stride != 2 or any(block.op in ("uib", "fused") for block in spec.blocks):
         return False
     rows = [
         (p.in_channels, b.kernel, b.expanded, b.out, b.se > 0, b.activation == "hswish", b.stride)
@@ -179,11 +184,7 @@ def _reduced_tail(spec: ArchSpec) -> ArchSpec:
     head = spec.head
     return spec.replace(
         blocks=tuple(blocks),
-        head=type(head)(
-            conv=round_channels(head.conv / 2) if head.conv else 0,
-            hidden=head.hidden,
-            activation=head.activation,
-        ),
+        head=replace(head, conv=round_channels(head.conv / 2) if head.conv else 0),
     )
 
 

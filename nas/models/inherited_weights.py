@@ -2,8 +2,9 @@
 
 Channels that belong together are kept together. The expanded channels of a block go through its expand convolution,
 its depthwise convolution, its SE and its projection. The channels of a bottleneck go through every layer that writes or
-reads it, across the residuals of its stage. Of each such group those channels are kept whose weights in all of these
-layers together have the largest L2 norm (arXiv 1804.03230, section 3.3).
+reads it, across the residuals of its stage, and through depthwise convolutions before an expansion. Of each such group
+those channels are kept whose weights in all of these layers together have the largest L2 norm (arXiv 1804.03230,
+section 3.3).
 
 A wider network begins close to the function of a narrower one (Net2WiderNet, arXiv 1511.05641, section 2.3): channels
 are there twice, and whoever reads them has half of the weight for each. Some noise lets the two become different. A
@@ -149,7 +150,7 @@ def layers_of(model: MobileNet) -> Iterator[tuple[Layer, list[nn.Module]]]:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             modules.append([module])
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             modules[-1].append(module)
     return zip(_layers(model.spec), modules, strict=True)
 
@@ -160,11 +161,16 @@ def _layers(spec: ArchSpec) -> Iterator[Layer]:
     yield Layer("stem", trunk, None)
     for index, placed in enumerate(spec.walk()):
         block, name = placed.block, f"block {index}"
-        # A sepconv's depthwise convolution works on the channels of its input.
-        expanded: Group = f"{name} expanded" if block.op == "mbconv" else trunk
-        if block.op == "mbconv":
+        # A sepconv's depthwise convolution works on the channels of its input, and so does one before the expansion.
+        expanded: Group = trunk if block.op == "sepconv" else f"{name} expanded"
+        if block.start_kernel:
+            yield Layer(f"{name} start", trunk, None)
+        if block.has_expand:
             yield Layer(f"{name} expand", expanded, trunk)
-        yield Layer(f"{name} depthwise", expanded, None)
+        if block.op == "fused":
+            yield Layer(f"{name} fused", expanded, trunk)
+        elif block.kernel:
+            yield Layer(f"{name} depthwise", expanded, None)
         if block.se:
             yield Layer(f"{name} squeeze", f"{name} squeezed", expanded)
             yield Layer(f"{name} excite", expanded, f"{name} squeezed")

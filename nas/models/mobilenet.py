@@ -47,7 +47,10 @@ class MobileNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         classifier: list[nn.Module] = []
         if head.hidden:
-            classifier += [nn.Linear(channels, head.hidden), ACTIVATIONS[head.activation](inplace=True)]
+            classifier.append(nn.Linear(channels, head.hidden, bias=not head.hidden_norm))
+            if head.hidden_norm:
+                classifier.append(nn.BatchNorm1d(head.hidden, eps=spec.norm_eps, momentum=NORM_MOMENTUM))
+            classifier.append(ACTIVATIONS[head.activation](inplace=True))
             channels = head.hidden
         self.classifier = nn.Sequential(
             *classifier, nn.Dropout(p=dropout, inplace=bool(head.hidden)), nn.Linear(channels, num_classes)
@@ -61,7 +64,8 @@ class MobileNet(nn.Module):
 def build_features(spec: ArchSpec, norm: Norm, max_stride: int | None = None) -> nn.Sequential:
     """Return the stem, the blocks and the last 1x1 of a spec, not initialised yet.
 
-    Beyond `max_stride` maps keep their size, and the depthwise convolutions are dilated instead (arXiv 1706.05587).
+    Beyond `max_stride` maps keep their size, and the convolutions of more than a pixel are dilated instead
+    (arXiv 1706.05587).
     """
     stem, head = spec.stem, spec.head
     layers: list[nn.Module] = [
@@ -98,7 +102,7 @@ def _block(placed: PlacedBlock, norm: Norm, dilation: int) -> nn.Module:
     block, in_channels = placed.block, placed.in_channels
     # Neither of torchvision's blocks has an expand convolution where the channels stay the same.
     expands_as_torchvision = (block.op == "mbconv") == (block.expanded != in_channels)
-    if expands_as_torchvision and not block.activate_output:
+    if block.op in ("mbconv", "sepconv") and expands_as_torchvision and not block.activate_output:
         if block.activation == "relu6":
             if block.kernel == 3 and not block.se and dilation == 1:
                 return mobilenetv2.InvertedResidual(
@@ -127,34 +131,51 @@ def _squeeze(placed: PlacedBlock) -> SqueezeExcitation:
 
 
 class InvertedResidual(nn.Module):
-    """MBConv for any block: 1x1, BN, AF, depthwise, BN, AF, SE, 1x1, BN (, AF) (+ input).
+    """MBConv for any block: (depthwise, BN,) 1x1, BN, AF, depthwise, BN, AF, SE, 1x1, BN (, AF) (+ input).
 
-    Modules are named as in torchvision's V3. With a dilation the map keeps its size.
+    Modules are named as in torchvision's V3. With a dilation the map keeps its size. What comes before the stride, and
+    so on a map that was not to be smaller, is dilated by less.
     """
 
     def __init__(self, placed: PlacedBlock, norm: Norm, dilation: int = 1) -> None:
         super().__init__()
         block = placed.block
         activation = ACTIVATIONS[block.activation]
+        stride = block.stride if dilation == 1 else 1
         layers: list[nn.Module] = []
-        if block.op == "mbconv":
+        if block.start_kernel:
+            layers.append(
+                Conv2dNormActivation(
+                    placed.in_channels,
+                    placed.in_channels,
+                    block.start_kernel,
+                    1 if block.kernel else stride,
+                    groups=placed.in_channels,
+                    dilation=max(1, dilation // block.stride) if block.kernel else dilation,
+                    norm_layer=norm,
+                    activation_layer=None,
+                )
+            )
+        if block.has_expand:
             layers.append(
                 Conv2dNormActivation(
                     placed.in_channels, block.expanded, 1, norm_layer=norm, activation_layer=activation
                 )
             )
-        layers.append(
-            Conv2dNormActivation(
-                block.expanded,
-                block.expanded,
-                block.kernel,
-                block.stride if dilation == 1 else 1,
-                groups=block.expanded,
-                dilation=dilation,
-                norm_layer=norm,
-                activation_layer=activation,
+        if block.kernel:
+            fused = block.op == "fused"
+            layers.append(
+                Conv2dNormActivation(
+                    placed.in_channels if fused else block.expanded,
+                    block.expanded,
+                    block.kernel,
+                    stride,
+                    groups=1 if fused else block.expanded,
+                    dilation=dilation,
+                    norm_layer=norm,
+                    activation_layer=activation,
+                )
             )
-        )
         if block.se:
             layers.append(_squeeze(placed))
         layers.append(
@@ -185,11 +206,11 @@ def folded_convolutions(model: nn.Module) -> list[tuple[np.ndarray, np.ndarray]]
         if isinstance(module, nn.Conv2d | nn.Linear):
             weight = module.weight.double()
             folded.append((weight, weight.new_zeros(len(weight)) if module.bias is None else module.bias.double()))
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             assert module.running_mean is not None
             assert module.running_var is not None
             weight, bias = folded[-1]  # of the convolution in front of it
             scale = module.weight.double() / (module.running_var.double() + module.eps).sqrt()
             bias = (bias - module.running_mean.double()) * scale + module.bias.double()
-            folded[-1] = weight * scale.reshape(-1, 1, 1, 1), bias
+            folded[-1] = weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), bias
     return [(weight.float().cpu().numpy(), bias.float().cpu().numpy()) for weight, bias in folded]

@@ -52,6 +52,8 @@ class RandomCuts:
                 spec = spec.with_block(index, se=0)
             if "kernel" in self.allow and block.kernel > 3 and rng.random() < EXTRA_CUT_SHARE:
                 spec = spec.with_block(index, kernel=block.kernel - 2)
+            if "kernel" in self.allow and block.start_kernel > 3 and rng.random() < EXTRA_CUT_SHARE:
+                spec = spec.with_block(index, start_kernel=block.start_kernel - 2)
             if "activation" in self.allow and block.activation == "hswish" and rng.random() < EXTRA_CUT_SHARE:
                 spec = spec.with_block(index, activation="relu")
         if "resolution" in self.allow:

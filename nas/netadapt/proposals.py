@@ -106,7 +106,7 @@ def wider_and_faster(spec: ArchSpec, predict_ms: Predict) -> Proposal | None:
     places = [
         Place("expanded", block.expanded, index, index)
         for index, block in enumerate(spec.blocks)
-        if block.op == "mbconv" and block.expanded % VECTOR_CHANNELS
+        if block.op != "sepconv" and block.expanded % VECTOR_CHANNELS
     ]
     if not places:
         return None
@@ -213,7 +213,7 @@ def places_of(spec: ArchSpec, allow: Sequence[str] = ()) -> list[Place]:
     places = [
         Place("expanded", block.expanded, index, index)
         for index, block in enumerate(spec.blocks)
-        if block.op == "mbconv"
+        if block.op != "sepconv"
     ]
     runs = [(first, last) for first, last in bottlenecks(spec) if first > 0 or "stem" in allow]
     places += [Place("out", spec.blocks[last].out, first, last) for first, last in runs]
@@ -231,6 +231,10 @@ def _extra_cuts(spec: ArchSpec, allow: Sequence[str]) -> Iterator[_Cut]:
         if "kernel" in allow and block.kernel > 3:
             kernel = block.kernel - 2
             yield _Cut(f"{name}: kernel {block.kernel} to {kernel}", spec.with_block(index, kernel=kernel))
+        if "kernel" in allow and block.start_kernel > 3:
+            start = block.start_kernel - 2
+            cut = f"{name}: start_kernel {block.start_kernel} to {start}"
+            yield _Cut(cut, spec.with_block(index, start_kernel=start))
         if "activation" in allow and block.activation == "hswish":
             yield _Cut(f"{name}: h-swish to ReLU", spec.with_block(index, activation="relu"))
     lower = (spec.resolution - 1) // RESOLUTION_STEP * RESOLUTION_STEP

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from nas.accuracy import load_estimator
 from nas.console import Console, Silent
 from nas.errors import NasError
 from nas.files import fingerprint
@@ -29,6 +30,8 @@ def trim(
     console, rules = console or Silent(), request.rules
     if request.data:
         recipe_of(request)  # raises NasError for an unknown recipe before the folder is made
+    else:
+        load_estimator(request.estimator).estimate([seed.spec])  # and for a network that it cannot judge
     table = open_table(
         request.table,
         request.runtime,

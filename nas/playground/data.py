@@ -15,6 +15,7 @@ import numpy as np
 
 from nas.accuracy import features as prior_features
 from nas.accuracy.imagenet_prior import (
+    JUDGED_OPS,
     OUTSIDE_FACTOR,
     UNKNOWN_STD,
     ImageNetPrior,
@@ -207,8 +208,8 @@ def _width_data(space: SearchSpace, width: float) -> dict[str, Any]:
         "width": width,
         "label": f"{width:g}",
         "stem": {"stride": 2} | fixed["stem"],
-        "first": fixed["blocks"][0],
-        "head": fixed["head"],
+        "first": {"start_kernel": 0} | fixed["blocks"][0],
+        "head": {"hidden_norm": False} | fixed["head"],
         "resolutions": [variant.resolution for variant in space.variants if variant.width == width],
         "outs": [space.stage_out(stage, width) for stage in range(-1, len(space.stages))],
     }
@@ -229,6 +230,7 @@ def prior_data(prior: ImageNetPrior) -> dict[str, Any]:
         "noise": fit.noise[level],
         "unknown_std": UNKNOWN_STD,
         "outside_factor": OUTSIDE_FACTOR,
+        "judged_ops": JUDGED_OPS,
         "curves": {
             "reference_out": prior_features.REFERENCE_OUT,
             "reference_in": prior_features.REFERENCE_IN,
@@ -242,7 +244,6 @@ def prior_data(prior: ImageNetPrior) -> dict[str, Any]:
             "width_power": prior_features.WIDTH_POWER,
             "resolution_power": prior_features.RESOLUTION_POWER,
             "expansion_half": prior_features.EXPANSION_HALF,
-            "se_by_position": prior_features.SE_BY_POSITION,
             "recipe_features": [name for name in recipe if not name.startswith("resolution")],
             "recipe_resolution_features": [name for name in recipe if name.startswith("resolution")],
         },
@@ -269,7 +270,7 @@ def spec_text(spec: ArchSpec) -> str:
             repr(spec.norm_eps),
             f"{stem.out}.{stem.stride}.{_ACTIVATIONS[stem.activation]}",
             "_".join(map(_block_text, spec.blocks)),
-            f"{head.conv}.{head.hidden}.{_ACTIVATIONS[head.activation]}",
+            f"{head.conv}.{head.hidden}.{_ACTIVATIONS[head.activation]}{'n' if head.hidden_norm else ''}",
         ]
     )
 
@@ -277,4 +278,5 @@ def spec_text(spec: ArchSpec) -> str:
 def _block_text(block: BlockSpec) -> str:
     numbers = (block.kernel, block.expanded, block.out, block.stride, block.se)
     letters = _ACTIVATIONS[block.activation] + block.gate[0] + ("a" if block.activate_output else "")
-    return f"{block.op[0]}{'.'.join(map(str, numbers))}.{letters}"
+    start = f".{block.start_kernel}" if block.op == "uib" else ""
+    return f"{block.op[0]}{'.'.join(map(str, numbers))}.{letters}{start}"

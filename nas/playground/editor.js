@@ -18,6 +18,7 @@ function formatCount(count) {
 
 /** Return an estimate as text. */
 function formatTop1({ top1, std }) {
+  if (top1 === null) return "no estimate";
   return `${top1.toFixed(1)} ± ${std.toFixed(1)} %`;
 }
 
@@ -39,6 +40,11 @@ function deltaElement(value, digits, better, unit = "") {
 /** Return the difference of two networks' milliseconds; null where one is unknown. */
 function timeDifference(one, other) {
   return one.time.ms === null || other.time.ms === null ? null : one.time.ms - other.time.ms;
+}
+
+/** Return the difference of two networks' estimates (points); null where one has none. */
+function top1Difference({ estimate: one }, { estimate: other }) {
+  return one.top1 === null || other.top1 === null ? null : one.top1 - other.top1;
 }
 
 // The blocks ------------------------------------------------------------------------------------------
@@ -191,9 +197,16 @@ function fill(id, options, value) {
   select.value = String(value);
 }
 
+/** Return the kernels of a block in words; as BlockSpec.kernels_text. */
+function kernelsText(block) {
+  const [inner, start] = [block.kernel, block.start_kernel].map((kernel) => (kernel ? `${kernel}×${kernel}` : ""));
+  if (block.op === "fused") return `full ${inner}`;
+  return start ? `${start} before ${inner}`.trim() : inner || "1×1";
+}
+
 /** Return a block in words. */
 function blockText({ block, inChannels }) {
-  const words = [`${block.kernel}×${block.kernel}`];
+  const words = [kernelsText(block)];
   words.push(block.op === "sepconv" ? "no expansion"
     : `${Number((block.expanded / inChannels).toFixed(2))}× (${block.expanded})`);
   if (block.se) words.push(`SE ${block.se}`);
@@ -310,5 +323,6 @@ function choiceRow(app, text, spec, id) {
   use.addEventListener("click", () => app.change(spec));
   return element("tr", {}, head,
     number(network.time.near ? "≈ " : "", deltaElement(timeDifference(network, app.now), 3, -1)),
-    number(deltaElement(points, 2, 1), element("small", {}, ` ± ${std.toFixed(2)}`)), element("td", {}, use));
+    number(deltaElement(points, 2, 1), element("small", {}, std === null ? "" : ` ± ${std.toFixed(2)}`)),
+    element("td", {}, use));
 }

@@ -19,7 +19,8 @@ function spaceColor(index) {
 function pointText(name, network, more = []) {
   const { time, estimate: guess, cost, spec } = network;
   return [`<b>${chartText(name)}</b>`, `${spec.resolution} px, ${formatCount(cost.macs)} MACs, `
-    + `${formatCount(cost.params)} parameters`, `${formatMs(time.ms)} predicted, ${formatTop1(guess)} estimated`,
+    + `${formatCount(cost.params)} parameters`, `${formatMs(time.ms)} predicted, `
+    + (guess.top1 === null ? "no estimate" : `${formatTop1(guess)} estimated`),
   ...more.map(chartText)].join("<br>");
 }
 
@@ -33,7 +34,10 @@ function latencyTicks(narrow) {
 function frontChart(app) {
   const traces = [];
   app.fronts.forEach((front, index) => traces.push(...frontTraces(app, front, index)));
-  traces.push(pointsTrace("published", app.listed.filter((one) => !one.yours), "soft", "circle"));
+  const published = app.listed.filter((one) => !one.yours);
+  traces.push(pointsTrace("published", published.filter((one) => one.network.estimate.top1 !== null), "soft", "circle"));
+  const unjudged = published.filter((one) => one.network.estimate.top1 === null && one.ms !== null);
+  if (unjudged.length) traces.push(pointsTrace("published, without an estimate", unjudged, "ink", "diamond-open"));
   const own = app.listed.filter((one) => one.yours);
   if (own.length) traces.push(pointsTrace("your networks", own, "good", "diamond"));
   const ranges = chartRanges(app);
@@ -68,11 +72,16 @@ function frontTraces(app, front, index) {
   return traces;
 }
 
+/** Return the top-1 (percent) at which a listed network stands: estimated, or as published; null without both. */
+function shownTop1({ network, published }) {
+  return network.estimate.top1 ?? published[0]?.[0] ?? null;
+}
+
 /** Return the trace of networks that have milliseconds. */
 function pointsTrace(name, listed, color, symbol) {
-  const shown = listed.filter((one) => one.ms !== null);
+  const shown = listed.filter((one) => one.ms !== null && shownTop1(one) !== null);
   return { type: "scatter", mode: "markers", name, x: shown.map((one) => one.ms),
-    y: shown.map((one) => one.network.estimate.top1), text: shown.map((one) => one.hover),
+    y: shown.map(shownTop1), text: shown.map((one) => one.hover),
     customdata: shown.map((one) => one.index), hovertemplate: "%{text}<extra></extra>",
     marker: { color: pageColor(color), symbol, size: 7, opacity: 0.75 } };
 }
@@ -100,18 +109,22 @@ function livePoints(app, name) {
   }
   const network = name === "now" ? app.now : app.start;
   const title = name === "now" ? app.nowName : app.state.start.name;
-  if (network.time.ms === null) return { x: [], y: [], text: [] };
-  return { x: [network.time.ms], y: [network.estimate.top1], text: [pointText(title, network)] };
+  const listed = network.estimate.top1 === null
+    && app.listed.find((one) => specText(one.spec) === specText(network.spec));
+  const top1 = listed ? shownTop1(listed) : network.estimate.top1;
+  if (network.time.ms === null || top1 === null) return { x: [], y: [], text: [] };
+  return { x: [network.time.ms], y: [top1], text: [pointText(title, network)] };
 }
 
 /** Return the ranges of both axes that hold all that is drawn. */
 function chartRanges(app) {
-  const listed = app.listed.filter((one) => one.ms !== null);
+  const listed = app.listed.filter((one) => one.ms !== null && shownTop1(one) !== null);
   const fronts = app.fronts.flatMap((front) => front ?? []);
-  const points = listed.map((one) => [one.ms, one.network.estimate.top1]);
+  const points = listed.map((one) => [one.ms, shownTop1(one)]);
   points.push(...fronts.map((one) => [one.ms, one.top1]));
   for (const network of [app.now, app.start]) {
-    if (network.time.ms !== null) points.push([network.time.ms, network.estimate.top1]);
+    const { time, estimate: guess } = network;
+    if (time.ms !== null && guess.top1 !== null) points.push([time.ms, guess.top1]);
   }
   const x = points.map((point) => point[0]).filter((value) => value > 0);
   const y = points.map((point) => point[1]);

@@ -4,7 +4,7 @@
 
 const ACTIVATION_LETTERS = { r: "relu", 6: "relu6", h: "hswish" };
 const GATE_LETTERS = { h: "hard_sigmoid", s: "sigmoid" };
-const OP_LETTERS = { m: "mbconv", s: "sepconv" };
+const OP_LETTERS = { m: "mbconv", s: "sepconv", u: "uib", f: "fused" };
 const FLOAT_BYTES = 4;
 
 // Channels and shapes ---------------------------------------------------------------------------------
@@ -43,6 +43,11 @@ function placeBlock(block, inChannels, inSize) {
     residual: block.stride === 1 && inChannels === block.out && !block.activate_output };
 }
 
+/** Return whether a 1x1 convolution makes the expanded channels of a block. */
+function hasExpand(block) {
+  return block.op === "mbconv" || block.op === "uib";
+}
+
 // Costs -----------------------------------------------------------------------------------------------
 
 /** Return multiply-accumulates, parameters and living elements of a layer; as nas.arch.cost.Layer. */
@@ -57,10 +62,22 @@ function blockLayers(placed) {
   const { block, inChannels, inSize, outSize } = placed;
   const { expanded } = block;
   const residual = placed.residual ? inChannels * inSize ** 2 : 0;
-  const bottleneck = block.op === "mbconv";
-  const layers = bottleneck ? [layerCost(inChannels, expanded, 1, inSize, inSize)] : [];
-  layers.push(layerCost(expanded, expanded, block.kernel, inSize, outSize,
-    { groups: expanded, held: bottleneck ? residual : 0 }));
+  const layers = [];
+  let size = inSize;
+  let held = 0;
+  if (block.start_kernel) {
+    const after = block.kernel ? size : outSize;
+    layers.push(layerCost(inChannels, inChannels, block.start_kernel, size, after, { groups: inChannels }));
+    [size, held] = [after, residual];
+  }
+  if (hasExpand(block)) {
+    layers.push(layerCost(inChannels, expanded, 1, size, size, { held }));
+    held = residual;
+  }
+  if (block.op === "fused") layers.push(layerCost(inChannels, expanded, block.kernel, size, outSize));
+  else if (block.kernel) {
+    layers.push(layerCost(expanded, expanded, block.kernel, size, outSize, { groups: expanded, held }));
+  }
   if (block.se) {
     const held = residual + expanded * outSize ** 2;
     layers.push(layerCost(expanded, block.se, 1, 1, 1, { norm: false, held }));
@@ -78,10 +95,11 @@ function headLayers(head, inChannels, size, classes) {
     layers.push(layerCost(channels, head.conv, 1, size, size));
     channels = head.conv;
   }
-  for (const out of head.hidden ? [head.hidden, classes] : [classes]) {
-    layers.push(layerCost(channels, out, 1, 1, 1, { norm: false }));
-    channels = out;
+  if (head.hidden) {
+    layers.push(layerCost(channels, head.hidden, 1, 1, 1, { norm: head.hidden_norm }));
+    channels = head.hidden;
   }
+  layers.push(layerCost(channels, classes, 1, 1, 1, { norm: false }));
   return layers;
 }
 
@@ -93,11 +111,12 @@ function networkParts(spec, classes) {
   const last = placed[placed.length - 1];
   const activation = head.conv || head.hidden ? ` ${head.activation}` : "";
   const shape = `${last.block.out}x${last.outSize}`;
+  const norm = head.hidden_norm ? " hidden-norm" : "";
   return [
     summed("stem", `stem ${spec.resolution} o${stem.out}${stride} ${stem.activation}`,
       [layerCost(3, stem.out, 3, spec.resolution, halved(spec.resolution, stem.stride))]),
     ...placed.map((one, index) => ({ ...summed(`block ${index + 1}`, blockKey(one), blockLayers(one)), placed: one })),
-    summed("head", `head ${shape} c${head.conv} h${head.hidden} n${classes}${activation}`,
+    summed("head", `head ${shape} c${head.conv} h${head.hidden} n${classes}${activation}${norm}`,
       headLayers(head, last.block.out, last.outSize, classes)),
   ];
 }
@@ -106,7 +125,8 @@ function networkParts(spec, classes) {
 function blockKey({ block, inChannels, inSize }) {
   const se = block.se ? ` se${block.se}-${block.gate}` : "";
   const after = block.activate_output ? " activate-output" : "";
-  return `${block.op} ${inChannels}x${inSize} k${block.kernel} e${block.expanded} o${block.out} s${block.stride}`
+  const kernels = `${block.start_kernel ? `b${block.start_kernel} ` : ""}k${block.kernel}`;
+  return `${block.op} ${inChannels}x${inSize} ${kernels} e${block.expanded} o${block.out} s${block.stride}`
     + `${se} ${block.activation}${after}`;
 }
 
@@ -209,10 +229,10 @@ function blockFeatures({ block }, place, curves) {
       if (![3, 5, 7].includes(block.kernel)) features.push([`kernel ${block.kernel}`, 1]);
     }
     if (block.se) {
-      const share = weight * curves.se_by_position[Math.min(position, curves.se_by_position.length - 1)];
-      const early = place.small && segment === "s8" ? "s4" : segment;
-      features.push([["s2", "s4", "s16a"].includes(early) ? `se ${early}` : "se", share]);
-      if (place.small && segment !== "s4" && segment !== "s8") features.push(["se small", share]);
+      features.push([`se ${name}`, weight]);
+      if (place.small) features.push(["se small", weight]);
+      if (block.gate === "sigmoid") features.push(["sigmoid gate", weight]);
+      if (block.activate_output) features.push([`se plain ${segment.replace(/[ab]$/, "")}`, weight]);
     }
     if (block.activation === "hswish") features.push([`hswish ${segment}`, weight]);
   }
@@ -252,7 +272,8 @@ function skeletonFeatures(spec, placedBlocks, places, curves) {
     if (!strides.has(stride)) features.push([`no stride ${stride}`, 1]);
   }
   if (spec.head.hidden) {
-    features.push(["hidden layer", 1], ["head conv", Math.log(Math.max(1, spec.head.conv) / 960)]);
+    features.push(["hidden layer", 1]);
+    if (spec.head.conv) features.push(["head conv", Math.log(spec.head.conv / 960)]);
   }
   for (const part of ["stem", "head"]) {
     if (spec[part].activation === "hswish") features.push([`hswish ${part}`, 1]);
@@ -302,8 +323,14 @@ function linkOf(score, prior) {
   return prior.limit - Math.exp(-score);
 }
 
-/** Return the estimated top-1 (percent) of a network and its standard deviation; as ImageNetPrior.estimate. */
+const NO_ESTIMATE = { score: null, top1: null, std: null, outside: false, error: null, values: null };
+
+/** Return the estimated top-1 (percent) of a network and its standard deviation; as ImageNetPrior.estimate.
+ *
+ * All is null for a network with blocks that the prior cannot judge.
+ */
 function estimate(spec, prior) {
+  if (!spec.blocks.every((block) => prior.judged_ops.includes(block.op))) return NO_ESTIMATE;
   const { values, unknown } = featureVector(spec, prior);
   let score = 0;
   let outside = unknown > 0;
@@ -330,9 +357,11 @@ function spread(values, prior) {
 
 /** Return by how many points of top-1 one estimate is above another, with the standard deviation of the difference.
  *
- * Errors that both networks share cancel. The chance of a single training is not in it.
+ * Errors that both networks share cancel. The chance of a single training is not in it. Both are null where one of the
+ * networks has no estimate.
  */
 function difference(one, other, prior) {
+  if (one.top1 === null || other.top1 === null) return { points: null, std: null };
   const slope = one.values.map((value, column) => one.error * value - other.error * other.values[column]);
   const factor = one.outside || other.outside ? prior.outside_factor : 1;
   return { points: one.top1 - other.top1, std: factor * Math.sqrt(spread(slope, prior)) };
@@ -351,10 +380,12 @@ function specText(spec) {
   const blocks = spec.blocks.map((block) => {
     const letters = activation(block) + letterOf(GATE_LETTERS, block.gate) + (block.activate_output ? "a" : "");
     const numbers = [block.kernel, block.expanded, block.out, block.stride, block.se];
-    return `${letterOf(OP_LETTERS, block.op)}${numbers.join(".")}.${letters}`;
+    const start = block.op === "uib" ? `.${block.start_kernel}` : "";
+    return `${letterOf(OP_LETTERS, block.op)}${numbers.join(".")}.${letters}${start}`;
   });
   return [spec.resolution, spec.norm_eps, `${spec.stem.out}.${spec.stem.stride}.${activation(spec.stem)}`,
-    blocks.join("_"), `${spec.head.conv}.${spec.head.hidden}.${activation(spec.head)}`].join("~");
+    blocks.join("_"),
+    `${spec.head.conv}.${spec.head.hidden}.${activation(spec.head)}${spec.head.hidden_norm ? "n" : ""}`].join("~");
 }
 
 /** Return the network of a short text. Throws an Error for a text that `specText` does not write. */
@@ -362,26 +393,30 @@ function parseSpecText(text, name) {
   const [resolution, eps, stem, blocks, head] = text.split("~");
   if (head === undefined) throw new Error("the address names no network");
   const [stemOut, stemStride, stemActivation] = stem.split(".");
-  const [conv, hidden, headActivation] = head.split(".");
+  const [conv, hidden, headLetters = ""] = head.split(".");
   return checkedSpec({
     name, resolution: Number(resolution), norm_eps: Number(eps),
     stem: { out: Number(stemOut), stride: Number(stemStride), activation: ACTIVATION_LETTERS[stemActivation] },
     blocks: blocks.split("_").map((block) => {
-      const [kernel, expanded, out, stride, se, letters = ""] = block.slice(1).split(".");
+      const [kernel, expanded, out, stride, se, letters = "", start = "0"] = block.slice(1).split(".");
       return { op: OP_LETTERS[block[0]], kernel: Number(kernel), expanded: Number(expanded), out: Number(out),
         stride: Number(stride), se: Number(se), gate: GATE_LETTERS[letters[1]],
-        activation: ACTIVATION_LETTERS[letters[0]], activate_output: letters[2] === "a" };
+        activation: ACTIVATION_LETTERS[letters[0]], activate_output: letters[2] === "a",
+        start_kernel: Number(start) };
     }),
-    head: { conv: Number(conv), hidden: Number(hidden), activation: ACTIVATION_LETTERS[headActivation] },
+    head: { conv: Number(conv), hidden: Number(hidden), activation: ACTIVATION_LETTERS[headLetters[0]],
+      hidden_norm: headLetters[1] === "n" },
   });
 }
 
 /** Return the JSON of a spec that `python -m nas.train` reads, one line a block. */
 function specJson(spec, results) {
-  const { stem, blocks, ...others } = spec;
-  const shownStem = stem.stride === 2 ? { activation: stem.activation, out: stem.out } : stem;
-  const top = { version: 1, blocks: "@", ...others, stem: shownStem, results }; // blocks first: a name can be "@", too
-  const lines = blocks.map((block) => `    ${JSON.stringify(block)}`).join(",\n");
+  const { stem, blocks, head, ...others } = spec;
+  const without = (part, key, value) => Object.fromEntries(
+    Object.entries(part).filter(([name, own]) => name !== key || own !== value));
+  const top = { version: 1, blocks: "@", ...others, stem: without(stem, "stride", 2),
+    head: without(head, "hidden_norm", false), results }; // blocks first: a name can be "@", too
+  const lines = blocks.map((block) => `    ${JSON.stringify(without(block, "start_kernel", 0))}`).join(",\n");
   return `${JSON.stringify(top, null, 2).replace('"@"', () => `[\n${lines}\n  ]`)}\n`;
 }
 
@@ -397,12 +432,13 @@ function parseSpecJson(text) {
     throw new Error("it holds no spec: an object with blocks, as nas.search writes");
   }
   if (data.version !== 1) throw new Error(`its version is ${data.version}; this page reads version 1`);
-  const block = { op: "mbconv", stride: 1, se: 0, gate: "hard_sigmoid", activation: "relu", activate_output: false };
+  const block = { op: "mbconv", stride: 1, se: 0, gate: "hard_sigmoid", activation: "relu", activate_output: false,
+    start_kernel: 0 };
   return checkedSpec({
     name: data.name, resolution: data.resolution, norm_eps: data.norm_eps ?? 1e-3,
     stem: { activation: "hswish", stride: 2, ...data.stem },
     blocks: data.blocks.map((one) => ({ ...block, ...one })),
-    head: { hidden: 0, activation: "hswish", ...data.head },
+    head: { hidden: 0, activation: "hswish", hidden_norm: false, ...data.head },
   });
 }
 
@@ -430,8 +466,16 @@ function checkedSpec(spec) {
   walk(spec).forEach(({ block, inChannels }, index) => {
     const where = `block ${index + 1}: `;
     oneOf(`${where}op`, block.op, OP_LETTERS);
-    integer(`${where}kernel`, block.kernel, 1, 15);
-    if (block.kernel % 2 === 0) throw new Error(`${where}kernel is ${block.kernel}; it must be odd`);
+    const universal = block.op === "uib";
+    const kernels = [["kernel", universal], ["start_kernel", true]];
+    for (const [field, mayBeAbsent] of kernels) {
+      const value = block[field];
+      integer(where + field, value, mayBeAbsent ? 0 : 1, 15);
+      if (value && value % 2 === 0) throw new Error(`${where}${field} is ${value}; it must be odd`);
+    }
+    if (block.start_kernel && !universal) throw new Error(`${where}only a uib has a start_kernel`);
+    if (universal && block.kernel && !block.start_kernel) throw new Error(`${where}such a uib is an mbconv`);
+    if (block.stride === 2 && !block.kernel && !block.start_kernel) throw new Error(`${where}nothing in it has a stride`);
     for (const field of ["expanded", "out"]) integer(where + field, block[field], 1, 65536);
     integer(`${where}stride`, block.stride, 1, 2);
     integer(`${where}se`, block.se, 0, 65536);
@@ -443,5 +487,6 @@ function checkedSpec(spec) {
   });
   for (const field of ["conv", "hidden"]) integer(`the head's ${field}`, spec.head[field], 0, 65536);
   oneOf("the head's activation", spec.head.activation, ACTIVATION_LETTERS);
+  if (spec.head.hidden_norm && !spec.head.hidden) throw new Error("the head has no hidden layer to normalise");
   return spec;
 }

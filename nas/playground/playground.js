@@ -37,7 +37,7 @@ function listedNetwork(data, { name, text, published, yours, measured_ms: measur
   const known = published.map(([top1, recipe]) => `published: ${top1} % (${recipe})`);
   const ms = exact ?? measured;
   if (exact === null && measured !== null) known.push(`measured: ${formatMs(measured)}`);
-  return { name, spec, yours, index, network, measured, ms, hover: pointText(name, network, known),
+  return { name, spec, yours, index, network, measured, ms, published, hover: pointText(name, network, known),
     label: twice ? `${name}, ${spec.resolution} px` : name };
 }
 
@@ -218,7 +218,7 @@ function renderSummary(app) {
   };
   const { time, cost, estimate: guess } = now;
   show("ms", `${time.near ? "≈ " : ""}${formatMs(time.ms)}`, timeDifference(now, start), 2, -1);
-  show("top1", formatTop1(guess), guess.top1 - start.estimate.top1, 2, 1);
+  show("top1", formatTop1(guess), top1Difference(now, start), 2, 1);
   show("macs", formatCount(cost.macs), (cost.macs - start.cost.macs) / 1e6, 1, 0);
   show("params", formatCount(cost.params), (cost.params - start.cost.params) / 1e6, 2, 0);
   show("memory", `${(cost.memory / 1e6).toFixed(1)} MB`, (cost.memory - start.cost.memory) / 1e6, 1, 0);
@@ -237,6 +237,7 @@ function remarks(app) {
     words.push(`≈: ${time.near} of its ${parts.length} parts have no row of their own; their times are those of blocks `
       + `like them${scaled}.`);
   }
+  if (guess.top1 === null) words.push("The estimator cannot judge its universal or fused blocks.");
   if (guess.outside) words.push("The estimator was fitted to no such network; its deviation is doubled.");
   return words;
 }

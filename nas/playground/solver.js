@@ -7,7 +7,7 @@
 // the first network whose exact sum keeps the budget is the answer. Near the fastest network a millisecond is worth
 // most; tables of smaller cells serve there.
 
-const CELLS = 16384;
+const CELLS = 32768;
 const FINER = [32, 6, 1]; // times smaller are the cells of each table
 const NONE = 255;
 

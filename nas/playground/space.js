@@ -102,7 +102,7 @@ function buildBlock(space, width, { stage, position }, { kernel, expansion, se, 
   const expanded = expansion * width.outs[stage + (position ? 1 : 0)];
   return { op: "mbconv", kernel, expanded, out: width.outs[stage + 1],
     stride: position ? 1 : space.stages[stage].stride, se: se ? squeezedChannels(expanded) : 0,
-    gate: "hard_sigmoid", activation, activate_output: false };
+    gate: "hard_sigmoid", activation, activate_output: false, start_kernel: 0 };
 }
 
 /** Return the options of a stage's block, the last decision running fastest. */

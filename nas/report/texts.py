@@ -14,26 +14,39 @@ _FAMILY_NAMES = {
     "mobilenet_v3_large": "MobileNetV3-Large",
     "mobilenet_v3_small": "MobileNetV3-Small",
     "mnasnet_a1": "MnasNet-A1",
+    "mobilenetv4_conv_small": "MobileNetV4-Conv-S",
+    "mobilenetv4_conv_small_050": "MobileNetV4-Conv-S ×0.5",
+    "mobilenetv4_conv_medium": "MobileNetV4-Conv-M",
 }
+
+_ONCE_FOR_ALL = "ofa_"
 
 
 def display_name(run: Run, network: NetworkResult) -> str:
     """Return the name of a network: "found Large", "MobileNetV3-Large ×0.75", "OFA cpu 15ms"."""
-    if network.found and network.target:
-        return f"found {run.result(network.target).target.title}"
-    family, _, width = network.name.partition("@")
+    return found_name(run, network.target) if network.found and network.target else published_name(network.name)
+
+
+def found_name(run: Run, target: str) -> str:
+    """Return the name of the network that was found for a target: "found Large"."""
+    return f"found {run.result(target).target.title}"
+
+
+def published_name(name: str) -> str:
+    """Return the name of a published network: "MobileNetV3-Large ×0.75", "OFA cpu 15ms"."""
+    family, _, width = name.partition("@")
     if family in _FAMILY_NAMES:
         return _FAMILY_NAMES[family] + (f" ×{width}" if width else "")
     if family.startswith("hardcorenas_"):
-        return "HardCoRe-NAS " + network.name.removeprefix("hardcorenas_").upper()
-    if is_once_for_all(network):
-        return "OFA " + network.name.removeprefix("ofa_").replace("_lat-", " ").replace("_", " ")
-    return network.name
+        return "HardCoRe-NAS " + name.removeprefix("hardcorenas_").upper()
+    if name.startswith(_ONCE_FOR_ALL):
+        return "OFA " + name.removeprefix(_ONCE_FOR_ALL).replace("_lat-", " ").replace("_", " ")
+    return name
 
 
 def is_once_for_all(network: NetworkResult) -> bool:
     """Return whether a network is one of those that Once-for-All published."""
-    return not network.found and network.name.startswith("ofa_")
+    return not network.found and network.name.startswith(_ONCE_FOR_ALL)
 
 
 def budget_text(budget_ms: float) -> str:

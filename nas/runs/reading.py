@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -70,6 +71,28 @@ class Run:
         Times are normalised milliseconds except `raw_ms`; accuracies are percent. An unknown number is NaN.
         """
         return pd.DataFrame([_network_row(network) for network in self.record.networks])
+
+    @property
+    def recipe_levels(self) -> pd.DataFrame:
+        """Return the estimated top-1 (percent) of the found networks by recipe level; empty for other estimators."""
+        rows = [(n.target, level) for n in self.record.networks for level in n.recipe_levels]
+        return pd.DataFrame([{"target": target} | msgspec.structs.asdict(level) for target, level in rows])
+
+    @property
+    def nearest(self) -> pd.DataFrame:
+        """Return the published networks nearest to the found ones, with residuals; empty for other estimators.
+
+        Accuracies are percent, residuals points: published less estimated.
+        """
+        rows = [(n.target, near) for n in self.record.networks for near in n.nearest]
+        return pd.DataFrame(
+            [
+                {"target": target}
+                | msgspec.structs.asdict(near)
+                | {"residual": near.residual, "left_out_residual": near.left_out_residual}
+                for target, near in rows
+            ]
+        )
 
     @property
     def table(self) -> TableInfo:
@@ -154,8 +177,8 @@ def _network_row(network: NetworkResult) -> dict[str, object]:
         "macs": network.macs,
         "fvcore_macs": network.fvcore_macs,
         "params": network.params,
-        "estimated_top1": network.estimated_top1,
-        "estimated_std": network.estimated_std,
+        "estimated_top1": _number(network.estimated_top1),
+        "estimated_std": _number(network.estimated_std),
         "extrapolated": network.extrapolated,
         "published_top1": _number(network.published_top1),
         "source": network.source,

@@ -197,6 +197,53 @@ class TargetResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     optimum: ProvenOptimum | None = None
 
 
+class LevelEstimate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The estimate of a network for one training that the estimator knows.
+
+    `title`, `epochs`, `teacher` and `training_source` are for readers who compare the training with theirs. They are
+    empty where nothing is told of it.
+    """
+
+    recipe_level: str
+    description: str
+    title: str
+    epochs: str
+    teacher: str
+    training_source: str
+    networks: int  # published networks that were trained so, on which the estimate rests
+    of_run: bool  # whether all other estimates of the run are for this level
+    top1: float  # percent
+    std: float  # percentage points
+
+
+class NearNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A published network near one that was found, as evidence for its estimate. Accuracies are percent.
+
+    `estimated_top1` is for the training of the publication; `left_out_top1` is that of a fit without the
+    network in any training.
+    """
+
+    name: str
+    resolution: int  # pixels
+    recipe_level: str
+    published_top1: float
+    estimated_top1: float
+    left_out_top1: float
+    difference: float  # percentage points by which the found network is estimated better, both trained for the run
+    difference_std: float
+    source: str
+
+    @property
+    def residual(self) -> float:
+        """Return by how many points the network was published better than it is estimated."""
+        return self.published_top1 - self.estimated_top1
+
+    @property
+    def left_out_residual(self) -> float:
+        """Return by how many points the network was published better than a fit without it estimates."""
+        return self.published_top1 - self.left_out_top1
+
+
 class NetworkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A network of a run's comparison. Times are normalised milliseconds except `raw_ms`; accuracies are percent.
 
@@ -217,17 +264,33 @@ class NetworkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     macs: int
     fvcore_macs: int | None  # counted on the built network; None: it was not built
     params: int
-    estimated_top1: float
-    estimated_std: float
+    estimated_top1: float | None  # None: a published network that the estimator cannot judge
+    estimated_std: float | None
     extrapolated: bool  # whether the estimator was fitted to nothing like it
     published_top1: float | None
     source: str  # of the published accuracy, or else of the estimate
     breakdown: tuple[tuple[str, float], ...]  # part and its ms by the table; empty where the table lacks rows
+    # Of a found network whose estimator is fitted to published results; else empty.
+    recipe_levels: tuple[LevelEstimate, ...] = ()  # the least accurate first
+    nearest: tuple[NearNetwork, ...] = ()  # the nearest first
 
     @property
     def found(self) -> bool:
         """Return whether this run found the network."""
         return self.kind == "found"
+
+    @property
+    def estimate(self) -> tuple[float, float] | None:
+        """Return the estimated top-1 and its standard deviation, or None where there is no estimate."""
+        if self.estimated_top1 is None or self.estimated_std is None:
+            return None
+        return self.estimated_top1, self.estimated_std
+
+    @property
+    def own_estimate(self) -> tuple[float, float]:
+        """Return the estimated top-1 and its standard deviation of a network that has them, as every found one has."""
+        assert self.estimate is not None  # `load_record` refuses a found network without
+        return self.estimate
 
     @property
     def latency_ms(self) -> float:
@@ -322,6 +385,10 @@ def _contradiction(record: RunRecord) -> str | None:
     for number, network in enumerate(record.networks):
         if network.measured_ms is None and network.predicted_ms is None:
             return f"networks[{number}].predicted_ms is null; it must be a number where measured_ms is null"
+        figures = {"estimated_top1": network.estimated_top1, "estimated_std": network.estimated_std}
+        unknown = [name for name, figure in figures.items() if figure is None]
+        if unknown and (network.found or len(unknown) == 1):
+            return f"networks[{number}].{unknown[0]} is null; it must be a number"
         if network.found and network.target not in names:
             target = "null" if network.target is None else repr(network.target)
             return f"networks[{number}].target is {target}; it must be the name of a target ({', '.join(names)})"

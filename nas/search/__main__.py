@@ -32,7 +32,7 @@ from nas.errors import NasError
 from nas.search.strategies import STRATEGIES
 
 if TYPE_CHECKING:
-    from nas.runs.record import OptimalNetwork, ProvenOptimum, RunRecord
+    from nas.runs.record import NetworkResult, OptimalNetwork, ProvenOptimum, RunRecord
     from nas.search.request import SearchRequest
 
 
@@ -278,7 +278,9 @@ def _show(record: RunRecord, optima: Sequence[OptimalNetwork], console: RichCons
             f"{network.latency_ms:.2f}",
             f"{network.macs / 1e6:.0f}",
             f"{network.params / 1e6:.2f}",
-            f"{network.estimated_top1:.1f} ± {network.estimated_std:.1f}" + ("*" if network.extrapolated else ""),
+            "–"
+            if network.estimate is None
+            else "{:.1f} ± {:.1f}".format(*network.estimate) + "*" * network.extrapolated,
             "" if network.published_top1 is None else f"{network.published_top1:.1f}",
             style="bold" if network.found else "",
         )
@@ -289,6 +291,7 @@ def _show(record: RunRecord, optima: Sequence[OptimalNetwork], console: RichCons
     console.say(f"est.: {record.estimator.name}: {record.estimator.training_recipe}")
     if any(network.extrapolated for network in shown):
         console.say("*: outside the range that the estimator was fitted to, its uncertainty doubled")
+    _show_trainings([network for network in shown if network.found], console)
     for result in record.targets:
         name, budget_ms = result.target.name, result.target.budget_ms
         found = next(network for network in shown if network.target == name)
@@ -300,9 +303,40 @@ def _show(record: RunRecord, optima: Sequence[OptimalNetwork], console: RichCons
         console.say(text)
         if result.optimum is not None:
             console.say(f"{name}: {_proven(result.optimum)}")
-        better = better_skeleton(optima, result.target, found.estimated_top1, record.command)
+        if found.nearest:
+            console.say(f"{name}: {_nearest(found)}")
+        better = better_skeleton(optima, result.target, found.own_estimate[0], record.command)
         if better is not None:
             console.say(f"{name}: {better.text}; to search there: {better.command}")
+
+
+def _show_trainings(found: Sequence[NetworkResult], console: RichConsole) -> None:
+    """Print what the found networks would reach by the trainings that most can be told of."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for heading in ("top-1 % est., trained", "epochs"):
+        table.add_column(heading, overflow="fold")
+    for network in found:
+        table.add_column(network.name, justify="right", no_wrap=True)
+    for level in found[0].recipe_levels:
+        if level.title:
+            levels = [next(n for n in one.recipe_levels if n.recipe_level == level.recipe_level) for one in found]
+            estimates = [f"{one.top1:.1f} ± {one.std:.1f}" for one in levels]
+            table.add_row(level.title, level.epochs, *estimates, style="bold" if level.of_run else "")
+    if table.row_count:
+        console.say("")
+        console.print(table)
+
+
+def _nearest(network: NetworkResult) -> str:
+    """Return the published networks nearest to a found one, with their estimates without them, as text."""
+    each = (
+        f"{near.name} at {near.resolution} px {near.published_top1:.1f} % ({near.left_out_top1:.1f})"
+        for near in network.nearest
+    )
+    return f"nearest published (estimated by a fit without them): {', '.join(each)}"
 
 
 def _proven(optimum: ProvenOptimum) -> str:

@@ -11,7 +11,7 @@ from nas.arch.spec import ArchSpec
 from nas.latency.predictor import LatencyPredictor
 
 COMPARED = ("mobilenet_v3_large", "mobilenet_v3_small")  # measured in the same rounds as the found networks
-_FAMILIES = ("mobilenet_v3", "mobilenet_v2", "mnasnet_a1", "ofa_", "hardcorenas_")
+_FAMILIES = ("mobilenet_v3", "mobilenet_v2", "mnasnet_a1", "ofa_", "hardcorenas_", "mobilenetv4_")
 
 
 def published_networks() -> list[PublishedResult]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from nas.accuracy.estimator import Estimates, Estimator, NoEstimateError
+from nas.accuracy.imagenet_prior import ImageNetPrior
+from nas.accuracy.nearest import nearest_published
+from nas.accuracy.recipe_levels import estimates_by_level
 from nas.arch.cost import count_cost
 from nas.arch.parts import BlockPart, HeadPart, StemPart, parts_of
 from nas.arch.published import PublishedResult
@@ -25,8 +30,10 @@ from nas.runs.record import (
     TABLE_COLUMNS,
     TRIAL_COLUMNS,
     EstimatorInfo,
+    LevelEstimate,
     LoggedTrial,
     MachineInfo,
+    NearNetwork,
     NetworkResult,
     TableInfo,
     TargetResult,
@@ -79,7 +86,7 @@ def _network(
 ) -> NetworkResult:
     """Return a network of the comparison."""
     table, predictor, estimator = context.table, context.predictor, context.estimator
-    cost, estimates = count_cost(spec, table.num_classes), estimator.estimate([spec])
+    cost, estimates = count_cost(spec, table.num_classes), _estimates_of(estimator, spec, published=result is not None)
     measured = proof.measured.get(spec.id)
     part, measured_ms, error = predictor.network(spec), None, None
     if table.knows(part):
@@ -101,13 +108,66 @@ def _network(
         macs=cost.macs,
         fvcore_macs=None if result else fvcore_macs_of(spec, table.num_classes),
         params=cost.params,
-        estimated_top1=round(float(estimates.top1[0]), 3),
-        estimated_std=round(float(estimates.std[0]), 3),
-        extrapolated=bool(estimates.extrapolated[0]),
+        estimated_top1=None if estimates is None else round(float(estimates.top1[0]), 3),
+        estimated_std=None if estimates is None else round(float(estimates.std[0]), 3),
+        extrapolated=estimates is not None and bool(estimates.extrapolated[0]),
         published_top1=figure.top1 if figure else None,
         source=figure.source if figure else f"{estimator.name}: {estimator.training_recipe}",
         breakdown=tuple((name, round(ms, 5)) for name, ms in table.breakdown(spec)) if has_rows else (),
+        recipe_levels=() if result else levels_of(estimator, spec),
+        nearest=() if result else nearest_of(estimator, spec),
     )
+
+
+def levels_of(estimator: Estimator, spec: ArchSpec) -> tuple[LevelEstimate, ...]:
+    """Return the estimates of a found network by recipe level; none for an estimator without levels."""
+    if not isinstance(estimator, ImageNetPrior):
+        return ()
+    return tuple(
+        LevelEstimate(
+            recipe_level=one.recipe_level,
+            description=one.description,
+            title=one.training.title,
+            epochs=one.training.epochs,
+            teacher=one.training.teacher,
+            training_source=one.training.source,
+            networks=one.networks,
+            of_run=one.recipe_level == estimator.recipe_level,
+            top1=round(one.top1, 3),
+            std=round(one.std, 3),
+        )
+        for one in estimates_by_level(spec)
+    )
+
+
+def nearest_of(estimator: Estimator, spec: ArchSpec) -> tuple[NearNetwork, ...]:
+    """Return the published networks nearest to a found one; none for an estimator that is not fitted to them."""
+    if not isinstance(estimator, ImageNetPrior):
+        return ()
+    return tuple(
+        NearNetwork(
+            name=near.name,
+            resolution=near.resolution,
+            recipe_level=near.recipe_level,
+            published_top1=near.published_top1,
+            estimated_top1=round(near.estimated_top1, 3),
+            left_out_top1=round(near.left_out_top1, 3),
+            difference=round(near.difference, 3),
+            difference_std=round(near.difference_std, 3),
+            source=near.source,
+        )
+        for near in nearest_published(spec, estimator.recipe_level)
+    )
+
+
+def _estimates_of(estimator: Estimator, spec: ArchSpec, *, published: bool) -> Estimates | None:
+    """Return the estimates of a network, or None for a published one that the estimator cannot judge."""
+    try:
+        return estimator.estimate([spec])
+    except NoEstimateError:
+        if published:
+            return None
+        raise
 
 
 def _changes(context: SearchContext, found: Sequence[NetworkResult]) -> Iterator[dict[str, Any]]:
@@ -167,6 +227,11 @@ def _results_of(context: SearchContext, result: TargetResult, network: NetworkRe
             "estimator": estimator.name,
             "training_recipe": estimator.training_recipe,
             "extrapolated": network.extrapolated,
+        }
+        | {
+            key: msgspec.to_builtins(told)
+            for key, told in (("recipe_levels", network.recipe_levels), ("nearest_published", network.nearest))
+            if told
         },
         "notes": list(context.notes),
         "cost": cost._asdict() | {"param_bytes": cost.param_bytes, "memory_bytes": cost.memory_bytes},

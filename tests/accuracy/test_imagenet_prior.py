@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from support.fine_view import sample_fine_view
 
+from nas.accuracy.estimator import NoEstimateError
 from nas.accuracy.features import SegmentPlace, segment_places
-from nas.accuracy.imagenet_prior import RECIPE_LEVELS, ImageNetPrior, recipe_level_of, slot_places
+from nas.accuracy.imagenet_prior import RECIPE_LEVELS, ImageNetPrior, judged_results, recipe_level_of, slot_places
 from nas.arch.loading import load_space, load_spec
 from nas.arch.published import published_results
 from nas.arch.skeleton import RESOLUTIONS, WIDTHS
@@ -56,9 +57,7 @@ def test_places_of_slots_are_those_of_the_decoded_network():
 
 def test_published_mobilenet_v3_comes_out_as_published():
     rows = [
-        row
-        for row in published_results()
-        if row.spec.name.split("@")[0] in ("mobilenet_v3_large", "mobilenet_v3_small")
+        row for row in judged_results() if row.spec.name.split("@")[0] in ("mobilenet_v3_large", "mobilenet_v3_small")
     ]
     rows = [row for row in rows if row.recipe == "slim"]
     assert len(rows) == 10
@@ -112,7 +111,7 @@ def test_unknown_level_lists_the_known_ones():
 @pytest.mark.parametrize("level", RECIPE_LEVELS)
 def test_every_level_answers(level):
     estimates = ImageNetPrior(level).estimate([load_spec("mobilenet_v3_small")])
-    assert 60 < estimates.top1[0] < 72
+    assert 60 < estimates.top1[0] < (73 if level == "distilled" else 72)
     assert 0.1 < estimates.std[0] < 2
 
 
@@ -141,13 +140,28 @@ def test_a_stem_of_stride_1_is_estimated_as_twice_the_resolution():
         assert estimates.std[0] > estimates.std[1]
 
 
+@pytest.mark.parametrize("name", ["mobilenetv4_conv_small", "mobilenetv4_conv_small_050", "mobilenetv4_conv_medium"])
+def test_a_network_of_universal_blocks_has_no_estimate(name):
+    known, unknown = load_spec("mobilenet_v3_small"), load_spec(name)
+    for asked in ([unknown], [known, unknown]):
+        for ask in (PRIOR.estimate, PRIOR.score):
+            with pytest.raises(
+                NoEstimateError, match=f"{name}: imagenet-prior has no estimate of it, .* fused"
+            ) as caught:
+                ask(asked)
+            assert "\n" not in str(caught.value)
+    assert set(published_results()) - set(judged_results()) == {
+        result for result in published_results() if "mobilenetv4" in result.spec.name
+    }
+
+
 def test_the_link_increases():
     scores = np.linspace(-4.2, -2.8, 9)
     assert (np.diff(PRIOR.link(scores)) > 0).all()
 
 
 def test_every_published_network_has_an_estimate_at_its_level():
-    results = published_results()
+    results = judged_results()
     assert {recipe_level_of(result) for result in results} <= set(RECIPE_LEVELS)
     for level in RECIPE_LEVELS:
         rows = [result for result in results if recipe_level_of(result) == level]
@@ -158,12 +172,15 @@ def test_every_published_network_has_an_estimate_at_its_level():
 
 
 def test_squeeze_and_excitation_and_h_swish_everywhere_gain_a_believable_amount():
-    """SE and h-swish in every block of MobileNetV3-Large: a search takes both wherever it can."""
+    """SE and h-swish in every block of MobileNetV3-Large: a search takes both wherever it can.
+
+    SE alone, in all 16 blocks of MobileNetV2, gained 1.2 points (arXiv 2103.02907). MobileNetV3-Large lacks it in 6.
+    """
     spec = load_spec("mobilenet_v3_large")
     everywhere = spec.replace(
         blocks=(spec.blocks[0], *(b.replace(se=b.se or 16, activation="hswish") for b in spec.blocks[1:]))
     )
-    assert 0.1 < top1(everywhere) - top1(spec) < 0.7
+    assert 0.1 < top1(everywhere) - top1(spec) < 1.0
 
 
 def test_places_of_networks_with_one_stage_at_stride_16_and_a_long_one():

@@ -29,6 +29,8 @@ COUNTED = [
     ("mobilenet_v3_small", 0.5, False, 1_593_224, None, None),
     ("mnasnet_a1", 1.0, False, 3_887_038, 310.30, 1.28),
     ("mnasnet_100", None, False, 4_383_312, 313.14, 1.28),
+    ("mobilenetv4_conv_small", None, False, 3_774_024, 183.50, 2.51),
+    ("mobilenetv4_conv_medium", None, False, 9_715_512, 825.14, 2.51),
     ("hardcorenas_a", None, False, 5_260_232, None, None),
     ("hardcorenas_f", None, False, 8_199_688, None, None),
 ]
@@ -104,6 +106,28 @@ def test_memory_of_a_block_holds_the_residual_once() -> None:
     # The depthwise of a sepconv reads the residual itself.
     sepconv = BlockSpec(op="sepconv", kernel=3, expanded=40, out=40)
     assert activations(sepconv, 40, size) == [80 * 196, (40 + 40 + 40) * 196]
+
+
+def test_a_universal_and_a_fused_block_by_hand() -> None:
+    both = BlockSpec(op="uib", start_kernel=3, kernel=5, expanded=96, out=32, stride=2)
+    norms = 2 * (24 + 96 + 96 + 32)
+    layers = list(block_layers(PlacedBlock(both, 24, 14)))
+    assert sum(layer.parameters for layer in layers) == 24 * 9 + 24 * 96 + 96 * 25 + 96 * 32 + norms
+    assert sum(layer.macs for layer in layers) == (24 * 9 + 24 * 96) * 196 + (96 * 25 + 96 * 32) * 49
+    first = both.replace(kernel=0)  # the stride comes before the expansion
+    layers = list(block_layers(PlacedBlock(first, 24, 14)))
+    assert sum(layer.macs for layer in layers) == (24 * 9 + 24 * 96 + 96 * 32) * 49
+    fused = BlockSpec(op="fused", kernel=3, expanded=96, out=32, stride=2)
+    layers = list(block_layers(PlacedBlock(fused, 24, 14)))
+    assert sum(layer.parameters for layer in layers) == 24 * 96 * 9 + 96 * 32 + 2 * (96 + 32)
+    assert sum(layer.macs for layer in layers) == (24 * 96 * 9 + 96 * 32) * 49
+
+
+def test_memory_of_a_universal_block_holds_the_residual_once() -> None:
+    block = BlockSpec(op="uib", start_kernel=3, kernel=3, expanded=240, out=40)
+    assert activations(block, 40, 14) == [80 * 196, (40 + 240 + 40) * 196, (480 + 40) * 196, (280 + 40) * 196]
+    assert activations(block.replace(start_kernel=0, kernel=0), 40, 14) == [280 * 196, (280 + 40) * 196]
+    assert activations(BlockSpec(op="fused", kernel=3, expanded=240, out=40), 40, 14) == [280 * 196, (280 + 40) * 196]
 
 
 def test_memory_of_published_networks() -> None:

@@ -27,6 +27,8 @@ PUBLISHED = {
     "mobilenet_v3_large": 96,
     "mobilenet_v3_small": 96,
     "mnasnet_a1": 64,  # SE sized from the input, with a sigmoid
+    "mobilenetv4_conv_small": 64,  # fused and universal blocks, batch norm behind the hidden layer
+    "mobilenetv4_conv_medium": 64,  # a residual around blocks without a depthwise convolution
 }
 SAMPLES = [(name, fine, seed) for name in space_names() for fine, seed in ((False, 0), (False, 1), (True, 2))]
 
@@ -39,7 +41,7 @@ def trained_looking(spec: ArchSpec, num_classes: int) -> nn.Module:
     torch.manual_seed(0)
     model = build_model(spec, num_classes)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.momentum = 1.0
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.2)
@@ -95,6 +97,27 @@ def test_odd_sizes_and_empty_heads_give_torchs_outputs() -> None:
     assert_equal_to_torch(spec.replace(stem=StemSpec(out=8, activation="relu6", stride=1)))
 
 
+def test_universal_and_fused_blocks_at_odd_sizes_give_torchs_outputs() -> None:
+    """Every form of the universal block, the stride before and behind its expansion; SE and residual in a fused one."""
+    spec = ArchSpec(
+        name="odd universal",
+        resolution=33,
+        stem=StemSpec(out=8, activation="relu"),
+        blocks=(
+            BlockSpec(op="fused", kernel=5, expanded=20, out=8, se=4),
+            BlockSpec(op="uib", start_kernel=5, kernel=3, expanded=24, out=12, stride=2, activation="hswish"),
+            BlockSpec(op="uib", start_kernel=3, kernel=5, expanded=36, out=12),
+            BlockSpec(op="uib", start_kernel=0, kernel=0, expanded=30, out=12, se=8),
+            BlockSpec(op="uib", start_kernel=7, kernel=0, expanded=24, out=16, stride=2, activation="relu6"),
+            BlockSpec(op="uib", start_kernel=3, kernel=0, expanded=24, out=16),
+            BlockSpec(op="fused", kernel=3, expanded=16, out=16, activate_output=True),
+        ),
+        head=HeadSpec(conv=24, hidden=30, activation="relu", hidden_norm=True),
+    )
+    assert_equal_to_torch(spec)
+    assert_equal_to_torch(spec.replace(head=HeadSpec(conv=0, hidden=30, hidden_norm=True)))
+
+
 def test_a_batch_can_be_left_open() -> None:
     spec = published_spec("mobilenet_v3_small").replace(resolution=32)
     run = session(network_model(spec, 10, batch="images_at_once"))
@@ -107,7 +130,9 @@ def test_a_batch_can_be_left_open() -> None:
 
 def every_part() -> list[Part]:
     spec = published_spec("mobilenet_v3_large").replace(resolution=64)
-    parts: list[Part] = [*parts_of(spec), *parts_of(published_spec("mobilenet_v1").replace(resolution=32))]
+    parts: list[Part] = [*parts_of(spec)]
+    for name in ("mobilenet_v1", "mobilenetv4_conv_medium"):
+        parts += parts_of(published_spec(name).replace(resolution=32))
     contexts = [context for part in parts if (context := context_of(part))]
     return [*dict.fromkeys([*parts, *contexts, NetworkPart(spec, 10)])]
 

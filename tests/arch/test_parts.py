@@ -16,12 +16,14 @@ from nas.arch.published import published_spec
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ACTIVATIONS, GATES, ArchSpec, BlockSpec, HeadSpec, StemSpec
 
+V4 = ("mobilenetv4_conv_small", "mobilenetv4_conv_medium")
+
 
 @st.composite
 def networks(draw: st.DrawFn) -> ArchSpec:
     """Draw a network of a space, of its fine view, or of a published family."""
-    name = draw(st.sampled_from([*space_names(), *FAMILIES]))
-    if name in FAMILIES and draw(st.booleans()):
+    name = draw(st.sampled_from([*space_names(), *FAMILIES, *V4]))
+    if name in V4 or (name in FAMILIES and draw(st.booleans())):
         return published_spec(name)
     space = load_space(name if name in space_names() else "mobilenet_v3_large")
     sample = sample_fine_view if draw(st.booleans()) else SearchSpace.sample
@@ -62,6 +64,7 @@ def test_a_block_is_read_from_its_name(spec: ArchSpec) -> None:
             assert again is not None
             assert again.key == part.key
             assert (again.block.se, again.in_size) == (part.block.se, part.in_size)
+            assert again.block.start_kernel == part.block.start_kernel
         else:
             assert again is None
         context = context_of(part)
@@ -79,6 +82,13 @@ def test_names_that_a_person_can_read() -> None:
     v1 = BlockSpec(op="sepconv", kernel=3, expanded=32, out=64, activation="relu6", activate_output=True)
     assert BlockPart(v1, 32, 112).key == "sepconv 32x112 k3 e32 o64 s1 relu6 activate-output"
     assert HeadPart(HeadSpec(conv=960, hidden=1280), 160, 7, 1000).key == "head 160x7 c960 h1280 n1000 hswish"
+    uib = BlockSpec(op="uib", start_kernel=3, kernel=5, expanded=192, out=80, stride=2)
+    assert BlockPart(uib, 48, 56).key == "uib 48x56 b3 k5 e192 o80 s2 relu"
+    assert BlockPart(uib.replace(kernel=0, start_kernel=0, stride=1), 48, 56).key == "uib 48x56 k0 e192 o80 s1 relu"
+    fused = BlockSpec(op="fused", kernel=3, expanded=128, out=48, stride=2)
+    assert BlockPart(fused, 32, 112).key == "fused 32x112 k3 e128 o48 s2 relu"
+    with_norm = HeadSpec(conv=960, hidden=1280, activation="relu", hidden_norm=True)
+    assert HeadPart(with_norm, 128, 7, 1000).key == "head 128x7 c960 h1280 n1000 relu hidden-norm"
     assert HeadPart(HeadSpec(conv=0), 160, 7, 10).key == "head 160x7 c0 h0 n10"
     assert ContextPart(24, 56).key == "context 24x56"
     spec = published_spec("mobilenet_v2")

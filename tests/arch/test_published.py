@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from nas.arch.spec import ArchSpec
 from nas.errors import NasError
 
 TIMM = [json.loads(line) for line in (DATA / "timm_networks.jsonl").read_text(encoding="utf-8").splitlines()]
+V4 = [json.loads(line) for line in (DATA / "mobilenet_v4.jsonl").read_text(encoding="utf-8").splitlines()]
 RESULTS = published_results()
 
 
@@ -93,12 +95,49 @@ def test_a1_rows_are_those_of_the_paper() -> None:
 # Published figures ------------------------------------------------------------------------------------
 
 PARAMS_M = {(row["name"], row["resolution"]): row["params_m"] for row in TIMM}
+PARAMS_M |= {
+    (f"{row['name']}.{one['recipe']}", one["resolution"]): row["params_m"] for row in V4 for one in row["results"]
+}
 
 
 @pytest.mark.parametrize("result", [r for r in RESULTS if r.recipe.startswith("timm-")], ids=lambda r: r.source)
 def test_timm_networks_have_timms_number_of_parameters(result) -> None:  # type: ignore[no-untyped-def]
     checkpoint = result.source.split()[2]
     assert round(count_cost(result.spec).params / 1e6, 2) == PARAMS_M[checkpoint, result.spec.resolution]
+
+
+@pytest.mark.parametrize("row", V4, ids=lambda row: row["name"])
+def test_mobilenet_v4_has_timms_number_of_macs_at_every_resolution(row: dict[str, Any]) -> None:
+    spec = published_spec(row["name"])
+    for result in row["results"]:
+        macs = count_cost(spec.replace(resolution=result["resolution"])).macs
+        assert round(macs / 1e6, 1) == result["macs_m"]
+
+
+def test_mobilenet_v4_is_built_of_universal_and_fused_blocks() -> None:
+    small, medium = published_spec("mobilenetv4_conv_small"), published_spec("mobilenetv4_conv_medium")
+    assert [(b.kernel, b.expanded, b.out, b.stride, b.activate_output) for b in small.blocks[:2]] == [
+        (3, 32, 32, 2, True),
+        (3, 96, 64, 2, True),
+    ]
+    assert [block.op for block in small.blocks] == [
+        *2 * ["fused"],
+        "uib",
+        *4 * ["mbconv"],
+        *3 * ["uib"],
+        *4 * ["mbconv"],
+    ]
+    assert Counter(block.op for block in medium.blocks) == {"fused": 1, "uib": 21}
+    assert Counter((block.start_kernel, block.kernel) for block in medium.blocks if block.op == "uib") == {
+        (3, 5): 6, (3, 3): 4, (5, 5): 3, (3, 0): 3, (5, 0): 1, (0, 0): 4,
+    }  # fmt: skip
+    assert [placed.out_size for placed in medium.walk()] == [56, 28, 28, *8 * [14], *11 * [7]]
+    for name in ("mobilenetv4_conv_small", "mobilenetv4_conv_small_050", "mobilenetv4_conv_medium"):
+        spec = published_spec(name)
+        assert {spec.stem.activation, spec.head.activation, *(block.activation for block in spec.blocks)} == {"relu"}
+        assert not any(block.se for block in spec.blocks)
+        assert (spec.stem.out, spec.head.hidden, spec.head.hidden_norm) == (32, 1_280, True)
+        assert spec.head.conv == (480 if name.endswith("050") else 960)
 
 
 def test_only_timm_networks_that_a_spec_cannot_express_are_left_out() -> None:
@@ -147,12 +186,15 @@ def test_results_are_plausible_and_name_their_source() -> None:
         ("mobilenet_v3_large@0.75", 224, 73.3, "slim"),
         ("mobilenet_v3_small", 224, 67.4, "slim"),
         ("mobilenet_v3_small@0.35", 224, 49.8, "slim"),
-        ("mobilenet_v3_large", 224, 75.274, "torchvision"),
+        ("mobilenet_v3_large", 224, 75.274, "torchvision-2"),
         ("mnasnet_a1", 224, 75.2, "slim"),
         ("mobilenet_v2@0.5", 96, 51.2, "slim"),
         ("mobilenetv3_large_100", 256, 77.182, "timm-ra4_e3600_r224_in1k"),
         ("ofa_pixel1_lat-143ms", 240, 80.1, "ofa-75"),
         ("hardcorenas_a", 224, 75.926, "timm-miil_green_in1k"),
+        ("mobilenetv4_conv_small", 224, 73.756, "timm-e2400_r224_in1k"),
+        ("mobilenetv4_conv_small_050", 256, 65.826, "timm-e3000_r224_in1k"),
+        ("mobilenetv4_conv_medium", 320, 80.89, "timm-e500_r256_in1k"),
     ],
 )
 def test_published_figures(name: str, resolution: int, top1: float, recipe: str) -> None:

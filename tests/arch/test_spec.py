@@ -16,6 +16,7 @@ from nas.arch.spec import (
     ACTIVATIONS,
     GATES,
     MAX_CHANNELS,
+    OPS,
     ArchSpec,
     BlockSpec,
     HeadSpec,
@@ -36,24 +37,29 @@ def specs(draw: st.DrawFn) -> ArchSpec:
     )
     blocks, channels = [], stem.out
     for _ in range(draw(st.integers(1, 6))):
-        op = draw(st.sampled_from(["mbconv", "sepconv"]))
+        op = draw(st.sampled_from(OPS))
+        kernel = draw(st.sampled_from([0, 3, 5] if op == "uib" else [1, 3, 5, 7]))
+        start_kernel = draw(st.sampled_from([3, 5] if kernel else [0, 3, 5])) if op == "uib" else 0
         block = BlockSpec(
             op=op,
-            kernel=draw(st.sampled_from([1, 3, 5, 7])),
+            kernel=kernel,
             expanded=channels if op == "sepconv" else draw(CHANNELS),
             out=draw(CHANNELS),
-            stride=draw(st.integers(1, 2)),
+            stride=draw(st.integers(1, 2)) if kernel or start_kernel else 1,
             se=draw(st.sampled_from([0, 8, 64])),
             gate=draw(st.sampled_from(GATES)),
             activation=draw(st.sampled_from(ACTIVATIONS)),
             activate_output=draw(st.booleans()),
+            start_kernel=start_kernel,
         )
         blocks.append(block)
         channels = block.out
+    hidden = draw(st.sampled_from([0, 1024]))
     head = HeadSpec(
         conv=draw(st.sampled_from([0, 576])),
-        hidden=draw(st.sampled_from([0, 1024])),
+        hidden=hidden,
         activation=draw(st.sampled_from(ACTIVATIONS)),
+        hidden_norm=draw(st.booleans()) if hidden else False,
     )
     return ArchSpec(
         name=draw(st.text('abc@" \\ü', min_size=1)),
@@ -103,10 +109,14 @@ def test_a_mark_in_front_of_the_text_is_skipped(tmp_path: Path) -> None:
 
 def changes_of_a_block(block: BlockSpec) -> Iterator[dict[str, Any]]:
     """Yield changes of single fields of a block to another valid value."""
-    yield {"kernel": block.kernel + 2}
-    if block.op == "mbconv":
+    if block.kernel:
+        yield {"kernel": block.kernel + 2}
+    if block.op == "uib":
+        yield {"start_kernel": block.start_kernel + 2 if block.start_kernel else 3}
+    if block.op != "sepconv":
         yield {"expanded": block.expanded + 8}
-    yield {"stride": 3 - block.stride}
+    if block.kernel or block.start_kernel:
+        yield {"stride": 3 - block.stride}
     yield {"se": block.se + 8}
     yield {"activation": next(a for a in ACTIVATIONS if a != block.activation)}
     yield {"activate_output": not block.activate_output}
@@ -129,11 +139,13 @@ def test_id_changes_with_every_part_that_exists(spec: ArchSpec) -> None:
     others.append(spec.replace(stem=dataclasses.replace(spec.stem, activation=stem_activation)))
     others.append(spec.replace(stem=dataclasses.replace(spec.stem, stride=3 - spec.stem.stride)))
     head, activation = spec.head, next(a for a in ACTIVATIONS if a != spec.head.activation)
-    others.append(spec.replace(head=HeadSpec(conv=head.conv + 8, hidden=head.hidden, activation=head.activation)))
-    others.append(spec.replace(head=HeadSpec(conv=head.conv, hidden=head.hidden + 8, activation=head.activation)))
+    others.append(spec.replace(head=dataclasses.replace(head, conv=head.conv + 8)))
+    others.append(spec.replace(head=dataclasses.replace(head, hidden=head.hidden + 8)))
     if head.conv or head.hidden:
-        others.append(spec.replace(head=HeadSpec(conv=head.conv, hidden=head.hidden, activation=activation)))
-    if spec.blocks[0].op == "mbconv":
+        others.append(spec.replace(head=dataclasses.replace(head, activation=activation)))
+    if head.hidden:
+        others.append(spec.replace(head=dataclasses.replace(head, hidden_norm=not head.hidden_norm)))
+    if spec.blocks[0].op != "sepconv":
         others.append(spec.replace(stem=dataclasses.replace(spec.stem, out=spec.stem.out + 8)))
     ids = [other.id for other in others]
     assert spec.id not in ids
@@ -176,6 +188,62 @@ def test_a_stem_of_stride_2_is_written_without_it_and_one_of_stride_1_with_it() 
     narrow = spec.replace(stem=dataclasses.replace(spec.stem, stride=1))
     assert narrow.to_dict()["stem"] == {"out": 16, "activation": "hswish", "stride": 1}
     assert narrow.head_input == (96, 14)
+
+
+def test_what_only_mobilenet_v4_has_is_written_only_where_it_is() -> None:
+    """Files from before there were such blocks and heads are read, written and named alike."""
+    spec = published_spec("mobilenet_v3_small")
+    assert "start_kernel" not in spec.to_json()
+    assert "hidden_norm" not in spec.to_json()
+    data = spec.to_dict()
+    blocks = [{**block, "start_kernel": 0} for block in data["blocks"]]
+    again = ArchSpec.from_dict({**data, "blocks": blocks, "head": {**data["head"], "hidden_norm": False}})
+    assert (again, again.id) == (spec, spec.id)
+    medium = published_spec("mobilenetv4_conv_medium").to_dict()
+    assert [block.get("start_kernel") for block in medium["blocks"][:3]] == [None, 3, 3]
+    assert medium["head"] == {"conv": 960, "hidden": 1280, "activation": "relu", "hidden_norm": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start_kernel": 3}, "start_kernel is 3; only a uib has one"),
+        ({"op": "fused", "start_kernel": 3}, "start_kernel is 3; only a uib has one"),
+        ({"op": "fused", "kernel": 0}, "kernel is 0; it must be a whole number from 1 to 15"),
+        ({"op": "uib"}, "it is an mbconv, so name it that"),
+        ({"op": "uib", "start_kernel": 4}, "start_kernel is 4; it must be odd"),
+        ({"op": "uib", "start_kernel": 17}, "start_kernel is 17; it must be a whole number from 0 to 15"),
+        ({"op": "uib", "start_kernel": None}, "start_kernel is None"),
+        ({"op": "uib", "kernel": 0, "stride": 2}, "the block has nothing to stride"),
+    ],
+)
+def test_a_block_of_mobilenet_v4_that_cannot_be_is_one_clear_line(change: dict[str, Any], message: str) -> None:
+    block = BlockSpec(kernel=3, expanded=48, out=16)
+    with pytest.raises(NasError, match=message):
+        block.replace(**change)
+
+
+def test_kernels_have_words_and_a_largest() -> None:
+    plain = BlockSpec(kernel=3, expanded=48, out=16)
+    blocks = [plain, plain.replace(op="fused"), plain.replace(op="uib", start_kernel=5)]
+    blocks += [blocks[-1].replace(kernel=0), blocks[-1].replace(kernel=0, start_kernel=0)]
+    assert [(block.kernels_text, block.largest_kernel) for block in blocks] == [
+        ("3×3", 3),
+        ("full 3×3", 3),
+        ("5×5 before 3×3", 5),
+        ("5×5 before", 5),
+        ("1×1", 1),
+    ]
+    assert [block.has_expand for block in blocks] == [True, False, True, True, True]
+
+
+def test_the_stride_of_a_universal_block_is_taken_once() -> None:
+    one = BlockSpec(op="uib", kernel=5, start_kernel=3, expanded=48, out=24, stride=2)
+    spec = published_spec("mobilenet_v2").replace(resolution=64, blocks=(one, one.replace(kernel=0)))
+    assert [placed.out_size for placed in spec.walk()] == [16, 8]
+    assert not any(placed.has_residual for placed in spec.walk())
+    flat = one.replace(kernel=0, start_kernel=0, stride=1)
+    assert flat.has_residual(24)
 
 
 @given(specs())
@@ -247,7 +315,8 @@ WRONG = [
     *((set_at("blocks", 2, "kernel")(value), "block 2: kernel is") for value in (0, -3, 17, 3.0, True)),
     (set_at("blocks", 2, "kernel")(4), "block 2: kernel is 4; it must be odd"),
     *((set_at("blocks", 2, "stride")(value), "block 2: stride is") for value in (0, 3, False, 1.0)),
-    *((set_at("blocks", 2, "op")(value), "mbconv, sepconv") for value in ("conv", None, ["mbconv"], 1)),
+    *((set_at("blocks", 2, "op")(value), "mbconv, sepconv, uib, fused") for value in ("conv", None, ["mbconv"], 1)),
+    *((set_at("head", "hidden_norm")(value), "hidden_norm is") for value in (0, 1, "true", None)),
     *((set_at("blocks", 2, "activation")(value), "relu, relu6, hswish") for value in ("swish", "", {}, None)),
     *((set_at("head", "activation")(value), "relu, relu6, hswish") for value in ("swish", 0)),
     (set_at("blocks", 2, "gate")("tanh"), "hard_sigmoid, sigmoid"),
@@ -273,6 +342,7 @@ WRONG = [
     (set_at("blocks", 1, "ratio")(6), "block 1: unknown key 'ratio'"),
     (set_at("stem", "kernel")(3), "stem: unknown key 'kernel'"),
     *((set_at("stem", "stride")(value), "stem: stride is") for value in (0, 3, "2", None, True)),
+    (set_at("head")({"conv": 8, "hidden_norm": True}), "head: hidden_norm is true; a head without a hidden layer"),
     (set_at("head", "classes")(10), "head: unknown key 'classes'"),
     (set_at("version")(2), "a newer program wrote it"),
     *((set_at("version")(value), "version is") for value in (0, "1", None, True, [], {})),

@@ -165,6 +165,13 @@ def test_a_run_by_the_prior(call: Call) -> None:
     assert record.finished
 
 
+def test_a_network_that_the_prior_cannot_judge_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(NasError, match=r"mobilenetv4_conv_small: imagenet-prior has no estimate of it, .* --data$"):
+        netadapt.main(["mobilenetv4_conv_small", "--budget-ms", "1", "--out", str(out)])
+    assert not out.exists()
+
+
 def test_measurements_above_predictions_lower_the_limit_of_predictions(call: Call, machine: Machine) -> None:
     reference = published_spec("mobilenet_v3_large").id
     machine.whole = lambda spec: 1.0 if spec.id == reference else 1.1
@@ -459,7 +466,7 @@ def test_another_devices_table(call: Call, machine: Machine) -> None:
     assert not machine.ran
     assert all(not row["measured_ms"] for row in rows("there"))
     assert [row["cut"] for row in rows("there")][:4] == [row["cut"] for row in rows("here")][:4]
-    with pytest.raises(NasError, match=r"is of another device \(Another CPU\) and lacks \d+ rows .* mbconv 16x48 k3 e"):
+    with pytest.raises(NasError, match=r"is of another device \(Another CPU\) and lacks \d+ rows .* mbconv 16x24 k5 e"):
         call("--out", "deeper", "--table", "foreign.json", share=0.4)
     with pytest.raises(NasError, match=r"foreign.json is of synthetic 1\.0, .*; ask for that with --runtime synthetic"):
         netadapt.main(["chain.json", "--budget-ms", "0.1", "--table", "foreign.json", "--out", "deeper"])

@@ -57,6 +57,15 @@ def test_a_search_ends_with_what_was_found_and_where_it_lies(searched: Callable[
         (line,) = (line for line in lines if line.startswith(f"{result.target.name}: proven optimum of the model"))
         assert f"{result.optimum.best.top1:.3f} %" in line
         assert re.search(r"best of \d+ trials of tpe: \d\d\.\d+ %, \d\.\d+ below", line)
+        (line,) = (line for line in lines if line.startswith(f"{result.target.name}: nearest published"))
+        for near in next(network.nearest for network in record.networks if network.target == result.target.name):
+            assert f"{near.name} at {near.resolution} px {near.published_top1:.1f} % ({near.left_out_top1:.1f})" in line
+    large, small = (network.recipe_levels for network in record.networks if network.found)
+    for level in large:
+        estimates = [level, *(other for other in small if other.recipe_level == level.recipe_level)]
+        cells = r"\s+".join(re.escape(f"{one.top1:.1f} ± {one.std:.1f}") for one in estimates)
+        assert bool(re.search(cells, out)) >= bool(level.title)
+    assert re.search(r"top-1 % est\., trained +epochs +found large +found small", out)
     assert "specs:  runs/one/large.json runs/one/small.json" in lines
     assert f"report: {Path('runs/one/index.html')}" in lines
     assert "train:  python -m nas.train runs/one/small.json" in lines

@@ -19,6 +19,7 @@ from support.saturation import exact, run_int8, saturating
 from nas import export, train
 from nas.arch.loading import load_spec
 from nas.arch.parts import context_of, parts_of
+from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.cli.entry import run
 from nas.deploy.export import TOLERANCE, accuracy, export_int8, export_onnx, export_program
 from nas.deploy.onnx_file import KEY, OnnxNetwork
@@ -31,6 +32,9 @@ from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.data import load_data
 from nas.training.evaluation import evaluate_model
 from nas.training.images import MEAN, STD
+from nas.training.recipes import load_recipe
+from nas.training.run import Settings
+from nas.training.run import train as train_network
 from nas.training.tensor_images import TensorImages
 
 
@@ -376,3 +380,30 @@ def test_a_folder_of_a_network_without_weights_says_what_comes_first(tmp_path: P
     assert str(error.value) == (
         f"{tmp_path}: its network has no weights; train it with `python -m nas.train {tmp_path / 'final.json'}` first"
     )
+
+
+def test_universal_and_fused_blocks_train_and_are_exported_in_both_precisions(few, tmp_path):
+    """Batch norm behind the hidden layer is folded too. An image that fills no batch is left out of the training."""
+    spec = ArchSpec(
+        name="tiny universal",
+        resolution=32,
+        stem=StemSpec(out=8, activation="relu"),
+        blocks=(
+            BlockSpec(op="fused", kernel=3, expanded=16, out=8, stride=2, activate_output=True),
+            BlockSpec(op="uib", start_kernel=3, kernel=3, expanded=24, out=16, stride=2),
+            BlockSpec(op="uib", kernel=0, expanded=32, out=16),
+            BlockSpec(op="uib", start_kernel=5, kernel=0, expanded=32, out=16),
+        ),
+        head=HeadSpec(conv=32, hidden=32, activation="relu", hidden_norm=True),
+        norm_eps=1e-5,
+    )
+    recipe = load_recipe("quick").replace(epochs=3, batch_size=32, learning_rate=0.02)
+    some = replace(few, train=TensorImages(few.train.images[:1025], few.train.labels[:1025]))
+    train_network(Settings(spec=spec, source=few.source, recipe=recipe, resolution=32), some, tmp_path)
+    network = load_trained(tmp_path)
+    assert network.metrics.top1 > 30
+    assert export_onnx(network, few.val, tmp_path / "u.onnx") < TOLERANCE
+    export_int8(tmp_path / "u.onnx", few.train, tmp_path / "u.int8.onnx")
+    float32, int8 = (accuracy(OnnxNetwork.load(tmp_path / name), few.val) for name in ("u.onnx", "u.int8.onnx"))
+    assert float32 == network.metrics.top1
+    assert abs(int8 - float32) < 4

@@ -151,6 +151,21 @@ def test_no_evidence_leaves_rows_as_they_are() -> None:
         assert prediction.std == pytest.approx(math.sqrt(prior + (correction.misfit * raw(terms)) ** 2))
 
 
+def test_universal_and_fused_blocks_speak_of_themselves_only() -> None:
+    """What they teach of their kernels is nothing that the rows of depthwise convolutions learn from."""
+
+    def kernels(block: BlockSpec) -> set[str]:
+        features = features_of([(BlockPart(block, 16, 14), 1.0, 0)])
+        return {name for kind, name in features if kind == "kernel"}
+
+    plain = BlockSpec(kernel=3, expanded=48, out=16)
+    blocks = [plain, *(plain.replace(op=op) for op in ("fused",))]
+    blocks += [plain.replace(op="uib", start_kernel=start, kernel=kernel) for start, kernel in ((3, 3), (3, 0), (0, 0))]
+    assert [kernels(block) for block in blocks] == [{"3"}, {"fused 0 3"}, {"uib 3 3"}, {"uib 3 0"}, {"uib 0 0"}]
+    amounts = [features_of([(BlockPart(block, 16, 14), 1.0, 0)])["activations", ""] for block in blocks]
+    assert amounts[0] == amounts[2] == 2 * amounts[1] == 2 * amounts[3] == 2 * amounts[4]
+
+
 def test_every_feature_has_a_prior() -> None:
     terms = [term for spec in (*networks(20), published_spec("mobilenet_v2")) for term in terms_of(spec)]
     kinds = {kind for kind, _ in features_of(terms)}

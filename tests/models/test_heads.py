@@ -86,7 +86,41 @@ def test_found_networks_are_tapped_at_the_last_block_of_a_stride(name):
     assert high.shape[1:] == (spec.head.conv, 4, 4)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mnasnet_a1"])
+@pytest.mark.parametrize(
+    ("strided", "channels"),
+    [
+        ({"op": "uib", "start_kernel": 3, "kernel": 5}, 24),  # behind the expansion
+        ({"op": "uib", "start_kernel": 3, "kernel": 0}, 16),  # the stride comes before the expansion
+        ({"op": "fused", "kernel": 3}, 16),
+    ],
+)
+def test_detection_taps_what_still_has_stride_16(strided, channels):
+    spec = spec_of((2, 2, 2, 2)).with_block(3, **strided)
+    model = detection_model(spec, 3, build_model(spec, 3)).eval()
+    with torch.no_grad():
+        first, second, *_ = model.backbone(torch.zeros(1, 3, 320, 320)).values()
+    assert (first.shape[1:], second.shape[1:]) == ((channels, 20, 20), (48, 10, 10))
+
+
+@torch.no_grad()
+def test_behind_stride_16_universal_and_fused_blocks_are_dilated():
+    spec = spec_of((2, 2, 2), activation="relu")
+    spec = spec.replace(
+        blocks=(
+            *spec.blocks,
+            BlockSpec(op="uib", start_kernel=3, kernel=0, expanded=24, out=16, stride=2),
+            BlockSpec(op="uib", start_kernel=3, kernel=5, expanded=24, out=16),
+            BlockSpec(op="fused", kernel=3, expanded=24, out=16),
+        )
+    )
+    model = segmentation_model(spec, 3, build_model(spec, 3)).eval()
+    assert model.backbone(torch.zeros(1, 3, 256, 256))["high"].shape[2:] == (16, 16)
+    convolutions = [m for m in model.backbone.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    assert [m.dilation[0] for m in convolutions] == [1, 1, 1, 1, 2, 2, 2, 2]
+    assert all(m.stride == (1, 1) for m in convolutions[4:])
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mnasnet_a1", "mobilenetv4_conv_small"])
 def test_other_networks_carry_the_heads_too(name):
     spec = load_spec(name)
     torch.manual_seed(0)

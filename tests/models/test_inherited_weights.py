@@ -31,7 +31,7 @@ def parent(spec: ArchSpec = CHAIN, classes: int = 10) -> MobileNet:
     torch.manual_seed(0)
     model = build_model(spec, classes)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             for tensor, low in ((module.running_mean, -1), (module.running_var, 0.5), (module.bias, -1)):
                 nn.init.uniform_(tensor, low, low + 2)
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -128,7 +128,66 @@ def test_a_cut_of_live_channels_changes_the_outputs() -> None:
         assert (model(images()) - child.eval()(images())).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v2@0.5", "mobilenet_v1@0.25", "mnasnet_a1@0.5"])
+UNIVERSAL = ArchSpec(
+    name="universal",
+    resolution=32,
+    stem=StemSpec(out=16, activation="relu"),
+    blocks=(
+        BlockSpec(op="fused", kernel=3, expanded=48, out=24, stride=2),
+        BlockSpec(op="uib", start_kernel=5, kernel=3, expanded=48, out=24),
+        BlockSpec(op="uib", kernel=0, expanded=48, out=24),
+        BlockSpec(op="uib", start_kernel=3, kernel=0, expanded=96, out=40, stride=2),
+    ),
+    head=HeadSpec(conv=64, hidden=32, activation="relu", hidden_norm=True),
+)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_an_expansion_of_a_universal_or_fused_block_less_its_dead_channels_computes_the_same(index: int) -> None:
+    model = parent(UNIVERSAL)
+    first, *_, project = layers(model.features[1 + index])[1 if index == 1 else 0 :]  # behind a depthwise convolution
+    with torch.no_grad():
+        first.weight[DEAD] = 0
+        project.weight[:, DEAD] = 0
+        if index == 1:
+            layers(model.features[2])[2].weight[DEAD] = 0
+    child = inherit_weights(UNIVERSAL.with_block(index, expanded=40), model)
+    assert_same_outputs(model, child)
+
+
+def test_a_bottleneck_before_a_depthwise_convolution_less_its_dead_channels_computes_the_same() -> None:
+    """It has 24 channels, which blocks 0 to 2 write, and on which blocks 1 and 3 begin with a depthwise convolution."""
+    model = parent(UNIVERSAL)
+    dead = torch.tensor([0, 2, 3, 9, 10, 16, 20, 23])
+    with torch.no_grad():
+        for index in (0, 1, 2):
+            block = model.features[1 + index]
+            layers(block)[-1].weight[dead] = 0
+            norm = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)][-1]
+            norm.bias[dead] = norm.running_mean[dead] * norm.weight[dead] / (norm.running_var[dead] + norm.eps) ** 0.5
+        for index, reads in ((1, 1), (2, 0), (3, 1)):
+            layers(model.features[1 + index])[reads].weight[:, dead] = 0
+        for index in (1, 3):
+            layers(model.features[1 + index])[0].weight[dead] = 0
+    smaller = UNIVERSAL
+    for index in (0, 1, 2):
+        smaller = smaller.with_block(index, out=16)
+    assert_same_outputs(model, inherit_weights(smaller, model))
+
+
+def test_a_hidden_layer_with_batch_norm_less_its_dead_channels_computes_the_same() -> None:
+    model = parent(UNIVERSAL)
+    with torch.no_grad():
+        model.classifier[0].weight[24:] = 0
+        model.classifier[4].weight[:, 24:] = 0
+    head = HeadSpec(conv=64, hidden=24, activation="relu", hidden_norm=True)
+    assert_same_outputs(model, inherit_weights(UNIVERSAL.replace(head=head), model))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mobilenet_v3_small", "mobilenet_v2@0.5", "mobilenet_v1@0.25", "mnasnet_a1@0.5", "mobilenetv4_conv_small_050"],
+)
 def test_without_a_cut_the_network_stays_the_same(name: str) -> None:
     spec = published_spec(name).replace(resolution=32)
     model = parent(spec)

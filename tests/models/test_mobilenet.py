@@ -36,6 +36,8 @@ PUBLISHED = {
     "mobilenet_v1": (4_231_976, 567_716_352, 1_024_000),
     "mnasnet_a1": (3_887_038, 310_299_072, 1_280_000),
     "mnasnet_100": (4_383_312, 313_135_872, 1_280_000),
+    "mobilenetv4_conv_small": (3_774_024, None, None),
+    "mobilenetv4_conv_medium": (9_715_512, None, None),
     "hardcorenas_a": (5_260_232, None, None),
     "hardcorenas_f": (8_199_688, None, None),
 }
@@ -55,7 +57,7 @@ def traced_macs(model: nn.Module, resolution: int) -> tuple[int, int]:
 def randomise_norms(model: nn.Module) -> nn.Module:
     """Set statistics and scales as training leaves them, so that a wrong epsilon or order shows."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, 0, 0.3)
             nn.init.uniform_(module.running_var, 0.2, 2)
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -149,6 +151,20 @@ ODD_SPEC = ArchSpec(
     ),
     head=HeadSpec(conv=0, hidden=24),
 )
+UNIVERSAL_SPEC = ArchSpec(
+    name="universal",
+    resolution=32,
+    stem=StemSpec(out=16, activation="relu"),
+    blocks=(
+        BlockSpec(op="fused", kernel=5, expanded=24, out=16, se=8),
+        BlockSpec(op="uib", start_kernel=5, kernel=3, expanded=40, out=24, stride=2),
+        BlockSpec(op="uib", start_kernel=3, kernel=5, expanded=48, out=24, activation="hswish"),
+        BlockSpec(op="uib", kernel=0, expanded=48, out=24),
+        BlockSpec(op="uib", start_kernel=3, kernel=0, expanded=48, out=32, stride=2, activation="relu6"),
+        BlockSpec(op="fused", kernel=3, expanded=48, out=32, activate_output=True),
+    ),
+    head=HeadSpec(conv=40, hidden=24, activation="relu", hidden_norm=True),
+)
 BLOCK_TYPES = [
     InvertedResidual,
     mobilenetv3.InvertedResidual,
@@ -178,9 +194,12 @@ def plain_forward(spec: ArchSpec, folded, images: torch.Tensor) -> torch.Tensor:
     for placed in spec.walk():
         block, before = placed.block, x
         activation = activations[block.activation]
-        if block.op == "mbconv":
+        if block.start_kernel:
+            x = convolve(x, 1 if block.kernel else block.stride, placed.in_channels)
+        if block.op in ("mbconv", "uib"):
             x = activation(convolve(x))
-        x = activation(convolve(x, block.stride, block.expanded))
+        if block.kernel:
+            x = activation(convolve(x, block.stride, 1 if block.op == "fused" else block.expanded))
         if block.se:
             squeezed = nn.functional.relu(convolve(x.mean((2, 3), keepdim=True)))
             x = x * gates[block.gate](convolve(squeezed))
@@ -207,7 +226,14 @@ def test_blocks_are_torchvision_s_where_they_can_be():
 
 
 @pytest.mark.parametrize(
-    "spec", [ODD_SPEC, *map(load_spec, ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mnasnet_a1"))]
+    "spec",
+    [
+        ODD_SPEC,
+        UNIVERSAL_SPEC,
+        *map(
+            load_spec, ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mnasnet_a1", "mobilenetv4_conv_medium")
+        ),
+    ],
 )
 def test_a_network_computes_as_its_spec_says(spec):
     torch.manual_seed(1)
@@ -220,7 +246,7 @@ def test_a_network_computes_as_its_spec_says(spec):
 
 
 def test_folded_convolutions_follow_the_layers_of_the_cost():
-    for spec in (ODD_SPEC, load_spec("mobilenet_v2"), load_spec("mnasnet_a1")):
+    for spec in (ODD_SPEC, UNIVERSAL_SPEC, load_spec("mobilenet_v2"), load_spec("mnasnet_a1")):
         folded = folded_convolutions(build_model(spec, num_classes=7))
         layers = list(network_layers(spec, 7))
         assert len(folded) == len(layers)

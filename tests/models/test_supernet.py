@@ -98,3 +98,16 @@ def test_published_networks_share_their_weights() -> None:
     narrower = spec.with_block(3, expanded=48, se=16)
     supernet.logits(narrower, torch.randn(2, 3, 32, 32)).sum().backward()
     assert supernet.network(narrower).spec.id == narrower.id
+
+
+def test_cuts_of_universal_and_fused_blocks_are_part_of_the_weights(images: Tensor) -> None:
+    spec = load_spec("mobilenetv4_conv_small").replace(resolution=32)
+    cut = spec.with_block(2, start_kernel=3, expanded=96).with_block(0, expanded=16)
+    torch.manual_seed(0)
+    supernet = Supernet(sorted_by_norm(build_model(spec, 10, dropout=0.0)))
+    supernet.logits(cut, images).sum().backward()
+    assert cut.id == supernet.network(cut).spec.id
+    # Batch norm over eight maps of one pixel enlarges the errors of float32.
+    torch.testing.assert_close(
+        supernet.network(cut).train()(images), supernet.logits(cut, images), rtol=1e-3, atol=1e-4
+    )

@@ -47,6 +47,15 @@ def test_other_cuts_are_drawn_where_they_are_allowed(spec: ArchSpec) -> None:
     assert min(one.head.conv for one in drawn) < spec.head.conv
 
 
+def test_both_kernels_of_universal_blocks_are_cut() -> None:
+    medium = published_spec("mobilenetv4_conv_medium")
+    drawn = [RandomCuts(medium, 0.4, ("kernel",)).draw(seed) for seed in range(60)]
+    for index, block in enumerate(medium.blocks):
+        for field in ("kernel", "start_kernel"):
+            kernel = getattr(block, field)
+            assert {getattr(one.blocks[index], field) for one in drawn} == {kernel, min(kernel, max(3, kernel - 2))}
+
+
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.26])
 def test_the_uniform_width_of_the_share_is_in_the_midst(spec: ArchSpec, share: float) -> None:
     cuts = cuts_within(spec, share, ("head",), 10)

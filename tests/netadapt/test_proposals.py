@@ -1,5 +1,6 @@
 """Proposals, on latencies with the stairs of a vector unit."""
 
+import dataclasses
 import itertools
 import random
 from collections.abc import Sequence
@@ -115,6 +116,21 @@ def test_more_is_cut_only_where_it_is_allowed() -> None:
     assert every["block 4: h-swish to ReLU"] == spec.with_block(3, activation="relu")
     assert every["resolution 224 to 208"] == spec.replace(resolution=208)
     assert every["head: hidden 1024 to 512"].head == HeadSpec(conv=spec.head.conv, hidden=512)
+
+
+def test_universal_and_fused_blocks_are_cut_where_they_have_channels() -> None:
+    """An expansion, a bottleneck with the depthwise convolutions that begin on it, a kernel before the expansion."""
+    spec = published_spec("mobilenetv4_conv_medium")
+    found = {proposal.cut: proposal.spec for proposal in cuts(spec, 1e-4, Rules(allow=EXTRA_CUTS))}
+    assert found["block 1: expanded 128 to 64"] == spec.with_block(0, expanded=64)  # fused
+    assert found["block 10: expanded 320 to 160"] == spec.with_block(9, expanded=160)  # neither kernel
+    assert found["block 12: start_kernel 5 to 3"] == spec.with_block(11, start_kernel=3)
+    narrow = found["blocks 4-11: out 160 to 80"]
+    assert [placed.in_channels for placed in narrow.walk()][3:12] == [80] * 9
+    assert [placed.has_residual for placed in narrow.walk()] == [placed.has_residual for placed in spec.walk()]
+    assert found["head: hidden 1280 to 640"].head == dataclasses.replace(spec.head, hidden=640)
+    assert bottlenecks(spec) == [(0, 0), (1, 2), (3, 10), (11, 21)]
+    assert bottlenecks(published_spec("mobilenetv4_conv_small")) == [(0, 0), (1, 1), (2, 7), (8, 13)]
 
 
 @pytest.mark.parametrize(

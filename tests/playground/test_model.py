@@ -1,5 +1,7 @@
 """The numbers of the page are Python's: latency, costs, estimates, for members and for any other network."""
 
+import dataclasses
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from support.browser import OpenPage
 from support.made_up_table import trimmed_network
 
 from nas.accuracy.features import network_features
-from nas.accuracy.imagenet_prior import ImageNetPrior, load_fit
+from nas.accuracy.imagenet_prior import ImageNetPrior, is_judged, load_fit
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space, load_spec
 from nas.arch.published import published_results
@@ -43,7 +45,11 @@ def published() -> list[ArchSpec]:
 
 
 def check_estimates(found: Sequence[dict[str, Any]], specs: Sequence[ArchSpec], prior: ImageNetPrior) -> None:
-    estimates = prior.estimate(specs)
+    """Compare with Python's estimates; both say of the same networks that there is none."""
+    judged = [is_judged(spec) for spec in specs]
+    assert [one["top1"] is not None for one in found] == [one["std"] is not None for one in found] == judged
+    found = list(itertools.compress(found, judged))
+    estimates = prior.estimate(list(itertools.compress(specs, judged)))
     np.testing.assert_allclose([one["top1"] for one in found], estimates.top1, atol=1e-6, rtol=0)
     np.testing.assert_allclose([one["std"] for one in found], estimates.std, atol=1e-6, rtol=0)
     assert [one["outside"] for one in found] == estimates.extrapolated.tolist()
@@ -108,6 +114,26 @@ def test_a_network_of_another_build_stands_in_none(functions: OpenPage) -> None:
     found = evaluated(functions, [load_spec("mobilenet_v2"), load_spec("mobilenet_v1"), load_spec("mnasnet_a1")])
     assert [one["space"] for one in found] == [None, None, None]
     assert all(one["ms"] is None and one["missing"] for one in found)
+
+
+def test_mobilenet_v4_is_priced_by_its_rows_and_has_no_estimate(functions: OpenPage, table: LatencyTable) -> None:
+    spec = load_spec("mobilenetv4_conv_medium")
+    (found,) = evaluated(functions, [spec])
+    assert (found["space"], found["near"], found["missing"], found["top1"], found["std"]) == (None, 0, 0, None, None)
+    assert found["ms"] == pytest.approx(table.predict_ms([spec])[0], abs=1e-6)
+    texts = functions.page.evaluate("(text) => walk(parseSpecText(text, 'n')).map(blockText)", spec_text(spec))
+    assert texts[:2] == ["full 3×3, 4× (128), ReLU", "3×3 before 5×5, 4× (192), ReLU"]
+    assert [texts[8], texts[9]] == ["3×3 before, 4× (640), ReLU", "1×1, 2× (320), ReLU"]
+
+
+def test_a_network_with_a_norm_behind_its_hidden_layer_is_no_member_of_a_space(functions: OpenPage) -> None:
+    spec = load_spec("mobilenet_v3_large")
+    normed = spec.replace(head=dataclasses.replace(spec.head, hidden_norm=True))
+    found = evaluated(functions, [spec, normed])
+    assert [one["member"] for one in found] == [
+        load_space("mobilenet_v3_large").contains(one) for one in (spec, normed)
+    ]
+    assert found[1]["again"] == spec_text(normed)
 
 
 def test_a_block_between_rows_takes_a_time_between_them(functions: OpenPage, table: LatencyTable) -> None:
@@ -189,6 +215,7 @@ def test_a_spec_file_is_read_as_python_reads_it(functions: OpenPage) -> None:
     specs = [
         load_spec("mobilenet_v3_small"),
         load_spec("mobilenet_v1"),
+        load_spec("mobilenetv4_conv_small").replace(norm_eps=1e-3),  # 1e-05 is 0.00001 in a browser's words
         load_space("once_for_all").sample(random.Random(0)),
     ]
     read = functions.page.evaluate(
@@ -213,6 +240,24 @@ def test_a_spec_file_is_read_as_python_reads_it(functions: OpenPage) -> None:
             '{"version": 1, "blocks": [{"kernel": 4, "expanded": 8, "out": 8}], "name": "n", "resolution": 224, '
             '"stem": {"out": 8}, "head": {"conv": 8}}',
             "block 1: kernel is 4",
+        ),
+        *(
+            (
+                '{"version": 1, "blocks": [{"expanded": 8, "out": 8, ' + block + '}], "name": "n", "resolution": 224, '
+                '"stem": {"out": 8}, "head": {"conv": 8}}',
+                message,
+            )
+            for block, message in (
+                ('"kernel": 0', "block 1: kernel is 0"),
+                ('"kernel": 3, "start_kernel": 3', "block 1: only a uib has a start_kernel"),
+                ('"op": "uib", "kernel": 3', "block 1: such a uib is an mbconv"),
+                ('"op": "uib", "kernel": 0, "stride": 2', "block 1: nothing in it has a stride"),
+            )
+        ),
+        (
+            '{"version": 1, "blocks": [{"kernel": 3, "expanded": 8, "out": 8}], "name": "n", "resolution": 224, '
+            '"stem": {"out": 8}, "head": {"conv": 8, "hidden_norm": true}}',
+            "no hidden layer",
         ),
         ('{"version": 1, "blocks": [], "name": "n", "resolution": 1e9, "stem": {"out": 8}, "head": {}}', "resolution"),
     ],

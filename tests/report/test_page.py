@@ -191,6 +191,46 @@ def test_a_published_network_that_is_better_within_the_budget_is_named(edit_run)
     assert "A published network is estimated better here: MobileNetV3-Small, with 90.0 ± 0.7 % at 1.19 ms." in text
 
 
+def test_page_says_what_other_trainings_would_reach(finished_run):
+    page = render_page(load_run(finished_run))
+    large, small = (load_run(finished_run).found(name).recipe_levels for name in ("large", "small"))
+    plain, long, taught = rows_of(page, "trainings")
+    assert plain.startswith("trained by the recipe plain (this run's estimates) 2 published networks – –")
+    assert long.startswith(
+        "a long training epochs: 600; teacher: none; arXiv 0000.00001; 3 published networks 600 none"
+    )
+    assert "75, after the teacher&#39;s a large network" in taught
+    assert taught.endswith(f"{large[3].top1:.1f} ± 0.7 {small[3].top1:.1f} ± 0.7")
+    body = page.partition('id="trainings"')[2].partition('id="nearest"')[0]
+    assert "All 4 trainings that the estimator knows" in body
+    assert [row.split()[0] for row in rows_of(body, "compact")] == ["short", "plain", "long", "taught"]
+
+
+def test_page_names_the_nearest_published_networks(finished_run):
+    page = render_page(load_run(finished_run))
+    body = page.partition('id="nearest"')[2].partition('id="front"')[0]
+    assert body.count("<summary>Near found") == 2
+    first, second, third = rows_of(body, "trainings")
+    published = load_run(finished_run).found("large").nearest[0].published_top1
+    assert first == (
+        "MobileNetV3-Large ×0.75 224 px, unheard of · found Large against it: −0.12 ± 0.25 "
+        f"{published:.1f} {published + 0.25:.2f} −0.25 −0.50 −0.12 ± 0.25"
+    )
+    assert second.startswith("OFA cpu 15ms 224 px, trained by the recipe taught")
+    assert third.startswith("HardCoRe-NAS A")
+
+
+def test_a_run_on_another_estimator_speaks_of_no_trainings(edit_run):
+    def forget(data):
+        for network in data["networks"]:
+            network.update(recipe_levels=[], nearest=[])
+
+    page = render_page(load_run(edit_run(forget)))
+    for text in ('id="trainings"', 'href="#trainings"', 'id="nearest"', "Near found"):
+        assert text not in page
+    assert 'id="front"' in page
+
+
 def test_the_page_says_how_far_predictions_were_off(finished_run):
     run = load_run(finished_run)
     off = 100 * (run.measured.predicted_ms / run.measured.measured_ms - 1).abs()

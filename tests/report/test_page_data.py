@@ -14,6 +14,7 @@ from nas.report.page.fidelity import fidelity_data
 from nas.report.page.front import front_data, front_lines
 from nas.report.page.networks import all_rows, main_rows
 from nas.report.page.summary import results
+from nas.report.page.trainings import nearest_networks, training_rows
 from nas.report.page.trajectory import trajectories
 from nas.report.page.trials import FIRST_CODE, packed, trials_data
 from nas.report.page.worth import Worth, signed
@@ -272,6 +273,36 @@ def test_the_fixed_first_block_has_no_choices(run):
 
 def test_signs_are_written_out():
     assert (signed(0.5, 1), signed(-0.125, 3)) == ("+0.5", "−0.125")
+
+
+# Trainings and the nearest published networks ---------------------------------------------------------
+
+
+def test_trainings_hold_the_estimates_of_every_found_network(run):
+    rows = training_rows(results(run))
+    assert [row.level.recipe_level for row in rows] == ["short", "plain", "long", "taught"]
+    for row in rows:
+        for text, name in zip(row.estimates, ("large", "small"), strict=True):
+            of_network = {one.recipe_level: one for one in run.found(name).recipe_levels}[row.level.recipe_level]
+            assert text == f"{of_network.top1:.1f} ± 0.7"
+    assert [row.level.recipe_level for row in rows if row.told] == ["plain", "long", "taught"]  # plain: the run's own
+
+
+def test_networks_may_order_trainings_differently(run):
+    found, *others = run.record.networks
+    turned = msgspec.structs.replace(found, recipe_levels=found.recipe_levels[::-1])
+    rows = training_rows(results(changed(run, networks=(turned, *others))))
+    assert [row.level.recipe_level for row in rows] == ["taught", "long", "plain", "short"]
+    assert [row.estimates for row in rows] == [row.estimates for row in training_rows(results(run))][::-1]
+
+
+def test_the_nearest_networks_say_how_far_they_are_off(run):
+    large, small = nearest_networks(run, results(run))
+    assert (large.found, small.found) == ("found Large", "found Small")
+    first, second, _ = large.rows
+    assert (first.name, second.name) == ("MobileNetV3-Large ×0.75", "OFA cpu 15ms")
+    assert (first.training, second.training) == ("unheard of", "trained by the recipe taught")
+    assert (first.residual, first.left_out_residual, first.difference) == ("−0.25", "−0.50", "−0.12 ± 0.25")
 
 
 # Trajectories and measured networks -------------------------------------------------------------------

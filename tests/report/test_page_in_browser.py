@@ -79,6 +79,14 @@ def test_page_is_quiet_fits_and_is_accessible(trimmed_run, show, width, color_sc
     opened.check_quiet()
 
 
+def test_trainings_and_near_networks_fit_a_phone(run, show):
+    opened = show(run, width=360)
+    for table in opened.page.locator("table.trainings").all():
+        assert table.evaluate("table => table.parentElement.scrollWidth - table.parentElement.clientWidth") <= 0
+        assert "epochs" not in table.locator("thead").inner_text()  # they stand under the names
+    assert "epochs: 600; teacher: none" in opened.page.locator("table.trainings").first.inner_text()
+
+
 def test_the_answer_for_a_budget_is_that_of_python(run, opened):
     for budget_ms in (0.01, 0.7, 1.2, 4, 8, 12.345, 1000):
         opened.page.fill("#budget", f"{budget_ms}")

@@ -1,6 +1,7 @@
 """One choice of one block changed."""
 
 from nas.arch.loading import load_spec
+from nas.runs.blocks import blocks_text
 from nas.runs.changes import changed_choices
 
 
@@ -30,3 +31,15 @@ def test_se_comes_with_as_many_channels_as_in_the_spaces() -> None:
 
 def test_a_block_without_an_expansion_is_left_as_it_is() -> None:
     assert not list(changed_choices(load_spec("mobilenet_v3_large"), 0))
+
+
+def test_blocks_of_mobilenet_v4_are_left_as_they_are_and_written_with_both_kernels() -> None:
+    spec = load_spec("mobilenetv4_conv_small")
+    assert not list(changed_choices(spec, 0))
+    assert not list(changed_choices(spec, 2))
+    assert blocks_text(spec).split(";")[:4] == [
+        "fused3,32,32,2,0,r",
+        "fused3,96,64,2,0,r",
+        "5+5,192,96,2,0,r",
+        "3,192,96,1,0,r",
+    ]

@@ -82,6 +82,24 @@ def test_the_frames_of_a_run(finished_run):
     assert fastest.latency_ms.is_monotonic_increasing
 
 
+def test_frames_of_other_trainings_and_of_near_networks(finished_run, edit_run):
+    run = load_run(finished_run)
+    assert run.recipe_levels.groupby("target").size().to_dict() == {"large": 4, "small": 4}
+    assert run.recipe_levels[run.recipe_levels.of_run].recipe_level.tolist() == ["plain", "plain"]
+    assert run.nearest[["residual", "left_out_residual"]].round(9).drop_duplicates().to_numpy().tolist() == [
+        [-0.25, -0.5]
+    ]
+    assert run.nearest.name[:2].tolist() == ["mobilenet_v3_large@0.75", "ofa_cpu_lat-15ms"]
+
+    def of_another_estimator(data):
+        for network in data["networks"]:
+            del network["recipe_levels"], network["nearest"]  # as older runs have none
+
+    other = load_run(edit_run(of_another_estimator))
+    assert other.recipe_levels.empty
+    assert other.nearest.empty
+
+
 def test_a_run_without_rows_is_read(edit_run, run_dir):
     for name in ("trials", "front", "table_rows", "measured"):
         file = run_dir / f"{name}.csv"
@@ -159,6 +177,8 @@ CHANGES: list[tuple[Change, str]] = [
     ),
     (lambda data: data["networks"][1].pop("estimated_top1"), "run.json: networks[1].estimated_top1 is missing"),
     (network(1, estimated_std=None), "run.json: networks[1].estimated_std is null; it must be a number"),
+    (network(1, estimated_top1=None), "run.json: networks[1].estimated_top1 is null; it must be a number"),
+    (network(2, estimated_top1=None), "run.json: networks[2].estimated_top1 is null; it must be a number"),
     (network(1, measured_ms="1"), "run.json: networks[1].measured_ms is a text; it must be a number or null"),
     (network(1, extrapolated=0), "networks[1].extrapolated is a whole number; it must be true or false"),
     (network(1, macs=1e9), "run.json: networks[1].macs is a number; it must be a whole number"),

@@ -16,7 +16,7 @@ from support.fine_view import in_fine_view
 from support.searching import BUDGET_MS, Recorder, co_runs, found, record, request, result, rows, whole_ms
 from support.synthetic import Machine, network_ms
 
-from nas.accuracy.imagenet_prior import ImageNetPrior
+from nas.accuracy.imagenet_prior import RECIPE_LEVELS, ImageNetPrior
 from nas.arch.loading import load_space
 from nas.arch.parts import NetworkPart
 from nas.arch.published import published_spec
@@ -73,6 +73,9 @@ def test_a_run_is_whole_and_agrees_with_itself(machine: Machine, strategy: str) 
         assert sum(ms for _, ms in network.breakdown) == pytest.approx(table.predict_ms([spec])[0], abs=1e-3)
         assert network.estimated_top1 == pytest.approx(ImageNetPrior().estimate([spec]).top1[0], abs=1e-3)
         assert (network.published_top1, results["accuracy"]["source"]) == (None, "estimated")
+        assert {level["recipe_level"] for level in results["accuracy"]["recipe_levels"]} == set(RECIPE_LEVELS)
+        assert [near["name"] for near in results["accuracy"]["nearest_published"]] == [n.name for n in network.nearest]
+        assert len(network.nearest) == 3
         assert network.measured_ms <= budget_ms == results["budget_ms"]
         assert in_fine_view(load_space("few.py"), spec)
         own = [row for row in trials if row["target"] == target]
@@ -108,6 +111,14 @@ def test_published_networks_stand_beside_what_was_found(machine: Machine, monkey
     published = [network for network in record(Path("run")).networks if not network.found]
     assert len(published) > 40
     assert len({network.name for network in published}) == len(published)
+    judged = {network.name for network in published if network.estimate}
+    assert {n.name: n.published_top1 for n in published if n.name not in judged} == {
+        "mobilenetv4_conv_small": 73.756,
+        "mobilenetv4_conv_small_050": 64.778,
+        "mobilenetv4_conv_medium": 79.092,
+    }
+    assert all(network.measured_ms for network in published)
+    assert "MobileNetV4-Conv-M" in write_report(Path("run")).read_text(encoding="utf-8")
     by_name = {network.name: network for network in published}
     large = by_name["mobilenet_v3_large"]
     assert (large.published_top1, large.kind) == (75.2, "published")

@@ -136,7 +136,7 @@ def _set_weights(module: nn.Module, weights: list[tuple[np.ndarray, np.ndarray]]
                 layer.weight.copy_(weight.reshape(layer.weight.shape))
                 if layer.bias is not None:
                     layer.bias.copy_(bias)
-            elif isinstance(layer, nn.BatchNorm2d):
+            elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                 assert bias is not None
                 # With the running mean 0 and variance 1 that it was made with, it only adds the bias.
                 layer.weight.fill_((1 + layer.eps) ** 0.5)

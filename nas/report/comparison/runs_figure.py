@@ -102,11 +102,11 @@ def _marks(run: ComparedRun, style: FrontStyle, first: bool, apart: bool) -> Ite
     """Yield the networks of a run. Those that were published stand once for each device, or once for all runs."""
     for network in run.found:
         label = f"{run.name}: {run.display_name(network).removeprefix('found ')}"
-        yield Mark(label, network.latency_ms, network.estimated_top1, network.estimated_std, True, style)
+        yield Mark(label, network.latency_ms, *network.own_estimate, True, style)
     if first or apart:
         for network in references(run):
             label = run.display_name(network) + (f", {run.name}" if apart else "")
-            yield Mark(label, network.latency_ms, network.estimated_top1, network.estimated_std, False, style)
+            yield Mark(label, network.latency_ms, *network.own_estimate, False, style)
 
 
 def as_table(group: Group) -> pd.DataFrame:
@@ -121,7 +121,7 @@ def as_table(group: Group) -> pd.DataFrame:
             rows.append(place | {"latency_ms": one.latency_ms} | top1 | {"macs": one.macs, "params": one.params})
         for network in (*run.found, *references(run)):
             place = base | {"kind": network.kind, "name": run.display_name(network), "latency_ms": network.latency_ms}
-            top1 = {"estimated_top1_percent": network.estimated_top1, "estimated_std_points": network.estimated_std}
+            top1 = dict(zip(("estimated_top1_percent", "estimated_std_points"), network.own_estimate, strict=True))
             if network.found and network.target:
                 place["skeleton"] = run.run.result(network.target).target.skeleton
             rows.append(place | top1 | {"macs": network.macs, "params": network.params})

@@ -77,12 +77,13 @@ def _group_data(comparison: RunsComparison, group: Group, styles: dict[str, int]
 
 
 def _point(run: ComparedRun, network: NetworkResult) -> dict[str, Any]:
+    top1, std = network.own_estimate
     return {
         "name": run.display_name(network),
         "ms": network.latency_ms,
         "measured": network.measured_ms is not None,
-        "top1": network.estimated_top1,
-        "std": network.estimated_std,
+        "top1": top1,
+        "std": std,
         "px": network.spec.resolution,
         "macs": network.macs,
         "params": network.params,

@@ -16,6 +16,7 @@ from nas.report.page.front import front_data, front_lines
 from nas.report.page.made import made_rows, next_commands, playground_command
 from nas.report.page.networks import all_rows, main_rows
 from nas.report.page.summary import results
+from nas.report.page.trainings import nearest_networks, training_rows
 from nas.report.page.trajectory import trajectories
 from nas.report.page.trials import trials_data
 from nas.report.texts import budget_text, device_text, images_text, title_of, with_uv
@@ -49,6 +50,8 @@ def render_page(run: Run) -> str:
         results=found,
         main=main_rows(run, found),
         certainty=certainty_text(run),
+        trainings=training_rows(found),
+        nearest=nearest_networks(run, found),
         all_networks=all_rows(run),
         lines=lines,
         first_budget=budget_text(found[0].search.target.budget_ms),

@@ -24,7 +24,7 @@ class PartRow:
     """A stem, a block or a head."""
 
     name: str  # "stem", "1", "2", …, "head"
-    kernel: int  # 0 for a head
+    kernel: int  # the largest, 0 for a head
     shape: str  # "3×3, 40 → 240 → 80"
     traits: str  # "×6 · SE · h-swish · stride 2"
     label: str  # the same as short as can be: "3×3 40→240→80 SE h-swish s2"
@@ -39,7 +39,7 @@ class PartRow:
     @property
     def title(self) -> str:
         """Return the name for readers: "block 12"."""
-        return self.name if self.kernel == 0 or self.name == "stem" else f"block {self.name}"
+        return self.name if self.name in ("stem", "head") else f"block {self.name}"
 
     @property
     def details(self) -> str:
@@ -180,18 +180,18 @@ def _words(part: StemPart | BlockPart | HeadPart, number: int, resolution: int) 
         channels = [part.in_channels, *filter(None, (head.conv, head.hidden)), part.num_classes]
         activation = (ACTIVATION_NAMES[head.activation],) if len(channels) > 2 else ()
         return _Words("head", 0, " → ".join(map(str, channels)), activation, "→".join(map(str, channels)), 1)
-    block, kernel = part.block, f"{part.block.kernel}×{part.block.kernel}"
+    block, kernel = part.block, part.block.kernels_text
     channels = [part.in_channels, block.expanded, block.out]
     choices = (*(["SE"] if block.se else []), ACTIVATION_NAMES[block.activation])
     traits = (
-        f"×{block.expanded / part.in_channels:.3g}" if block.op == "mbconv" else "separable",
+        "separable" if block.op == "sepconv" else f"×{block.expanded / part.in_channels:.3g}",
         *choices,
         *(["stride 2"] if block.stride == 2 else []),
         *(["residual"] if part.placed.has_residual else []),
     )
     label = " ".join([kernel, "→".join(map(str, channels)), *choices, *(["s2"] if block.stride == 2 else [])])
     shape = f"{kernel}, {' → '.join(map(str, channels))}"
-    return _Words(str(number), block.kernel, shape, traits, label, part.placed.out_size)
+    return _Words(str(number), block.largest_kernel, shape, traits, label, part.placed.out_size)
 
 
 def _stage_of(part: PartRow) -> float:

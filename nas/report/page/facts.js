@@ -41,7 +41,8 @@ function hoverText(point) {
     `<b>${plain(point.name)}</b>`,
     ...(point.also ?? []).map((name) => `also ${plain(name)}`),
     `${timeText(point)} ms ${point.measured ? "measured" : "predicted"}`,
-    `${estimateText(point)} % top-1 ${point.extrapolated ? "extrapolated" : "estimated"}`,
+    point.top1 === null ? "no estimate of its top-1"
+      : `${estimateText(point)} % top-1 ${point.extrapolated ? "extrapolated" : "estimated"}`,
   ];
   if (point.published !== null && point.published !== undefined) lines.push(`${fixed(point.published, 1)} % published`);
   lines.push(plain(costText(point)));

@@ -38,8 +38,9 @@ function frontLimits() {
   const slowest = Math.max(...ms);
   // A budget far beyond everything would squeeze all else into a corner.
   const right = Math.max(slowest, ...budgets.map((one) => one.ms).filter((one) => one <= 2 * slowest));
-  const low = Math.min(...points.map((point) => Math.min(point.top1, point.published ?? point.top1)));
-  const high = Math.max(...points.map((point) => Math.max(point.top1 + point.std, point.published ?? 0)));
+  // A published network without an estimate has its published figure only.
+  const low = Math.min(...points.map((point) => Math.min(point.top1 ?? point.published, point.published ?? point.top1)));
+  const high = Math.max(...points.map((point) => Math.max((point.top1 ?? 0) + (point.std ?? 0), point.published ?? 0)));
   const margin = Math.max(0.06 * (high - low), 0.5);
   return { left: Math.min(...ms) / 1.15, right: right * 1.12, low: low - margin, high: high + margin };
 }
@@ -140,6 +141,7 @@ function publishedTraces() {
   const traces = [];
   for (const [kind, title, size] of [["family", "Once-for-All", 6], ["published", "published", 9]]) {
     const own = runData.front.networks.filter((network) => network.kind === kind);
+    const estimated = own.filter((network) => network.top1 !== null);
     const known = own.filter((network) => network.published !== null);
     const line = { color: pageColor(kind === "family" ? "soft" : "ink"), width: kind === "family" ? 1 : 1.5 };
     if (known.length && !frontState.hidden.has(kind)) {
@@ -149,11 +151,11 @@ function publishedTraces() {
         hovertext: known.map(hoverText), hoverinfo: "text",
       });
     }
-    if (own.length && !frontState.hidden.has("estimated")) {
+    if (estimated.length && !frontState.hidden.has("estimated")) {
       traces.push({
-        type: "scatter", x: own.map((n) => n.ms), y: own.map((n) => n.top1),
+        type: "scatter", x: estimated.map((n) => n.ms), y: estimated.map((n) => n.top1),
         name: `${title}, estimated`, marker: { size: kind === "family" ? 5 : 8, color: pageColor("soft") },
-        hovertext: own.map(hoverText), hoverinfo: "text", mode: "markers",
+        hovertext: estimated.map(hoverText), hoverinfo: "text", mode: "markers",
       });
     }
   }

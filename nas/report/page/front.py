@@ -95,13 +95,14 @@ def front_data(run: Run, lines: Sequence[FrontLine]) -> dict[str, Any]:
 def _budget(run: Run, target: Target) -> dict[str, Any]:
     """Return the budget of a target, and what was found within it."""
     network, title = run.found(target.name), title_of(target.skeleton)
+    top1, std = network.own_estimate
     takes = f"{network.latency_ms:.2f} ms {'predicted' if network.measured_ms is None else 'measured'}"
     return {
         "title": f"budget of {title}: {budget_text(target.budget_ms)} ms",
         "skeleton": target.skeleton,
         "ms": target.budget_ms,
         "found": f"This run searched that budget: found {target.title} takes {takes} at an estimated "
-        f"{network.estimated_top1:.1f} ± {network.estimated_std:.1f} %. Train it:",
+        f"{top1:.1f} ± {std:.1f} %. Train it:",
         "train": train_command(run, target),
     }
 

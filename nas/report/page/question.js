@@ -34,7 +34,8 @@ function answerText(line, point) {
 
 /** Return a paragraph about the published network that is estimated best within a budget; none where there is none. */
 function publishedAnswer(budget) {
-  const within = runData.front.networks.filter(({ kind, ms }) => kind !== "found" && ms <= budget);
+  const within = runData.front.networks.filter(({ kind, ms, top1 }) =>
+    kind !== "found" && top1 !== null && ms <= budget);
   if (!within.length) return [];
   const best = within.reduce((one, other) => (other.top1 > one.top1 ? other : one));
   const dot = element("span", { class: "dot", style: "background: var(--soft)" });

@@ -55,7 +55,7 @@ def _result(run: Run, search: TargetResult) -> Result:
         looked_at=int((run.trials.target == target.name).sum()),
         published=published,
         published_name=display_name(run, published) if published else "",
-        better=better_skeleton(run.optima, target, network.estimated_top1, run.record.command),
+        better=better_skeleton(run.optima, target, network.own_estimate[0], run.record.command),
         rival=rival,
         rival_name=display_name(run, rival) if rival else "",
     )
@@ -63,6 +63,6 @@ def _result(run: Run, search: TargetResult) -> Result:
 
 def better_published(run: Run, target: Target, found: NetworkResult) -> NetworkResult | None:
     """Return the best published network within a budget, by the estimate; None if the found one is as good."""
-    others = [n for n in run.record.networks if not n.found and n.latency_ms <= target.budget_ms]
-    best = max(others, key=lambda n: n.estimated_top1, default=None)
-    return best if best and best.estimated_top1 >= found.estimated_top1 + WORTH_SAYING else None
+    others = [n for n in run.record.networks if not n.found and n.latency_ms <= target.budget_ms and n.estimate]
+    best = max(others, key=lambda n: n.own_estimate, default=None)
+    return best if best and best.own_estimate[0] >= found.own_estimate[0] + WORTH_SAYING else None

@@ -87,7 +87,7 @@ class Worth:
         after = PlacedBlock(changed.spec.blocks[number], placed.in_channels, placed.in_size)
         ms, exact = self._difference(placed, after)
         top1 = self._top1(changed.spec)
-        points = None if top1 is None else top1 - network.estimated_top1
+        points = None if top1 is None else top1 - network.own_estimate[0]
         return Change(changed.decision, changed.to, ms, exact, points)
 
     def _difference(self, before: PlacedBlock, after: PlacedBlock) -> tuple[float | None, bool]:

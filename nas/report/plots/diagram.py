@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 
-from nas.arch.spec import ArchSpec
+from nas.arch.spec import ArchSpec, BlockSpec
 from nas.report.plots.figure import ReportFigure
 from nas.report.plots.style import BLUE, GREEN, GREY, INK, PALE, WIDTH_INCHES, kernel_color, new_figure
 from nas.report.texts import display_name
@@ -30,7 +30,8 @@ class Box:
     """One column of a diagram: stem, block, or a layer of the head."""
 
     name: str  # "stem", "1", "2", ..., "conv", "FC"
-    kernel: int  # 1 for the layers of the head
+    kernel: int  # the largest; 1 for the layers of the head
+    label: str  # its kernels, one a line, or its name
     inner: int  # channels inside, where it is widest
     out: int  # channels it hands on
     size: int  # side of the map it hands on
@@ -65,10 +66,10 @@ def figures(run: Run) -> Iterator[ReportFigure]:
 def diagram_data(run: Run, target: str) -> DiagramData:
     """Collect the boxes of the network that was found for the target of that name."""
     network = run.found(target)
-    spec = network.spec
+    spec, (top1, std) = network.spec, network.own_estimate
     subtitle = (
         f"{network.latency_ms:.2f} ms {'predicted' if network.measured_ms is None else 'measured'} · "
-        f"{network.estimated_top1:.1f} ± {network.estimated_std:.1f} % top-1 "
+        f"{top1:.1f} ± {std:.1f} % top-1 "
         f"{'extrapolated' if network.extrapolated else 'estimated'} · {network.macs / 1e6:.0f} M MACs · "
         f"{network.params / 1e6:.2f} M parameters · {spec.resolution}×{spec.resolution} px"
     )
@@ -77,11 +78,12 @@ def diagram_data(run: Run, target: str) -> DiagramData:
     ends = dict(network.breakdown)
     stem, size = spec.stem, spec.stem.out_size(spec.resolution)
     boxes = [
-        Box("stem", 3, stem.out, stem.out, size, stem.stride, 0, stem.activation, False, ends.get("stem")),
+        Box("stem", 3, "3×3", stem.out, stem.out, size, stem.stride, 0, stem.activation, False, ends.get("stem")),
         *(
             Box(
                 str(number),
-                placed.block.kernel,
+                placed.block.largest_kernel,
+                _kernels_of(placed.block),
                 placed.block.expanded,
                 placed.block.out,
                 placed.out_size,
@@ -98,6 +100,14 @@ def diagram_data(run: Run, target: str) -> DiagramData:
     return DiagramData(f"{display_name(run, network)} ({spec.id})", subtitle, spec.resolution, tuple(boxes))
 
 
+def _kernels_of(block: BlockSpec) -> str:
+    """Return the kernels of a block, one a line. Those of a universal one are before and behind its expansion."""
+    if block.op == "uib" and (block.kernel or block.start_kernel):
+        return "\n".join(f"{kernel}×{kernel}" if kernel else "–" for kernel in (block.start_kernel, block.kernel))
+    side = block.largest_kernel
+    return f"{side}×{side}" + ("\nfull" if block.op == "fused" else "")
+
+
 def _head_boxes(spec: ArchSpec, num_classes: int, ms: float | None) -> Iterator[Box]:
     """Yield the layers of the head; the milliseconds of the whole head stand at its first."""
     _, size = spec.head_input
@@ -105,15 +115,15 @@ def _head_boxes(spec: ArchSpec, num_classes: int, ms: float | None) -> Iterator[
     layers = [("conv", head.conv, size), ("FC", head.hidden, 1)]
     for name, channels, side in layers:
         if channels:
-            yield Box(name, 1, channels, channels, side, 1, 0, head.activation, False, ms)
+            yield Box(name, 1, name, channels, channels, side, 1, 0, head.activation, False, ms)
             ms = None
-    yield Box("FC", 1, num_classes, num_classes, 1, 1, 0, None, False, ms)  # no choice of a search
+    yield Box("FC", 1, "FC", num_classes, num_classes, 1, 1, 0, None, False, ms)  # no choice of a search
 
 
 def as_table(data: DiagramData) -> pd.DataFrame:
     """Return the layers, one a row; the time of the whole head stands at its first layer."""
     units = {"inner": "inner_channels", "out": "out_channels", "size": "map_px", "se": "se_channels", "ms": "time_ms"}
-    return pd.DataFrame([asdict(box) for box in data.boxes]).rename(columns=units)
+    return pd.DataFrame([asdict(box) for box in data.boxes]).drop(columns="label").rename(columns=units)
 
 
 # Drawing ----------------------------------------------------------------------------------------------
@@ -151,8 +161,7 @@ def draw(data: DiagramData) -> Figure:
                 fc=_box_color(box), ec="white", lw=1.2, zorder=3, mutation_aspect=0.6,
             )
         )  # fmt: skip
-        text = f"{box.kernel}×{box.kernel}" if box.kernel > 1 else box.name
-        axes.text(column + 0.5, center, text, ha="center", va="center", fontsize=9, fontweight="bold", zorder=4)
+        axes.text(column + 0.5, center, box.label, ha="center", va="center", fontsize=9, fontweight="bold", zorder=4)
     _draw_numbers(axes, data)
     return figure
 
@@ -201,7 +210,7 @@ def _cell(row: str, box: Box) -> tuple[str, str]:
     """Return the text of a cell and its colour."""
     match row:
         case "block":
-            return (box.name if box.kernel > 1 else ""), GREY
+            return (box.name if box.name == "stem" or box.name.isdecimal() else ""), GREY
         case "expanded":
             return (str(box.inner) if box.name.isdecimal() else ""), INK
         case "out":

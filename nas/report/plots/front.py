@@ -58,8 +58,8 @@ class NetworkPoint:
 
     label: str | None
     latency_ms: float
-    estimated_top1: float
-    estimated_std: float
+    estimated_top1: float | None  # None: the estimator cannot judge it
+    estimated_std: float | None
     published_top1: float | None
     skeleton: str | None = None  # of a found network
     of_family: bool = False
@@ -139,6 +139,7 @@ def front_data(run: Run) -> FrontData:
                 display_name(run, network),
             )
             for network in run.record.networks
+            if network.estimate or network.published_top1 is not None
         ),
         budgets=tuple(BudgetLine(target.skeleton, target.budget_ms) for target in targets),
         optima=run.optima,
@@ -257,7 +258,7 @@ def draw(data: FrontData) -> Figure:
 
 
 def _draw_found(axes: Axes, point: NetworkPoint) -> None:
-    color, x, y = _point_color(point), point.latency_ms, point.estimated_top1
+    color, x, y = _point_color(point), point.latency_ms, _named_top1(point)
     axes.errorbar(x, y, point.estimated_std, color=color, capsize=4, lw=1.4, zorder=7, ls="none")
     axes.plot(x, y, "*", ms=19, color=color, mec="white", mew=1, zorder=8)
 
@@ -266,10 +267,11 @@ def _draw_published(axes: Axes, point: NetworkPoint) -> None:
     """Draw a diamond as published, a dot as estimated, and a line between the two of a network that has a name."""
     x, y = point.latency_ms, point.estimated_top1
     size, order = (3.5, 4) if point.of_family else (5.5, 6.5)  # seen in its own diamond too
-    axes.plot(x, y, "o", ms=size, color=GREY, mec="white", mew=0.4, zorder=order)
+    if y is not None:
+        axes.plot(x, y, "o", ms=size, color=GREY, mec="white", mew=0.4, zorder=order)
     if point.published_top1 is None:
         return
-    if point.label:
+    if point.label and y is not None:
         axes.plot([x, x], [y, point.published_top1], color=GREY, lw=0.9, zorder=3.5)
     style = _FAMILY_DIAMOND if point.of_family else _DIAMOND
     axes.plot(x, point.published_top1, zorder=5 if point.of_family else 6, **style)
@@ -281,14 +283,17 @@ def _point_color(point: NetworkPoint) -> str:
 
 def _named_top1(point: NetworkPoint) -> float:
     """Return the top-1 that the name of a point stands beside."""
-    return point.estimated_top1 if point.published_top1 is None else point.published_top1
+    top1 = point.estimated_top1 if point.published_top1 is None else point.published_top1
+    assert top1 is not None  # whatever is drawn has one of both
+    return top1
 
 
 def _reach(point: NetworkPoint) -> tuple[float, float]:
     """Return the lowest and the highest top-1 that is drawn of a point."""
-    std = point.estimated_std if point.skeleton else 0.0
-    low, high = point.estimated_top1 - std, point.estimated_top1 + std
-    return min(low, _named_top1(point)), max(high, _named_top1(point))
+    named = _named_top1(point)
+    std = point.estimated_std if point.skeleton and point.estimated_std else 0.0
+    middle = named if point.estimated_top1 is None else point.estimated_top1
+    return min(middle - std, named), max(middle + std, named)
 
 
 def _frame(data: FrontData) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -374,7 +379,8 @@ def _label_points(axes: Axes, data: FrontData) -> None:
         if point.skeleton:
             bottom, top = (axes.transData.transform((x, y)) for y in _reach(point))
             taken.append(Bbox.from_extents(bottom[0] - 8, bottom[1] - 2, top[0] + 8, top[1] + 2))
-        taken.append(box_around(axes, x, point.estimated_top1, 9 if point.skeleton else 3))
+        if point.estimated_top1 is not None:
+            taken.append(box_around(axes, x, point.estimated_top1, 9 if point.skeleton else 3))
         if point.published_top1 is not None:
             taken.append(box_around(axes, x, point.published_top1, 4 if point.of_family else 6))
     fronts = [data.front_of(skeleton) for skeleton in data.skeletons]

@@ -5,7 +5,7 @@ import pytest
 from support.drawn_texts import check_texts
 from support.made_up_run import changed
 
-from nas.arch.loading import load_space
+from nas.arch.loading import load_space, load_spec
 from nas.arch.skeleton import Variant
 from nas.report.plots.diagram import diagram_data, draw
 
@@ -48,4 +48,20 @@ def test_the_deepest_and_widest_network_still_fits(run):
     found = msgspec.structs.replace(run.record.networks[0], spec=spec, breakdown=breakdown)
     data = diagram_data(changed(run, networks=(found,)), "large")
     assert len(data.boxes) == 25
+    check_texts(draw(data))
+
+
+def test_universal_and_fused_blocks_say_their_kernels(run):
+    found = run.found("large")
+    spec = load_spec("mobilenetv4_conv_medium")
+    parts = msgspec.structs.replace(found, spec=spec, breakdown=())
+    others = tuple(network for network in run.record.networks if network is not found)
+    data = diagram_data(changed(run, networks=(parts, *others)), "large")
+    labels = {box.name: (box.label, box.kernel) for box in data.boxes}
+    assert [labels[name] for name in ("1", "2", "9", "10")] == [
+        ("3×3\nfull", 3),
+        ("3×3\n5×5", 5),
+        ("3×3\n–", 3),
+        ("1×1", 1),
+    ]
     check_texts(draw(data))

@@ -6,6 +6,9 @@ import pytest
 from support.drawn_texts import check_texts
 from support.made_up_run import changed, write_run
 
+from nas.arch.loading import load_spec
+from nas.report.page.front import front_data as page_front
+from nas.report.page.front import front_lines
 from nas.report.plots.figure import ReportFigure
 from nas.report.plots.front import STYLES, BudgetLine, FrontData, NetworkPoint, as_table, draw, front_data
 from nas.runs.reading import load_run
@@ -29,6 +32,36 @@ def test_front_shows_trials_points_and_budgets(run):
     assert published.estimated_top1 == run.record.networks[2].estimated_top1 != 75.2
     assert found.latency_ms == run.found("large").measured_ms
     assert data.subtitle == "Example CPU 3.0, onnxruntime 1.31.1, 1 thread"
+
+
+def test_a_published_network_without_an_estimate_is_drawn_as_published(run):
+    large, *_ = run.record.networks
+    v4 = msgspec.structs.replace(
+        run.record.networks[2],
+        name="mobilenetv4_conv_small",
+        spec=load_spec("mobilenetv4_conv_small"),
+        estimated_top1=None,
+        estimated_std=None,
+        published_top1=73.756,
+    )
+    unknown = msgspec.structs.replace(v4, name="neither", published_top1=None)
+    with_v4 = changed(run, networks=(*run.record.networks, v4, unknown))
+    data = front_data(with_v4)
+    point = data.points[-1]
+    assert (point.label, point.estimated_top1, point.published_top1) == ("MobileNetV4-Conv-S", None, 73.756)
+    table = as_table(data)
+    row = table[table.name == "MobileNetV4-Conv-S"].iloc[0]
+    assert np.isnan(row.estimated_top1_percent)
+    assert row.published_top1_percent == 73.756
+    figure = draw(data)
+    check_texts(figure)
+    (axes,) = figure.axes
+    assert sum(line.get_marker() == "D" and line.get_ydata()[0] == 73.756 for line in axes.lines) == 1
+    points = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "o"]
+    assert len(points) == len([p for p in front_data(run).points if not p.skeleton])
+    page = page_front(with_v4, front_lines(with_v4))["networks"]
+    assert {one["name"]: (one["top1"], one["published"]) for one in page}["MobileNetV4-Conv-S"] == (None, 73.756)
+    assert large.found
 
 
 def test_the_targets_of_a_skeleton_share_a_cloud(tmp_path):
