@@ -74,6 +74,7 @@ RULES = Rules(allow=ALLOWED_ON_IMAGES)
 RANDOM_RUNS = 20
 UNIFORM = [quarters / 8 for quarters in range(32, 7, -1)]  # widths, in quarters
 LEARNED, EQUAL, BOTH = "NetAdapt, learned alone", "NetAdapt, equal logarithms alone", "NetAdapt"
+TRUTH, NO_STEM = "by the truth itself", "by the truth itself, the stem left alone"
 NORMS, PRIOR, RANDOM = "by L2 norms", "by the ImageNet prior", "random trimming"
 
 
@@ -149,14 +150,14 @@ def known(predict: Predict) -> Predict:
 # Methods ----------------------------------------------------------------------------------------------
 
 
-def trimmed(estimate: Predict, predict: Predict) -> dict[float, list[ArchSpec]]:
+def trimmed(estimate: Predict, predict: Predict, rules: Rules = RULES) -> dict[float, list[ArchSpec]]:
     """Return the networks that a trimming passes until it keeps each share."""
     predict, seed = known(predict), channel_bench_macro_spec(LARGEST)
     steps, found = [first_step(seed, predict, estimate)], {}
     full = steps[0].predicted_ms
     for share in SHARES:
         while steps[-1].predicted_ms > share * full:
-            step = next_step(steps, share * full, predict_ms=predict, estimate=estimate, rules=RULES)
+            step = next_step(steps, share * full, predict_ms=predict, estimate=estimate, rules=rules)
             assert step is not None
             steps.append(step)
         found[share] = [step.spec for step in steps]
@@ -219,8 +220,11 @@ def asked(model: MobileNet, data: Data, steps: int, seed: int, bf16: bool) -> Qu
     return Question(model=model, data=data, recipe=load_recipe("quick"), steps=steps, seed=seed, bf16=bf16)
 
 
-def learned(question: Question, folder: Path) -> tuple[dict[str, Predict], dict[str, Any]]:
-    """Return the estimates that images give, and what they say of each place."""
+def learned(question: Question, folder: Path, truth: Truth) -> tuple[dict[str, Predict], dict[str, Any]]:
+    """Return the estimates that images give, and what they say of each place.
+
+    The slopes are points of a measure for the logarithm of each of the seven widths, with their standard errors.
+    """
     begun = time.perf_counter()
     cuts = cuts_within(channel_bench_macro_spec(LARGEST), min(SHARES), RULES.allow, CLASSES)
     surrogate = learn(question, cuts, folder, RichConsole()).surrogate
@@ -229,15 +233,26 @@ def learned(question: Question, folder: Path) -> tuple[dict[str, Predict], dict[
         taken.write_text(json.dumps((time.perf_counter() - begun) / 60))
     judged = json.loads((folder / "judged.json").read_text())
     specs = judged_networks(cuts, question.seed)
-    values = np.array([Evaluation(*judged[spec.id]).mean_probability for spec in specs])
-    alone = CutSurrogate(cuts, specs, values, believed=0.0)
-    logs = np.log([quarters(spec) / 4 for spec in specs])
-    slopes, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(logs)), logs]), values, rcond=None)
-    return {BOTH: surrogate.estimate, LEARNED: alone.estimate}, {
+    evaluations = [Evaluation(*judged[spec.id]) for spec in specs]
+    values = np.array([evaluation.mean_probability for evaluation in evaluations])
+    believing = {f"{b:g}": CutSurrogate(cuts, specs, values, believed=b).estimate for b in (0.0, 0.25, 0.5, 0.75, 1.0)}
+    ends = {b: [passed[-1] for passed in trimmed(estimate, macs).values()] for b, estimate in believing.items()}
+    return {BOTH: surrogate.estimate, LEARNED: believing["0"]}, {
         "seed": question.seed,
         "minutes": round(json.loads(taken.read_text()), 1),
-        "slopes": [round(float(slope), 2) for slope in slopes[1:]],
+        "slopes_of_probability": slopes(specs, values),
+        "slopes_of_top1": slopes(specs, np.array([evaluation.top1 for evaluation in evaluations])),
+        "top1_by_belief": {b: np.round(truth.of(specs), 3).tolist() for b, specs in ends.items()},
     }
+
+
+def slopes(specs: Sequence[ArchSpec], values: np.ndarray) -> list[list[float]]:
+    """Return the slope of values along the logarithm of each width, and its standard error."""
+    terms = np.column_stack([np.ones(len(specs)), np.log([quarters(spec) / 4 for spec in specs])])
+    coefficients, *_ = np.linalg.lstsq(terms, values, rcond=None)
+    variance = ((values - terms @ coefficients) ** 2).sum() / max(1, len(specs) - terms.shape[1])
+    errors = np.sqrt(variance * np.diag(np.linalg.inv(terms.T @ terms)))
+    return [[round(float(c), 2), round(float(e), 2)] for c, e in zip(coefficients[1:], errors[1:], strict=True)]
 
 
 # Latency ----------------------------------------------------------------------------------------------
@@ -299,6 +314,7 @@ def judged_by_macs(runs: Sequence[dict[str, Predict]], others: dict[str, Predict
     passed: dict[str, list[dict[float, list[ArchSpec]]]] = {
         method: [trimmed(estimate, macs)] for method, estimate in others.items()
     }
+    passed[NO_STEM] = [trimmed(truth.of, macs, Rules(allow=("head",)))]
     for method in runs[0] if runs else ():
         passed[method] = [trimmed(run[method], macs) for run in runs]
     passed[RANDOM] = [randomly_trimmed(macs, run) for run in range(RANDOM_RUNS)]
@@ -378,11 +394,12 @@ def main() -> None:
     runs, said = [], []
     for seed in range(arguments.seeds):
         question = asked(model, data, arguments.shared_steps, seed, bf16)
-        estimates, says = learned(question, work / f"supernet-{arguments.shared_steps}-{seed}")
+        estimates, says = learned(question, work / f"supernet-{arguments.shared_steps}-{seed}", truth)
         runs.append(estimates)
         said.append(says)
         print(f"random seed {seed}: {says}", flush=True)
     others: dict[str, Predict] = {
+        TRUTH: truth.of,
         EQUAL: by_equal_logarithms,
         NORMS: by_norms(model),
         PRIOR: lambda specs: load_estimator("imagenet-prior").estimate(specs).top1,
@@ -403,7 +420,7 @@ def main() -> None:
         "epochs": arguments.epochs,
         "shared_steps": arguments.shared_steps,
         "runs": said,
-        "slopes_of_the_truth": [round(float(value), 3) for value in _slopes(truth)],
+        "slopes_of_the_truth": slopes([channel_bench_macro_spec(digits) for digits in truth.digits], truth.top1),
         "uniform": {
             f"{share:g}": round(float(truth.of([channel_bench_macro_spec(d)])[0]), 3) for share, d in SHARES.items()
         },
@@ -415,13 +432,6 @@ def main() -> None:
     write_text(RESULTS, json.dumps(report, indent=1) + "\n")
     tell(report)
     draw(report)
-
-
-def _slopes(truth: Truth) -> np.ndarray:
-    """Return the points that each place's logarithm is worth, by a regression on all published networks."""
-    logs = np.log(np.array([[int(digit) for digit in arch] for arch in truth.digits]) / 4)
-    slopes, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(logs)), logs]), truth.top1, rcond=None)
-    return np.asarray(slopes[1:])
 
 
 if __name__ == "__main__":
