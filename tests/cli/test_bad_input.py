@@ -356,15 +356,15 @@ def test_the_smallest_budget_is_named_by_the_flag_that_sets_it(refused: Refused)
         (["mobilenet_v3_small", "--budget-ms", "0"], "argument --budget-ms: '0' is not a finite number above 0"),
         (["mobilenet_v3_small", "--budget-ms", "1", "--step", "2"], "a step's share of the latency is 2; it must be"),
         (["mobilenet_v3_small", "--budget-ms", "1", "--metric", "x"], "unknown metric 'x'; known: ratio, accuracy"),
-        (["mobilenet_v3_small", "--budget-ms", "1", "--allow", "se", "x"], "unknown option to cut 'x'; known: se, "),
+        (["mobilenet_v3_small", "--budget-ms", "1", "--allow", "se", "x"], "unknown option to cut 'x'; known: stem, "),
         (["mobilenet_v3_small", "--budget-ms", "1", "--estimator", "x"], "unknown estimator 'x'; known: imagenet-"),
         (
             ["mobilenet_v3_small", "--budget-ms", "1", "--estimator", "short-training"],
-            "--estimator short-training is for searches; name the images with --data alone, and each proposal is ",
+            "--estimator short-training is for searches; name the images with --data alone, and cuts are ",
         ),
         (
             ["mobilenet_v3_small", "--budget-ms", "1", "--estimator", "replacement"],
-            "--estimator replacement is for searches; name the images with --data alone, and each proposal is ",
+            "--estimator replacement is for searches; name the images with --data alone, and cuts are ",
         ),
         (["mobilenet_v3_small", "--budget-ms", "1", "--data", "x"], "unknown data source 'x'; known: fashion-mnist-"),
         (

@@ -53,7 +53,7 @@ def test_two_processes_train_one_network_and_survive_a_death(settings, little_da
             (child,) = multiprocessing.active_children()
             child.kill()
 
-    work = cores._Work(settings, little_data, tmp_path / "whole", False, Machine(), None, {})
+    work = cores._Work(settings, little_data, tmp_path / "whole", False, Machine(), None, None, {})
     with cores._started(work, 2) as local:
         whole = local.run(cores._train, 2, 1)
         local.shared = dataclasses.replace(work, out=tmp_path / "killed", first={"on_step": kill_the_other})
@@ -115,7 +115,7 @@ def test_a_short_training_starts_no_processes(settings, little_data, tmp_path, m
 
 def test_timing_leaves_random_numbers_alone(settings, little_data):
     before = torch.get_rng_state()
-    work = cores._Work(settings, little_data, None, False, Machine(), None, {})
+    work = cores._Work(settings, little_data, None, False, Machine(), None, None, {})
     assert cores._Timing(1)(work, Processes()) > 0
     assert torch.equal(before, torch.get_rng_state())
 
