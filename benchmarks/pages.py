@@ -192,7 +192,8 @@ def opened(browser: Browser, path: Path, width: int = 1280, height: int = 900) -
     """Return a page that has drawn itself."""
     page = browser.new_page(viewport={"width": width, "height": height})
     page.goto(path.resolve().as_uri())
-    page.wait_for_function("document.body.dataset.drawn !== 'no'", timeout=60_000)
+    # The page's policy forbids to poll a function.
+    page.wait_for_selector("body:not([data-drawn='no'])", timeout=60_000)
     return page
 
 
