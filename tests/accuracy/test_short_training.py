@@ -242,7 +242,7 @@ def test_networks_that_are_trained_at_a_time_have_the_results_of_one_after_the_o
 
 def test_a_killed_process_ends_a_batch_and_what_was_finished_is_kept(tmp_path: Path) -> None:
     # The last takes long: on a busy machine one process may train several before the other is done with the first.
-    specs = [tiny(8 * k) for k in (1, 3, 2, 40)]
+    specs = [tiny(8 * k) for k in (1, 3, 2, 160)]
     ShortTraining(log=tmp_path / "whole").estimate(specs)
     estimator = ShortTraining(log=tmp_path / "log", at_a_time=2)
     add = estimator._add
