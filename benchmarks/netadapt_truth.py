@@ -34,6 +34,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from macro_specs import CHANNEL_STEPS, channel_bench_macro_spec
+from netadapt_vs_width import predictor_of
 from small_images import cifar10
 
 from nas.accuracy import load_estimator
@@ -43,9 +44,8 @@ from nas.cli.console import RichConsole
 from nas.console import Silent
 from nas.errors import NasError
 from nas.files import write_text
-from nas.latency.measuring import new_table
 from nas.latency.networks import measure_latency
-from nas.latency.predictor import LatencyPredictor, open_table
+from nas.latency.predictor import LatencyPredictor
 from nas.latency.table import LatencyTable
 from nas.models.inherited_weights import squared_norms
 from nas.models.mobilenet import MobileNet, build_model
@@ -258,17 +258,6 @@ def slopes(specs: Sequence[ArchSpec], values: np.ndarray) -> list[list[float]]:
 # Latency ----------------------------------------------------------------------------------------------
 
 
-def predictor_in(work: Path) -> LatencyPredictor:
-    """Return the predictor of latencies for ten classes, whose table is in a file of its own."""
-    file = work / "table.json"
-    if file.exists():
-        table = LatencyTable.load(file)
-        table.check_device()
-    else:
-        table = new_table(open_table(None, "onnxruntime").runtime_here(), CLASSES, file)
-    return LatencyPredictor(table, Silent())
-
-
 def uniform_spec(width: float) -> ArchSpec:
     """Return the network of a uniform width in quarters."""
     spec = channel_bench_macro_spec(LARGEST)
@@ -404,7 +393,7 @@ def main() -> None:
         NORMS: by_norms(model),
         PRIOR: lambda specs: load_estimator("imagenet-prior").estimate(specs).top1,
     }
-    predictor = predictor_in(work)
+    predictor = predictor_of(work, CLASSES)
     trimmings: dict[str, Callable[[], dict[float, list[ArchSpec]]]] = {
         f"{BOTH}, random seed {seed}": lambda run=run: trimmed(run[BOTH], predictor.predict_ms)  # type: ignore[misc]
         for seed, run in enumerate(runs)

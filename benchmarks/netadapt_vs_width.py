@@ -72,15 +72,15 @@ class Candidate:
 SEED = load_spec("mobilenet_v3_large")
 
 
-def predictor_of(work: Path) -> LatencyPredictor:
-    """Return the predictor, whose table is in a file of its own."""
+def predictor_of(work: Path, num_classes: int = NUM_CLASSES) -> LatencyPredictor:
+    """Return the predictor, whose table is in a file of the folder `work`."""
     file = work / "table.json"
     if file.exists():
         table = LatencyTable.load(file)
         table.check_device()
     else:
         runtime = open_table(None, "onnxruntime").runtime_here()
-        table = new_table(runtime, NUM_CLASSES, file)
+        table = new_table(runtime, num_classes, file)
     return LatencyPredictor(table, Silent())
 
 

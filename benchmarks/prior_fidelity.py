@@ -396,7 +396,7 @@ def draw_picture(rows: Sequence[Evidence], groups: np.ndarray, estimate: np.ndar
     """Draw estimated against published top-1, and the errors with the model's standard deviations."""
     top1 = np.array([one.result.top1 for one in rows])
     families = np.array([family_of(one) for one in rows])
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), width_ratios=(1, 1.15))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 5.2), width_ratios=(1, 1.15))
     left.plot([40, 85], [40, 85], color="0.7", linewidth=1, zorder=0)
     apart = np.isin(groups, (ABLATIONS, HARDCORE, RELATED, LOW, FURTHER))
     colors = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
@@ -409,12 +409,12 @@ def draw_picture(rows: Sequence[Evidence], groups: np.ndarray, estimate: np.ndar
                     "edgecolors": [colors[color % 20]],
                     "facecolors": "none" if hollow else [colors[color % 20]],
                     "linewidths": 1,
+                    "marker": "os"[color // 20],  # there are more families than colours
                 }
                 label = family if not hollow or not ((families == family) & ~apart).any() else None
                 left.scatter(top1[chosen], estimate[chosen], label=label, **style)
                 right.scatter(top1[chosen], (estimate - top1)[chosen], **style)
     left.set(xlabel="published top-1 (%)", ylabel="estimated without that row (%)")
-    left.legend(fontsize=5.5, frameon=False, ncols=2)
     order = np.argsort(top1)
     spread = np.polynomial.Polynomial.fit(top1, std, 2)(top1[order])
     right.fill_between(top1[order], -2 * spread, 2 * spread, color="0.93", zorder=0, label="two standard deviations")
@@ -424,7 +424,8 @@ def draw_picture(rows: Sequence[Evidence], groups: np.ndarray, estimate: np.ndar
     right.legend(fontsize=7, frameon=False, loc="upper right")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.15, 1, 1))
+    figure.legend(*left.get_legend_handles_labels(), fontsize=7, frameon=False, ncols=6, loc="lower center")
     with replacing(PICTURE) as side:
         figure.savefig(side, dpi=100)
 

@@ -28,9 +28,9 @@ _RELATED_LEVELS = {
     "tinynet_d.in1k": "tinynet",
     "tinynet_e.in1k": "tinynet",
 }
-# The recipes of more_networks.jsonl that are recipe levels by another name.
 _ACTIVATIONS = ACTIVATIONS_OF_FILES | {"SW": "hswish"}
 _SIGMOID_GATES = ("efficientnet", "tf_efficientnet", "tinynet")  # of timm_networks.jsonl, which does not say
+# The recipes of more_networks.jsonl that are recipe levels by another name.
 _LEVEL_OF_RECIPE = {
     "torchvision-v1": "torchvision",
     "torchvision-new": "torchvision-2",

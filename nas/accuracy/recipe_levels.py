@@ -1,6 +1,6 @@
 """Estimate what a network would reach by each training that the ImageNet prior knows.
 
-estimates_by_level(spec)   # one `LevelEstimate` a recipe level, the least accurate first
+    estimates_by_level(spec)   # one `LevelEstimate` a recipe level, the least accurate first
 
 Users ask first why their own training ends below an estimate. Often its training was longer, or had a teacher.
 """
@@ -22,7 +22,7 @@ DATA = files("nas") / "data" / "trainings.csv"
 
 
 class Training(NamedTuple):
-    """What a user must know of a training to compare it with theirs, in words. Empty texts: nothing is told of it."""
+    """A training in words, for users who compare theirs with it. Empty texts: nothing is told of it."""
 
     title: str = ""
     epochs: str = ""

@@ -47,12 +47,16 @@ def inherit_weights(spec: ArchSpec, parent: MobileNet, *, seed: int = 0) -> Mobi
     noise of channels that are there twice.
     """
     assert len(spec.blocks) == len(parent.spec.blocks)
-    *_, dropout = (module.p for module in parent.modules() if isinstance(module, nn.Dropout))
+    return _copied(spec, parent, channels_of(spec, parent), seed)
+
+
+def _copied(spec: ArchSpec, parent: MobileNet, channels: dict[Group, Tensor], seed: int = 0) -> MobileNet:
+    """Return the network of `spec` with the given channels of the parent."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        child = build_model(spec, classes_of(parent), dropout)
+        child = build_model(spec, classes_of(parent), dropout_of(parent))
     child.to(next(parent.parameters()).device)
-    channels, generator = channels_of(spec, parent), torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     sources = {layer.name: (layer, modules) for layer, modules in layers_of(parent)}
     for layer, modules in layers_of(child):
         if layer.name not in sources:
@@ -70,20 +74,18 @@ def classes_of(model: MobileNet) -> int:
     return last.out_features
 
 
+def dropout_of(model: MobileNet) -> float:
+    """Return the dropout of a network before its last layer."""
+    *_, dropout = (module.p for module in model.modules() if isinstance(module, nn.Dropout))
+    return float(dropout)
+
+
 @torch.no_grad()
 def sorted_by_norm(model: MobileNet) -> MobileNet:
     """Return a network with the same outputs whose channels are in the order of their norms, the largest first."""
-    *_, dropout = (module.p for module in model.modules() if isinstance(module, nn.Dropout))
-    with torch.random.fork_rng(devices=[]):
-        child = build_model(model.spec, classes_of(model), dropout)
-    child.to(next(model.parameters()).device)
     channels = {group: torch.argsort(square, descending=True) for group, square in squared_norms(model).items()}
     channels["classes"] = torch.arange(classes_of(model))
-    for (layer, modules), (_, sources) in zip(layers_of(child), layers_of(model), strict=True):
-        for module, source in zip(modules, sources, strict=True):
-            for name, target in module.state_dict().items():
-                target.copy_(_taken(target, source.state_dict()[name], channels, layer, torch.Generator()))
-    return child
+    return _copied(model.spec, model, channels)
 
 
 def squared_norms(model: MobileNet) -> dict[Group, Tensor]:

@@ -10,14 +10,15 @@ its part of all others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from nas.arch.cost import network_layers
 from nas.arch.spec import ArchSpec
-from nas.models.inherited_weights import classes_of, layers_of
+from nas.models.inherited_weights import classes_of, dropout_of, layers_of
 from nas.models.mobilenet import MobileNet, build_model
 from nas.models.small_maps import use_small_map_convolutions
 
@@ -31,16 +32,24 @@ class Supernet:
 
     def __init__(self, model: MobileNet) -> None:
         self.model = model
-        self._shells: dict[str, MobileNet] = {}
+        # Modules without weights, which take those of any network of the same structure: to build one takes as long as
+        # a training step of a small network.
+        self._shells: dict[Hashable, MobileNet] = {}
 
     def logits(self, spec: ArchSpec, images: Tensor) -> Tensor:
         """Return the logits (n, classes) of the network of `spec` for images (n, 3, h, w), in training mode.
 
         Batch norm takes the statistics of these images. Gradients reach the shared weights.
         """
-        shell = self._shell(spec).train()
-        buffers = {name: torch.zeros_like(buffer, device=images.device) for name, buffer in shell.named_buffers()}
-        logits: Tensor = functional_call(shell, {**self._parameters(spec), **buffers}, (images,))
+        structure = _structure_of(spec)
+        if structure not in self._shells:
+            self._shells[structure] = self._empty(spec)
+            use_small_map_convolutions(self._shells[structure])
+        shell = self._shells[structure].train()
+        tensors = dict(self._parts(spec, shell))
+        # In training batch norm updates its statistics, which nobody reads: they must not be the supernet's.
+        statistics = {name: torch.zeros_like(tensors[name]) for name, _ in shell.named_buffers()}
+        logits: Tensor = functional_call(shell, tensors | statistics, (images,))
         return logits
 
     @torch.no_grad()
@@ -51,44 +60,46 @@ class Supernet:
         """
         device = next(self.model.parameters()).device
         network = self._empty(spec).to_empty(device=device)
-        sources = dict(self._sources(network))
-        for name, target in network.state_dict().items():
-            target.copy_(_part(sources[name], target.shape))
+        targets = network.state_dict()
+        for name, part in self._parts(spec, network):
+            targets[name].copy_(part)
         network.to(memory_format=torch.channels_last)
         if device.type == "cpu":
             use_small_map_convolutions(network)
         return network.eval()
 
-    def _parameters(self, spec: ArchSpec) -> dict[str, Tensor]:
-        """Return the part of each parameter that a network has, by the names of its own module."""
-        shell = self._shell(spec)
-        sources = dict(self._sources(shell))
-        return {name: _part(sources[name], empty.shape) for name, empty in shell.named_parameters()}
+    def _parts(self, spec: ArchSpec, module: MobileNet) -> Iterator[tuple[str, Tensor]]:
+        """Yield the part of each tensor that the network of `spec` has, by its name in a module of this structure.
 
-    def _sources(self, network: MobileNet) -> Iterable[tuple[str, Tensor]]:
-        """Yield the supernet's tensor for each tensor of a network, by the name that it has there."""
-        names = {module: name for name, module in network.named_modules()}
+        The module's convolutions are told their channels.
+        """
+        names = {each: name for name, each in module.named_modules()}
         ours = {layer.name: modules for layer, modules in layers_of(self.model)}
-        for layer, modules in layers_of(network):
-            for module, source in zip(modules, ours[layer.name], strict=True):
-                own = dict(source.named_parameters()) | dict(source.named_buffers())
-                for name, tensor in own.items():
-                    yield f"{names[module]}.{name}", tensor
-
-    def _shell(self, spec: ArchSpec) -> MobileNet:
-        """Return the module of a spec without weights."""
-        if spec.id not in self._shells:
-            self._shells[spec.id] = self._empty(spec)
-            use_small_map_convolutions(self._shells[spec.id])
-        return self._shells[spec.id]
+        sizes = network_layers(spec, classes_of(self.model))
+        for (layer, modules), size in zip(layers_of(module), sizes, strict=True):
+            if isinstance(modules[0], nn.Conv2d):
+                modules[0].in_channels, modules[0].out_channels = size.in_channels, size.out_channels
+                modules[0].groups = size.groups
+            shape = (size.out_channels, size.in_channels // size.groups, size.kernel, size.kernel)
+            for each, source in zip(modules, ours[layer.name], strict=True):
+                for name, tensor in (*source.named_parameters(), *source.named_buffers()):
+                    yield f"{names[each]}.{name}", _part(tensor, shape[: tensor.ndim])
 
     def _empty(self, spec: ArchSpec) -> MobileNet:
-        *_, dropout = (module.p for module in self.model.modules() if isinstance(module, nn.Dropout))
         with torch.device("meta"):
-            return build_model(spec, classes_of(self.model), dropout)
+            return build_model(spec, classes_of(self.model), dropout_of(self.model))
 
 
-def _part(source: Tensor, shape: torch.Size) -> Tensor:
+def _structure_of(spec: ArchSpec) -> Hashable:
+    """Return what two networks have in common if they differ in nothing but channels and resolution."""
+    blocks = tuple(
+        (placed.block.replace(expanded=1, out=1, se=int(placed.block.se > 0)), placed.has_residual)
+        for placed in spec.walk()
+    )
+    return spec.stem.activation, spec.stem.stride, blocks, bool(spec.head.conv), bool(spec.head.hidden)
+
+
+def _part(source: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return the first channels of a tensor, and of a kernel its centre."""
     for dimension, size in enumerate(shape):
         first = (source.shape[dimension] - size) // 2 if dimension > 1 else 0

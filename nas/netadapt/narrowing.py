@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from nas.arch.cost import count_cost
-from nas.arch.spec import CHANNEL_STEP, MIN_RESOLUTION, ArchSpec
-from nas.netadapt.proposals import RESOLUTION_STEP, VECTOR_CHANNELS, Place, places_of
+from nas.arch.spec import CHANNEL_STEP, ArchSpec
+from nas.netadapt.proposals import VECTOR_CHANNELS, Place, changes_of, places_of, resolutions_below
 
 # Of the networks that are drawn: the largest one, and the narrowest one (arXiv 1903.05134, section 3.3).
 LARGEST_SHARE, NARROWEST_SHARE = 0.1, 0.1
@@ -48,17 +48,11 @@ class RandomCuts:
         for place in self.places:
             spec = _narrowed(spec, place, rng.uniform(self.least_share, 1))
         for index, block in enumerate(spec.blocks):
-            if "se" in self.allow and block.se and rng.random() < EXTRA_CUT_SHARE:
-                spec = spec.with_block(index, se=0)
-            if "kernel" in self.allow and block.kernel > 3 and rng.random() < EXTRA_CUT_SHARE:
-                spec = spec.with_block(index, kernel=block.kernel - 2)
-            if "kernel" in self.allow and block.start_kernel > 3 and rng.random() < EXTRA_CUT_SHARE:
-                spec = spec.with_block(index, start_kernel=block.start_kernel - 2)
-            if "activation" in self.allow and block.activation == "hswish" and rng.random() < EXTRA_CUT_SHARE:
-                spec = spec.with_block(index, activation="relu")
-        if "resolution" in self.allow:
-            least = max(MIN_RESOLUTION, self.least_share * spec.resolution)
-            lower = [side for side in range(RESOLUTION_STEP, spec.resolution, RESOLUTION_STEP) if side >= least]
+            for _, change in changes_of(block, self.allow):
+                if rng.random() < EXTRA_CUT_SHARE:
+                    spec = spec.with_block(index, **change)
+        lower = [side for side in resolutions_below(spec, self.allow) if side >= self.least_share * spec.resolution]
+        if lower:
             spec = spec.replace(resolution=int(rng.choice([*lower, spec.resolution])))
         return spec
 
@@ -89,7 +83,7 @@ def with_wider_expansions(spec: ArchSpec) -> ArchSpec:
     for place in places_of(spec):
         if place.field == "expanded":
             spec = place.cut(spec, -(-place.channels // VECTOR_CHANNELS) * VECTOR_CHANNELS)
-    return replace(spec)
+    return spec
 
 
 def _narrowed(spec: ArchSpec, place: Place, share: float) -> ArchSpec:

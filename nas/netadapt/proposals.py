@@ -11,11 +11,11 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from nas.arch.spec import CHANNEL_STEP, MIN_RESOLUTION, ArchSpec, squeezed_channels
+from nas.arch.spec import CHANNEL_STEP, MIN_RESOLUTION, ArchSpec, BlockSpec, squeezed_channels
 from nas.errors import NasError, unknown_name
 
 STEP_SHARE = 0.01
@@ -192,6 +192,7 @@ class Place(NamedTuple):
         return _Cut(f"{self.name} {self.channels} to {width}", self.cut(spec, width), self.channels - width)
 
     def cut(self, spec: ArchSpec, width: int) -> ArchSpec:
+        """Return a network with `width` channels at this place."""
         if self.field == "expanded":
             # SE, where there is one, keeps its quarter of the expanded channels, or the fewer that it has.
             se = squeezed_channels(width) if spec.blocks[self.first].se else 0
@@ -225,21 +226,28 @@ def places_of(spec: ArchSpec, allow: Sequence[str] = ()) -> list[Place]:
 def _extra_cuts(spec: ArchSpec, allow: Sequence[str]) -> Iterator[_Cut]:
     """Yield the cuts beyond the paper that are not of channels."""
     for index, block in enumerate(spec.blocks):
-        name = f"block {index + 1}"
-        if "se" in allow and block.se:
-            yield _Cut(f"{name}: no SE", spec.with_block(index, se=0))
-        if "kernel" in allow and block.kernel > 3:
-            kernel = block.kernel - 2
-            yield _Cut(f"{name}: kernel {block.kernel} to {kernel}", spec.with_block(index, kernel=kernel))
-        if "kernel" in allow and block.start_kernel > 3:
-            start = block.start_kernel - 2
-            cut = f"{name}: start_kernel {block.start_kernel} to {start}"
-            yield _Cut(cut, spec.with_block(index, start_kernel=start))
-        if "activation" in allow and block.activation == "hswish":
-            yield _Cut(f"{name}: h-swish to ReLU", spec.with_block(index, activation="relu"))
-    lower = (spec.resolution - 1) // RESOLUTION_STEP * RESOLUTION_STEP
-    if "resolution" in allow and lower >= MIN_RESOLUTION:
-        yield _Cut(f"resolution {spec.resolution} to {lower}", spec.replace(resolution=lower))
+        for name, change in changes_of(block, allow):
+            yield _Cut(f"block {index + 1}: {name}", spec.with_block(index, **change))
+    if lower := resolutions_below(spec, allow):
+        yield _Cut(f"resolution {spec.resolution} to {lower[-1]}", spec.replace(resolution=lower[-1]))
+
+
+def changes_of(block: BlockSpec, allow: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the cuts of one block that are not of channels: the name for readers, and the fields that change."""
+    if "se" in allow and block.se:
+        yield "no SE", {"se": 0}
+    for field in ("kernel", "start_kernel"):
+        if "kernel" in allow and (kernel := getattr(block, field)) > 3:
+            yield f"{field} {kernel} to {kernel - 2}", {field: kernel - 2}
+    if "activation" in allow and block.activation == "hswish":
+        yield "h-swish to ReLU", {"activation": "relu"}
+
+
+def resolutions_below(spec: ArchSpec, allow: Sequence[str]) -> list[int]:
+    """Return the lower resolutions (pixels) to which a network may be cut, in rising order."""
+    if "resolution" not in allow:
+        return []
+    return [side for side in range(RESOLUTION_STEP, spec.resolution, RESOLUTION_STEP) if side >= MIN_RESOLUTION]
 
 
 def bottlenecks(spec: ArchSpec) -> list[tuple[int, int]]:

@@ -144,20 +144,12 @@ def nearest_of(estimator: Estimator, spec: ArchSpec) -> tuple[NearNetwork, ...]:
     """Return the published networks nearest to a found one; none for an estimator that is not fitted to them."""
     if not isinstance(estimator, ImageNetPrior):
         return ()
-    return tuple(
-        NearNetwork(
-            name=near.name,
-            resolution=near.resolution,
-            recipe_level=near.recipe_level,
-            published_top1=near.published_top1,
-            estimated_top1=round(near.estimated_top1, 3),
-            left_out_top1=round(near.left_out_top1, 3),
-            difference=round(near.difference, 3),
-            difference_std=round(near.difference_std, 3),
-            source=near.source,
-        )
-        for near in nearest_published(spec, estimator.recipe_level)
-    )
+    return tuple(NearNetwork(**_rounded(near._asdict())) for near in nearest_published(spec, estimator.recipe_level))
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with three digits of each number that is not whole."""
+    return {key: round(value, 3) if isinstance(value, float) else value for key, value in values.items()}
 
 
 def _estimates_of(estimator: Estimator, spec: ArchSpec, *, published: bool) -> Estimates | None:

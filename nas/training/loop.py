@@ -99,7 +99,8 @@ class Narrowing(Protocol):
 class Narrowed(nn.Module):
     """A network of which each call computes one that is cut from it, with its part of the weights.
 
-    A call returns the logits (n, classes) of images (n, 3, h, w). The networks depend on torch's global random state.
+    A call returns the logits (n, classes) of images (n, 3, h, w), scaled to the resolution of the network. The networks
+    depend on torch's global random state.
     """
 
     def __init__(self, model: nn.Module, narrowing: Narrowing) -> None:
@@ -109,6 +110,9 @@ class Narrowed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         spec = self._narrowing.draw(int(torch.randint(2**31, (1,))))
+        if images.shape[-1] != spec.resolution:
+            size = (spec.resolution, spec.resolution)
+            images = functional.interpolate(images, size, mode="bilinear", antialias=True)
         return self._supernet.logits(spec, images)
 
 

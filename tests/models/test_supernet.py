@@ -17,7 +17,7 @@ SPEC = ArchSpec(
     blocks=(
         BlockSpec(kernel=3, expanded=32, out=16, stride=1, activation="relu"),
         BlockSpec(kernel=5, expanded=48, out=24, stride=2, se=16),
-        BlockSpec(kernel=3, expanded=48, out=24, stride=1),
+        BlockSpec(kernel=3, expanded=48, out=24, stride=1, activation="hswish"),
     ),
     head=HeadSpec(conv=32, hidden=24),
 )
@@ -111,3 +111,17 @@ def test_cuts_of_universal_and_fused_blocks_are_part_of_the_weights(images: Tens
     torch.testing.assert_close(
         supernet.network(cut).train()(images), supernet.logits(cut, images), rtol=1e-3, atol=1e-4
     )
+
+
+def test_modules_are_made_for_structures_not_for_widths(model: MobileNet, images: Tensor) -> None:
+    """To make one for each random network took longer than its step, and all the memory in the end."""
+    supernet = Supernet(model)
+    for name in ("nothing", "bottleneck", "stem", "head"):
+        supernet.logits(CUTS[name], images)
+    (shell,) = supernet._shells.values()
+    for cut in CUTS.values():  # in turn, since each tells the modules its channels
+        torch.testing.assert_close(
+            supernet.logits(cut, images), supernet.network(cut).train()(images), rtol=1e-4, atol=1e-5
+        )
+    assert len(supernet._shells) == 4, "no SE, another kernel and another activation have their own"
+    assert shell is next(iter(supernet._shells.values()))

@@ -7,6 +7,7 @@ from torch import nn
 from nas.arch.loading import load_spec
 from nas.errors import NasError
 from nas.models.mobilenet import build_model
+from nas.models.supernet import Supernet
 from nas.training.data import EMBEDDED, load_data
 from nas.training.distillation import Teacher
 from nas.training.evaluation import Evaluation, evaluate_model
@@ -272,3 +273,24 @@ def test_channels_beyond_a_narrow_network_stay_as_they_are(tiny_spec, little_dat
     after = training.model.features[2].block[0][0].weight
     assert torch.equal(after[8:], before[8:])
     assert not torch.equal(after[:8], before[:8])
+
+
+def test_images_are_scaled_to_the_resolution_of_the_network_that_is_trained(
+    tiny_spec, little_data, recipe, monkeypatch
+):
+    sides = []
+
+    def logits(supernet, spec, images):
+        sides.append(images.shape[-1])
+        return real(supernet, spec, images)
+
+    real = Supernet.logits
+    monkeypatch.setattr(Supernet, "logits", logits)
+    higher = tiny_spec.replace(resolution=48)
+    recipe = recipe.replace(epochs=1, batch_size=32)
+    narrowing = Alternating(higher, tiny_spec)
+    torch.manual_seed(0)
+    training = Training(build_model(tiny_spec, 10), little_data, recipe, resolution=32, narrowing=narrowing)
+    list(training.epochs())
+    assert sides == [(48, 32)[drawn] for drawn in narrowing.drawn]
+    assert set(sides) == {48, 32}
