@@ -5,6 +5,7 @@ is a decision, to be taken here.
 """
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,11 @@ PACKAGES = {
         (),
         ("optuna",),
     ),
-    "arch": Package(("nas.arch", "nas.arch.*", "search_spaces", "search_spaces.*"), ("ground",), ("numpy", "onnx")),
+    "arch": Package(
+        ("nas.arch", "nas.arch.*", "search_spaces", "search_spaces.*"),
+        ("ground",),
+        ("ai_edge_litert", "flatbuffers", "numpy", "onnx"),
+    ),
     "models": Package(("nas.models", "nas.models.*"), ("ground", "arch"), ("fvcore", "numpy", "torch", "torchvision")),
     "training": Package(("nas.training", "nas.training.*"), ("ground", "arch", "models"), None),
     "latency": Package(("nas.latency", "nas.latency.*"), ("ground", "arch", "models"), None),
@@ -82,7 +87,7 @@ PACKAGES = {
         ("rich", "torch"),
     ),
 }
-HEAVY = ("torch", "torchvision", "onnxruntime", "openvino", "pandas", "matplotlib", "scipy", "optuna")
+HEAVY = ("torch", "torchvision", "onnxruntime", "openvino", "ai_edge_litert", "pandas", "matplotlib", "scipy", "optuna")
 # Modules that must not load torch when they are imported; names or patterns.
 NO_TORCH = (
     *("nas", *PACKAGES["ground"].modules, "nas.arch", "nas.arch.*", "nas.latency"),
@@ -287,6 +292,8 @@ def python(code: str) -> str:
 
 def test_torch_free_modules_load_no_torch() -> None:
     names = [name for name in modules() if any(fnmatch(name, pattern) for pattern in NO_TORCH)]
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        names.remove("nas.arch.tflite_graph")  # the only one that imports an optional package at its top
     assert {"nas", "nas.arch.spec", "nas.arch.published", "nas.search.run"} <= set(names)
     report = python(
         f"import importlib, sys\n"

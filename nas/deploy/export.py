@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 import torch
 
-from nas.arch.onnx_graph import INPUT, network_model
+from nas.arch.onnx_graph import network_model
+from nas.arch.operations import INPUT
 from nas.deploy.onnx_file import OnnxNetwork, save_onnx
 from nas.deploy.trained import TrainedNetwork
 from nas.errors import NasError

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from nas.arch.onnx_graph import INPUT, OUTPUT
+from nas.arch.operations import INPUT, OUTPUT
 from nas.deploy.images import Preparation
 from nas.errors import NasError
 from nas.files import replacing

@@ -32,7 +32,7 @@ LOG, LOCK = "study.log", ".lock"
 WORKERS_LOG = "workers.log"  # where the workers of one machine meet
 PLACES = ("data_dir",)  # arguments that say only where something lies
 CONTENT = re.compile(r"\([0-9a-f]{16}\)\Z")  # the fingerprint at the end of an argument that names a file or a folder
-_PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "optuna", "numpy", "scipy")
+_PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "optuna", "numpy", "scipy")
 
 
 class RunFolder:

@@ -14,7 +14,8 @@ from torch import nn
 
 from nas.arch.cost import network_layers
 from nas.arch.loading import load_space, space_names
-from nas.arch.onnx_graph import INPUT, OUTPUT, network_model, part_model
+from nas.arch.onnx_graph import network_model, part_model
+from nas.arch.operations import INPUT, OUTPUT
 from nas.arch.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart, context_of, parts_of
 from nas.arch.published import published_spec
 from nas.arch.space import SearchSpace

@@ -9,7 +9,8 @@ import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from support.onnx_sessions import session
 
-from nas.arch.onnx_graph import INPUT, part_model
+from nas.arch.onnx_graph import part_model
+from nas.arch.operations import INPUT
 from nas.arch.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart
 from nas.arch.published import published_spec
 from nas.arch.spec import BlockSpec, HeadSpec, StemSpec

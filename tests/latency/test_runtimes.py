@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
-from nas.arch.onnx_graph import INPUT, part_model
+from nas.arch.onnx_graph import part_model
+from nas.arch.operations import INPUT
 from nas.arch.parts import BlockPart, ContextPart, HeadPart, NetworkPart, Part, StemPart
 from nas.arch.published import published_spec
 from nas.arch.spec import BlockSpec, HeadSpec, StemSpec
@@ -41,7 +42,15 @@ PARTS: dict[str, Part] = {
     "context": ContextPart(8, 4),
     "network": NetworkPart(SMALL.replace(resolution=32), 10),
 }
-KINDS = [("onnxruntime", "float32"), ("onnxruntime", "int8"), ("openvino", "float32"), ("torch", "float32")]
+KINDS = [
+    ("onnxruntime", "float32"),
+    ("onnxruntime", "int8"),
+    ("litert", "float32"),
+    ("litert", "int8"),
+    ("openvino", "float32"),
+    ("torch", "float32"),
+]
+MODULES = {"litert": "ai_edge_litert.interpreter"}  # where a runtime is not the module of its own name
 
 
 def test_every_runtime_is_held_to_the_contract() -> None:
@@ -54,7 +63,7 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
 
 
 def made(name: str, precision: str = "float32", threads: int = 1) -> Any:
-    pytest.importorskip(name, reason=f"{name} is not installed")
+    pytest.importorskip(MODULES.get(name, name), reason=f"{name} is not installed")
     return resolve("runtime", name, RUNTIMES)(threads=threads, precision=precision)
 
 
@@ -78,18 +87,24 @@ def test_tells_what_a_table_must_know(name: str, precision: str) -> None:
 
 
 def test_a_precision_that_a_runtime_lacks_is_refused_with_those_it_has() -> None:
-    for name, known in (("onnxruntime", "float32, int8"), ("openvino", "float32"), ("torch", "float32")):
+    both = "float32, int8"
+    for name, known in (("onnxruntime", both), ("litert", both), ("openvino", "float32"), ("torch", "float32")):
         with pytest.raises(NasError, match=rf"{name} has no precision 'int4'; it has {known}$"):
             resolve("runtime", name, RUNTIMES)(precision="int4")
 
 
 @pytest.mark.parametrize(
-    ("name", "install"), [("openvino", "uv sync --extra openvino"), ("torch", "pip install torch")]
+    ("name", "install"),
+    [
+        ("openvino", "uv sync --extra openvino"),
+        ("torch", "pip install torch"),
+        ("litert", "uv sync --extra litert` or `pip install ai-edge-litert"),
+    ],
 )
 def test_a_runtime_that_is_not_installed_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, name: str, install: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, MODULES.get(name, name), None)
     with pytest.raises(NasError, match=f"runtime {name} is not installed .*{install}") as error:
         resolve("runtime", name, RUNTIMES)()
     assert "\n" not in str(error.value)
@@ -102,8 +117,16 @@ def output_of(run: TimedRun) -> np.ndarray:
         return held["binding"].copy_outputs_to_cpu()[0]
     if "request" in held:
         return held["request"].get_output_tensor(0).data.copy()
+    if "interpreter" in held:
+        interpreter = held["interpreter"]
+        return as_onnx(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
     with torch.inference_mode():
         return held["module"](held["images"]).numpy()
+
+
+def as_onnx(output: np.ndarray) -> np.ndarray:
+    """Return an output whose channels lie last with its channels in the second place."""
+    return output.transpose(0, 3, 1, 2) if output.ndim == 4 else output
 
 
 def test_programs_that_run_in_turn_keep_their_own_data(runtime: Runtime) -> None:
@@ -144,6 +167,9 @@ def test_more_threads_are_timed_by_the_clock_on_the_wall() -> None:
 
 
 def test_a_profile_names_operations_and_their_time(runtime: Runtime) -> None:
+    if runtime.name == "litert":  # which tells nothing of its operations
+        assert not isinstance(runtime, Profiler)
+        return
     assert isinstance(runtime, Profiler)
     profile = runtime.profile(NetworkPart(published_spec("mobilenet_v3_large"), 10))
     assert 3 < len(profile) == len(dict(profile))
@@ -204,7 +230,7 @@ def test_measuring_with_onnxruntime_never_loads_torch() -> None:
     """It does not load OpenVINO either: a device may have neither."""
     code = (
         "import sys\n"
-        "for name in ('torch', 'torchvision', 'openvino'): sys.modules[name] = None\n"
+        "for name in ('torch', 'torchvision', 'openvino', 'ai_edge_litert'): sys.modules[name] = None\n"
         "from nas.latency.measuring import measure_missing, new_table\n"
         "from nas.latency.runtimes.onnx_runtime import OnnxRuntime\n"
         "from nas.arch.parts import ContextPart\n"

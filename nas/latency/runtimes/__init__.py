@@ -6,6 +6,7 @@ from nas.names import resolve
 # A new runtime is a file of this folder and a line here.
 RUNTIMES = {
     "onnxruntime": "nas.latency.runtimes.onnx_runtime:OnnxRuntime",
+    "litert": "nas.latency.runtimes.litert:LiteRt",
     "openvino": "nas.latency.runtimes.openvino:OpenVino",
     "torch": "nas.latency.runtimes.torch_eager:TorchEager",
 }

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -42,7 +40,7 @@ class Runtime(Protocol):
         """Return a call that runs the part once, with batch 1, and returns when the result is there.
 
         A block or head is compiled in its context (`nas.arch.parts.context_of`), whose own time is subtracted later:
-        the graph that `nas.arch.onnx_graph.part_model(part, precision)` returns. No two calls share input or output
+        the operations that `nas.arch.operations.graph_of(part)` returns. No two calls share input or output
         buffers. The call does as little as possible in Python.
         """
         ...
@@ -55,14 +53,6 @@ class Profiler(Protocol):
     def profile(self, part: Part) -> Profile:
         """Return medians over a few iterations, added up by kind of operation. They include the cost of profiling."""
         ...
-
-
-def installed(package: str, install: str) -> ModuleType:
-    """Import a package only now, and return it. Raises NasError that says how to `install` it."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise NasError(f"the runtime {package} is not installed ({error}); install it with {install}") from None
 
 
 def check_precision(runtime: str, precision: str, known: tuple[str, ...]) -> str:

@@ -18,10 +18,10 @@ from nas.latency.runtimes.base import (
     by_operation,
     check_precision,
     clock_of,
-    installed,
     sample_images,
 )
 from nas.latency.timing import TimedRun
+from nas.names import installed
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, OrtValue, SessionOptions
@@ -36,7 +36,7 @@ class OnnxRuntime:
 
     def __init__(self, threads: int = 1, precision: str = "float32") -> None:
         self.precision = check_precision(self.name, precision, ("float32", "int8"))
-        self._onnxruntime = installed("onnxruntime", "`pip install onnxruntime`")
+        self._onnxruntime = installed("the runtime onnxruntime", "onnxruntime", "`pip install onnxruntime`")
         self.version: str = self._onnxruntime.__version__
         self.threads = threads
         self.clock = clock_of(threads)

@@ -12,10 +12,10 @@ from nas.latency.runtimes.base import (
     by_operation,
     check_precision,
     clock_of,
-    installed,
     sample_images,
 )
 from nas.latency.timing import TimedRun
+from nas.names import installed
 
 
 class OpenVino:
@@ -25,7 +25,9 @@ class OpenVino:
 
     def __init__(self, threads: int = 1, precision: str = "float32") -> None:
         self.precision = check_precision(self.name, precision, ("float32",))
-        self._openvino = installed("openvino", "`uv sync --extra openvino` or `pip install openvino`")
+        self._openvino = installed(
+            "the runtime openvino", "openvino", "`uv sync --extra openvino` or `pip install openvino`"
+        )
         self.version: str = self._openvino.__version__.partition("-")[0]  # the rest is its build
         self.threads = threads
         self.clock = clock_of(threads)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.arch.onnx_graph import random_weights
+from nas.arch.operations import random_weights
 from nas.arch.parts import CONTEXT_CHANNELS, ContextPart, HeadPart, NetworkPart, Part, StemPart, context_of
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.latency.runtimes.base import (
@@ -16,10 +16,10 @@ from nas.latency.runtimes.base import (
     by_operation,
     check_precision,
     clock_of,
-    installed,
     sample_images,
 )
 from nas.latency.timing import TimedRun
+from nas.names import installed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +32,7 @@ class TorchEager:
 
     def __init__(self, threads: int = 1, precision: str = "float32") -> None:
         self.precision = check_precision(self.name, precision, ("float32",))
-        self._torch = installed("torch", "`pip install torch torchvision`")
+        self._torch = installed("the runtime torch", "torch", "`pip install torch torchvision`")
         self.version: str = self._torch.__version__
         self.threads = threads
         self.clock = clock_of(threads)
@@ -69,7 +69,7 @@ class TorchEager:
 
 
 def part_module(part: Part) -> nn.Module:
-    """Return the module of a part: context, layers and weights are those of `nas.arch.onnx_graph.part_model`."""
+    """Return the module of a part: context, layers and weights are those of `nas.arch.operations.graph_of`."""
     import torch
     from torch import nn
 
