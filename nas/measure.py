@@ -150,10 +150,10 @@ def _bundle(arguments: Namespace, spaces: list[SearchSpace], console: RichConsol
     from nas.search.comparison import COMPARED, published_networks
 
     others = arguments.budget_ms, arguments.check, arguments.profile, arguments.table
-    if any(others) or arguments.runtime != "onnxruntime":
+    if any(others):
         raise NasError(
-            "--bundle measures nothing here and is of onnxruntime: it goes with --space, --widths, --resolutions, "
-            "--all, --threads and --precision only"
+            "--bundle measures nothing here: it goes with --space, --widths, --resolutions, --all, --runtime, "
+            "--threads and --precision only"
         )
     published, compared = [result.spec for result in published_networks()], map(published_spec, COMPARED)
     batches = plan_batches([space.at(_variants(arguments, space)) for space in spaces], published, compared)
@@ -163,6 +163,7 @@ def _bundle(arguments: Namespace, spaces: list[SearchSpace], console: RichConsol
             arguments.bundle,
             batches,
             threads=arguments.threads,
+            runtime=arguments.runtime,
             precision=arguments.precision,
             on_progress=progress,
         )

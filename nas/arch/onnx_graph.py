@@ -5,6 +5,7 @@ torch's exporter takes 0.6 to 3 s a block, this module milliseconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,24 @@ def part_model(part: Part, precision: str = "float32") -> onnx.ModelProto:
     """Return the graph of a part in its context, with random weights and batch 1. `precision` is float32 or int8."""
     model = _Writer(graph_of(part)).model(1)
     return model if precision == "float32" else quantise_for_timing(model)
+
+
+def part_file(part: Part, precision: str = "float32") -> bytes:
+    """Return `part_model` as the bytes of a file."""
+    content: bytes = part_model(part, precision).SerializeToString()
+    return content
+
+
+def constants_in(file: bytes) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the place of each constant in a file (bytes from its beginning) and its values.
+
+    The file is one that this module wrote: it holds the bytes of the constants in their order.
+    """
+    place = 0
+    for tensor in onnx.load_from_string(file).graph.initializer:
+        place = file.index(tensor.raw_data, place)
+        yield place, numpy_helper.to_array(tensor)
+        place += len(tensor.raw_data)
 
 
 class _Writer:

@@ -6,7 +6,7 @@ ReLU6(x + 3) / 6, as Keras writes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flatbuffers
@@ -72,13 +72,30 @@ def network_model(
     return _Writer(graph_of(NetworkPart(spec, num_classes), weights), int8=False).file(metadata or {})
 
 
-def part_model(part: Part, precision: str = "float32") -> bytes:
+def part_file(part: Part, precision: str = "float32") -> bytes:
     """Return the file of a part in its context, with random weights. `precision` is float32 or int8.
 
     In int8 the scales are not calibrated, so that the outputs are rough. Input and output are float32 in both, as
     those of the ONNX graphs are.
     """
     return _Writer(graph_of(part), int8=precision == "int8").file({})
+
+
+def constants_in(file: bytes) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the place of each constant in a file (bytes from its beginning) and its values, in no particular order.
+
+    The file is one that this module wrote: each buffer belongs to one tensor.
+    """
+    kinds = {getattr(schema.TensorType, name): np.dtype(name.lower()) for name in ("FLOAT32", "INT8", "INT32")}
+    start = np.frombuffer(file, np.uint8).__array_interface__["data"][0]
+    model = schema.Model.GetRootAsModel(file, 0)
+    graph = model.Subgraphs(0)
+    for tensor in map(graph.Tensors, range(graph.TensorsLength())):
+        buffer = model.Buffers(tensor.Buffer())
+        if buffer.DataLength():
+            data = buffer.DataAsNumpy()  # a view of the file
+            values = data.view(kinds[tensor.Type()]).reshape(tensor.ShapeAsNumpy())
+            yield data.__array_interface__["data"][0] - start, values
 
 
 def with_metadata(model: bytes, metadata: Mapping[str, str]) -> bytes:

@@ -17,7 +17,7 @@ from nas.arch.operations import INPUT, OUTPUT
 from nas.arch.parts import BlockPart, ContextPart, HeadPart, Part, StemPart
 from nas.arch.published import published_spec
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
-from nas.arch.tflite_graph import SIGNATURE, metadata_of, network_model, part_model, with_metadata
+from nas.arch.tflite_graph import SIGNATURE, metadata_of, network_model, part_file, with_metadata
 from nas.latency.runtimes.litert import LiteRt
 
 ODD = ArchSpec(
@@ -88,11 +88,11 @@ def test_networks_of_a_space_give_the_outputs_of_their_onnx_graphs(seed: int) ->
 @pytest.mark.parametrize("name", PARTS)
 def test_parts_give_the_outputs_of_their_onnx_graphs(name: str, precision: str) -> None:
     """In int8 both have the same scales, and differ by their rounding."""
-    graph = session(onnx_graph.part_model(PARTS[name], precision))
+    graph = session(onnx_graph.part_file(PARTS[name], precision))
     (source,) = graph.get_inputs()
     images = images_of(tuple(source.shape))
     (wanted,) = graph.run([OUTPUT], {INPUT: images})
-    got = run(part_model(PARTS[name], precision), images)
+    got = run(part_file(PARTS[name], precision), images)
     assert got.shape == wanted.shape
     assert np.abs(got - wanted).max() <= (1e-5 if precision == "float32" else 0.05) * np.ptp(wanted)
 
@@ -111,14 +111,14 @@ def test_a_relu_is_part_of_its_convolution_and_uneven_padding_an_operator_of_its
     block = BlockPart(BlockSpec(kernel=5, expanded=48, out=24, stride=2, se=16), 16, 14)
     squeeze = ["MEAN", "CONV_2D", "CONV_2D", "ADD", "MUL", "MUL"]
     inner = ["CONV_2D", "PAD", "DEPTHWISE_CONV_2D", *squeeze, "CONV_2D"]
-    assert operators(part_model(block)) == ["CONV_2D", *inner, "MEAN"]
+    assert operators(part_file(block)) == ["CONV_2D", *inner, "MEAN"]
     odd = BlockPart(block.block, 16, 15)  # TensorFlow's padding is the same at both ends
-    assert operators(part_model(odd)) == ["CONV_2D", *(one for one in inner if one != "PAD"), "MEAN"]
-    assert operators(part_model(block, "int8")) == ["QUANTIZE", "CONV_2D", *inner, "MEAN", "DEQUANTIZE"]
+    assert operators(part_file(odd)) == ["CONV_2D", *(one for one in inner if one != "PAD"), "MEAN"]
+    assert operators(part_file(block, "int8")) == ["QUANTIZE", "CONV_2D", *inner, "MEAN", "DEQUANTIZE"]
 
 
 def test_int8_has_weights_of_a_byte_with_a_scale_for_each_channel() -> None:
-    tensors = contents(part_model(PARTS["block"], "int8")).subgraphs[0].tensors
+    tensors = contents(part_file(PARTS["block"], "int8")).subgraphs[0].tensors
     kinds = {tensor.type for tensor in tensors if tensor.name.decode() not in (INPUT, OUTPUT)}
     assert kinds == {schema.TensorType.INT8, schema.TensorType.INT32}
     depthwise = next(tensor for tensor in tensors if list(tensor.shape) == [1, 5, 5, 48])
@@ -129,7 +129,7 @@ def test_int8_has_weights_of_a_byte_with_a_scale_for_each_channel() -> None:
 
 def test_buffers_are_aligned() -> None:
     """The schema asks for it, and a processor may refuse to read floats anywhere else."""
-    model = part_model(PARTS["block"])
+    model = part_file(PARTS["block"])
     read = schema.Model.GetRootAsModel(model, 0)
     data = [
         buffer.DataAsNumpy() for number in range(read.BuffersLength()) if (buffer := read.Buffers(number)).DataLength()
@@ -149,4 +149,4 @@ def test_texts_travel_in_the_metadata() -> None:
 
 
 def test_files_are_the_same_every_time() -> None:
-    assert part_model(PARTS["block"], "int8") == part_model(PARTS["block"], "int8")
+    assert part_file(PARTS["block"], "int8") == part_file(PARTS["block"], "int8")

@@ -16,6 +16,7 @@ import textwrap
 import time
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,21 +24,20 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
 from support import synthetic
 from support.synthetic import Machine, network_ms
 
 from nas import measure
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space, load_spec
-from nas.arch.onnx_graph import part_model
-from nas.arch.parts import BlockPart, NetworkPart, Part, parts_of
+from nas.arch.parts import BlockPart, NetworkPart, Part, context_of, parts_of
 from nas.arch.published import published_spec
 from nas.arch.space import SearchSpace
 from nas.arch.spec import ArchSpec, BlockSpec
 from nas.errors import NasError
 from nas.latency.bundle import runner, writing
 from nas.latency.bundle.archive import ARCHIVE, Bundle, Graph
+from nas.latency.bundle.formats import FORMATS
 from nas.latency.bundle.runner import ProgressLine, duration
 from nas.latency.bundle.writing import PlannedBatch, plan_batches, without_weights, write_bundle
 from nas.latency.device import Device
@@ -78,13 +78,29 @@ def zipped(batches: list[PlannedBatch], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def few_zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reference and the parts of one network in three batches of two rounds: a second on a real runtime."""
-    path = tmp_path_factory.mktemp("bundle") / "few.zip"
+    return few_bundle(tmp_path_factory.mktemp("bundle") / "few.zip", "onnxruntime")
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def runtime(request: pytest.FixtureRequest) -> str:
+    """A runtime that a bundle can be of."""
+    pytest.importorskip(FORMATS[request.param].module)
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def few_of_runtime(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return few_bundle(tmp_path_factory.mktemp("bundle") / "few.zip", runtime)
+
+
+def few_bundle(path: Path, runtime: str) -> Path:
+    """Write the reference and the parts of one network in three batches of two rounds: a second on a real runtime."""
     anchors, rows = plan_batches([], [], [COMPARED])
     with pytest.MonkeyPatch.context() as patch:
         for rule in ("ANCHOR_RULE", "ROW_RULE"):
             patch.setattr(writing, rule, StoppingRule(1.0, 2, 2))
-        write_bundle(path, [anchors, PlannedBatch(rows.parts[:6], []), PlannedBatch(rows.parts[6:], [COMPARED])])
+        batches = [anchors, PlannedBatch(rows.parts[:6], []), PlannedBatch(rows.parts[6:], [COMPARED])]
+        write_bundle(path, batches, runtime=runtime)
     return path
 
 
@@ -131,7 +147,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, parts: dict[str, Part], tmp_path: P
     monkeypatch.setattr(Bundle, "model", model)
     monkeypatch.setattr(Graph, "filled", lambda self, zeros: zeros)  # a test of its own, and slow
     monkeypatch.setattr(
-        runner, "OnnxRuntime", lambda threads, precision: BundleRuntime(threads, precision, machine, parts)
+        runner, "make_runtime", lambda name, threads, precision: BundleRuntime(threads, precision, machine, parts)
     )
     monkeypatch.setattr(runner, "usable_cores", lambda: 2)
     monkeypatch.setattr(runner, "quota_warning", lambda threads: None)
@@ -206,25 +222,35 @@ PARTS = [
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("runtime", FORMATS)
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.key.replace(" ", "_"))
-def test_a_model_is_filled_with_weights_like_its_own(part: Part, precision: str) -> None:
+def test_a_model_is_filled_with_weights_like_its_own(part: Part, runtime: str, precision: str) -> None:
     """The same bytes outside the weights; inside, the same spread, and neither zeros nor denormal numbers."""
-    graph, zeros = without_weights(part, precision)
-    filled, original = graph.filled(zeros), part_model(part, precision)
-    assert len(filled) == len(zeros) == original.ByteSize()
-    onnx.checker.check_model(onnx.load_from_string(zeros))
-    model = onnx.load_from_string(filled)
-    assert graph.key == part.key
+    files = FORMATS[runtime]
+    pytest.importorskip(files.module)
+    graph, zeros = without_weights(part, files, precision)
+    filled, original = graph.filled(zeros), files.part_file(part, precision)
+    assert len(filled) == len(zeros) == len(original)
+    if runtime == "onnxruntime":
+        onnx.checker.check_model(onnx.load_from_string(zeros))
+    assert (graph.key, graph.file) == (part.key, f"{part.key}.{files.suffix}")
     assert graph.macs == sum(layer.macs for layer in part.layers())
     places = np.ones(len(filled), bool)
     for offset, count, kind, _ in graph.weights:
         places[offset : offset + count * np.dtype(kind).itemsize] = False
-    own = np.frombuffer(original.SerializeToString(), np.uint8)
+    own = np.frombuffer(original, np.uint8)
     assert (own == np.frombuffer(filled, np.uint8))[places].all()
     assert (np.frombuffer(zeros, np.uint8)[~places] == 0).all()
-    assert places.sum() < 0.25 * len(filled) or len(filled) < 50_000
-    for mine, theirs in zip(model.graph.initializer, original.graph.initializer, strict=True):
-        values, expected = numpy_helper.to_array(mine), numpy_helper.to_array(theirs)
+    context = context_of(part)
+    layers = [*(context.layers() if context else []), *part.layers()]
+    sizes = [layer.kernel**2 * layer.in_channels // layer.groups * layer.out_channels for layer in layers]
+    itemsize = 4 if precision == "float32" else 1
+    assert (~places).sum() >= sum(itemsize * size for size in sizes if itemsize * size >= writing.INLINE)
+    mine, theirs = (dict(files.constants_in(content)) for content in (filled, original))
+    assert mine.keys() == theirs.keys()
+    assert sum(values.size for values in theirs.values()) >= sum(sizes)
+    for place, expected in theirs.items():
+        values = mine[place]
         assert values.std() == pytest.approx(expected.std(), rel=0.1) or values.size < 1000
         assert np.isfinite(values).all()
         if values.dtype == np.float32 and values.size > 1:
@@ -242,9 +268,15 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     wanted = space_parts(load_space("few.py").at([(1.0, 96)]))
     assert {part.key for part in wanted} < set(found.graphs)
     assert NetworkPart(published_spec("mobilenet_v3_small")).key in found.graphs
-    for flags in (["--budget-ms", "3"], ["--check"], ["--table", "x.json"], ["--runtime", "torch"]):
+    for flags in (["--budget-ms", "3"], ["--check"], ["--table", "x.json"]):
         with pytest.raises(NasError, match="--bundle measures nothing here"):
             measure.main([*command, *flags])
+    with pytest.raises(NasError, match="loads files: --runtime onnxruntime or litert, not torch"):
+        measure.main([*command, "--runtime", "torch"])
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ai_edge_litert", None)
+        with pytest.raises(NasError, match=r"the runtime litert is not installed .*`pip install ai-edge-litert`"):
+            measure.main([*command, "--runtime", "litert"])
     with pytest.raises(NasError, match=r"space few has no width 0\.3"):
         measure.main([*command, "--widths", "0.3"])
 
@@ -453,9 +485,11 @@ def test_a_line_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_program_is_the_same_bytes_and_old_pythons_read_it() -> None:
     """An old one reads far enough to say that it is too old."""
-    assert writing.zipapp() == writing.zipapp()
-    with zipfile.ZipFile(io.BytesIO(writing.zipapp())) as archive:
+    files = FORMATS["onnxruntime"]
+    assert writing.zipapp(files) == writing.zipapp(files)
+    with zipfile.ZipFile(io.BytesIO(writing.zipapp(files))) as archive:
         sources = {name: archive.read(name).decode() for name in archive.namelist()}
+    assert json.loads(sources.pop("needed.json")) == {"numpy": "numpy", "onnxruntime": "onnxruntime"}
     assert list(sources) == ["__main__.py", *writing.FILES]
     assert list(writing.FILES) == sorted(writing.FILES)
     for name, source in sources.items():
@@ -479,15 +513,15 @@ def call(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.fixture(scope="session")
-def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that holds numpy and onnxruntime, and nothing else."""
+@pytest.fixture(scope="module")
+def bare_python(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that holds numpy and a runtime, and nothing else."""
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not installed")
     folder = tmp_path_factory.mktemp("bare") / "env"
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    versions = [f"numpy=={np.__version__}", f"onnxruntime=={onnxruntime.__version__}"]
+    versions = [f"numpy=={np.__version__}", f"{FORMATS[runtime].package}=={version(FORMATS[runtime].package)}"]
     for command in (
         [uv, "venv", "-q", "--python", sys.executable, str(folder)],
         [uv, "pip", "install", "-q", "--python", str(python), *versions],
@@ -495,29 +529,32 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         try:
             result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         except subprocess.TimeoutExpired:
-            pytest.skip("uv takes longer than a minute to install numpy and onnxruntime")
+            pytest.skip(f"uv takes longer than a minute to install numpy and {runtime}")
         if result.returncode:
-            pytest.skip(f"uv cannot install numpy and onnxruntime: {result.stderr.strip()[-200:]}")
+            pytest.skip(f"uv cannot install numpy and {runtime}: {result.stderr.strip()[-200:]}")
     return python
 
 
-def test_in_an_environment_of_numpy_and_onnxruntime(few_zipped: Path, tmp_path: Path, bare_python: Path) -> None:
-    check = "import importlib.util as u; print(*(n for n in ('torch', 'onnx', 'nas', 'scipy') if u.find_spec(n)))"
+def test_in_an_environment_of_numpy_and_the_runtime(
+    few_of_runtime: Path, runtime: str, tmp_path: Path, bare_python: Path
+) -> None:
+    others = ["torch", "onnx", "nas", "scipy", *(files.module for name, files in FORMATS.items() if name != runtime)]
+    check = f"import importlib.util as u; print(*(n for n in {others} if u.find_spec(n)))"
     assert call([str(bare_python), "-I", "-c", check], tmp_path).stdout.strip() == ""
-    folder = unzipped(few_zipped, tmp_path / "bundle")
+    folder = unzipped(few_of_runtime, tmp_path / "bundle")
     result = call(script(bare_python, folder, "--out", "mine.json"), tmp_path)
     assert result.returncode == 0, result.stderr
     table = LatencyTable.load(tmp_path / "mine.json")
     table.check_device()
     assert 0 < table.predict_ms([COMPARED])[0] < table.reference_ms
-    assert table.runtime.version == onnxruntime.__version__
+    assert (table.runtime.name, table.runtime.version) == (runtime, version(FORMATS[runtime].package))
     help_text = call(script(bare_python, folder, "--help"), tmp_path).stdout
     assert "--threads" in help_text
 
 
-def test_killed_without_warning_it_goes_on(few_zipped: Path, tmp_path: Path) -> None:
+def test_killed_without_warning_it_goes_on(few_of_runtime: Path, tmp_path: Path) -> None:
     """It loads neither torch nor onnx, nor this package from where it is installed."""
-    folder = unzipped(few_zipped, tmp_path / "bundle")
+    folder = unzipped(few_of_runtime, tmp_path / "bundle")
     command = script(sys.executable, folder, "--out", "mine.json", before=BLOCKED)
     log = tmp_path / "mine.json.log"
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
@@ -539,12 +576,12 @@ def test_killed_without_warning_it_goes_on(few_zipped: Path, tmp_path: Path) -> 
     assert all(table.rows[key].ratio == row["ratio"] for batch in rows for key, row in batch.items())
 
 
-def test_what_stops_the_script_is_one_line(few_zipped: Path, tmp_path: Path) -> None:
-    folder = unzipped(few_zipped, tmp_path / "bundle")
+def test_what_stops_the_script_is_one_line(few_of_runtime: Path, runtime: str, tmp_path: Path) -> None:
+    folder, files = unzipped(few_of_runtime, tmp_path / "bundle"), FORMATS[runtime]
     for before, expected in (
         (
-            "import sys; sys.modules['onnxruntime'] = None",
-            "`python -m pip install numpy onnxruntime` installs the packages that it needs",
+            f"import sys; sys.modules['{files.module}'] = None",
+            f"`python -m pip install numpy {files.package}` installs the packages that it needs",
         ),
         ("import sys; sys.version_info = (3, 8, 1)", "this is Python 3.8, and it takes 3.10 or newer"),
         ("import os; os.chdir('/')", "networks.zip: cannot be read"),

@@ -1,4 +1,4 @@
-"""Read `networks.zip`, the archive of a bundle: ONNX files without their weights, and an index.
+"""Read `networks.zip`, the archive of a bundle: model files without their weights, and an index.
 
 This module and the others that a bundle's program consists of need only Python 3.10 and numpy.
 """
@@ -23,21 +23,17 @@ DAMAGED = (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFErr
 
 @dataclass(frozen=True)
 class Graph:
-    """An ONNX file of the archive, named by its part's key.
+    """A file of the archive, an ONNX or a TFLite model, with its part's key.
 
     `weights` are the places of the file that hold zeros and are filled with random numbers before it is loaded:
     offset (bytes), count, numpy's name of their type, standard deviation.
     """
 
     key: str
+    file: str  # its name in the archive
     macs: int
     iterations: tuple[int, int]  # that warm up, that are timed
     weights: list[tuple[int, int, str, float]]
-
-    @property
-    def file(self) -> str:
-        """Return the name of the file in the archive."""
-        return f"{self.key}.onnx"
 
     @property
     def size(self) -> int:
@@ -74,7 +70,8 @@ class Bundle:
 
     archive: zipfile.ZipFile
     id: str
-    runtime_version: str  # of the onnxruntime beside which the bundle was made
+    runtime: str
+    runtime_version: str  # beside which the bundle was made
     threads: int
     precision: str
     num_classes: int
@@ -104,7 +101,7 @@ class Bundle:
         return cls(archive=archive, graphs={graph.key: graph for graph in graphs}, batches=batches, **index)
 
     def model(self, key: str) -> bytes:
-        """Return a part's ONNX model with its weights filled. Raises NasError if the archive is damaged."""
+        """Return a part's model with its weights filled. Raises NasError if the archive is damaged."""
         graph = self.graphs[key]
         try:
             return graph.filled(self.archive.read(graph.file))

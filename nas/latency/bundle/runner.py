@@ -25,7 +25,7 @@ from nas.latency.bundle.archive import Batch, Bundle
 from nas.latency.bundle.measurement_log import LogHead, MeasurementLog
 from nas.latency.device import Device
 from nas.latency.rows import measure_rows
-from nas.latency.runtimes.onnx_runtime import OnnxRuntime
+from nas.latency.runtimes import FileRuntime, make_runtime
 from nas.latency.table_file import NOISY, Reference, RuntimeId, date, noisy_rows, table_file, table_text
 from nas.latency.throttling import Throttling
 from nas.latency.timing import Bench, Iterations, Program, StoppingRule
@@ -68,7 +68,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def measure(bundle: Bundle, runtime: OnnxRuntime, log: MeasurementLog, progress: ProgressLine) -> None:
+def measure(bundle: Bundle, runtime: FileRuntime, log: MeasurementLog, progress: ProgressLine) -> None:
     """Measure the batches of the bundle that the log lacks, and add them to it."""
 
     def program(key: str) -> Program:
@@ -126,14 +126,15 @@ def run(folder: Path, argv: Sequence[str] | None = None) -> Path:
     bundle = Bundle.open(folder)
     arguments = _parser(bundle).parse_args(argv)
     for kind in (np.float32, np.float64):
-        np.finfo(kind)  # before onnxruntime flushes denormals to zero: some versions of numpy warn of that
-    runtime, device = OnnxRuntime(arguments.threads, bundle.precision), Device.this()
+        np.finfo(kind)  # before a runtime flushes denormals to zero: some versions of numpy warn of that
+    runtime, device = make_runtime(bundle.runtime, arguments.threads, bundle.precision), Device.this()
+    assert isinstance(runtime, FileRuntime)
     name = RuntimeId.of(runtime)
     out = Path(arguments.out or table_file(device, name))
     if out.exists():
         raise NasError(f"{out} exists already; remove it, or name another file with --out")
     if name.version != bundle.runtime_version:
-        print(f"note: the bundle was made beside onnxruntime {bundle.runtime_version}; the table says {name.version}")
+        print(f"note: the bundle was made beside {name.name} {bundle.runtime_version}; the table says {name.version}")
     cores = usable_cores()
     if warning := quota_warning(name.threads):
         print(warning, file=sys.stderr)

@@ -1,9 +1,13 @@
 """Start the program of a bundle: this is its `__main__.py`.
 
-It checks what it needs before it imports anything, in a syntax that every Python 3 reads.
+It checks what it needs before it imports anything, in a syntax that every Python 3 reads. The file needed.json beside
+it in the zip has the packages by the modules that they hold.
 """
 
+import importlib
+import json
 import sys
+import zipfile
 from pathlib import Path
 
 
@@ -16,12 +20,15 @@ def stop(text: str) -> None:
 if __name__ == "__main__":
     if sys.version_info < (3, 10):  # noqa: UP036, another Python than this package's starts it
         stop("this is Python %d.%d, and it takes 3.10 or newer" % sys.version_info[:2])  # noqa: UP031
+    program = Path(__file__).parent.resolve()
+    needed = json.loads(zipfile.ZipFile(str(program)).read("needed.json").decode())
     try:
-        import numpy  # noqa: F401
-        import onnxruntime  # noqa: F401
+        for module in needed:
+            importlib.import_module(module)
     except ImportError as error:
-        stop(str(error) + "; `python -m pip install numpy onnxruntime` installs the packages that it needs")
+        command = "python -m pip install " + " ".join(needed.values())
+        stop(str(error) + "; `" + command + "` installs the packages that it needs")
 
     from nas.latency.bundle.runner import main
 
-    main(Path(__file__).parent.resolve().parent)  # the folder of the zip that this file is in
+    main(program.parent)

@@ -1,7 +1,7 @@
 """Write a bundle: all that a device needs to measure a table where this package cannot be installed.
 
-A bundle is one zip of three files: a README, the timed networks as ONNX files, and a program. The weights in the ONNX
-files are zeros, which the device fills with random numbers, so that a gigabyte travels as a few megabytes. The
+A bundle is one zip of three files: a README, the timed networks as ONNX or TFLite files, and a program. The weights in
+these are zeros, which the device fills with random numbers, so that a gigabyte travels as a few megabytes. The
 program is a zipapp of the modules that take times here, so that times are taken there in the same way.
 """
 
@@ -18,10 +18,7 @@ from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 
-from onnx import numpy_helper
-
 from nas.arch.cost import NUM_CLASSES, count_cost
-from nas.arch.onnx_graph import part_model
 from nas.arch.parts import NetworkPart, Part, context_of, parts_of
 from nas.arch.published import published_spec
 from nas.arch.space import SearchSpace
@@ -29,14 +26,16 @@ from nas.arch.spec import ArchSpec
 from nas.console import Progress
 from nas.files import replacing
 from nas.latency.bundle.archive import ARCHIVE, INDEX, Batch, Graph
+from nas.latency.bundle.formats import FORMATS, FileFormat, format_of
 from nas.latency.bundle.runner import PROGRAM
 from nas.latency.measuring import co_run_networks, iterations_of
 from nas.latency.table import REFERENCE, space_parts
 from nas.latency.timing import ANCHOR_RULE, ROW_RULE, StoppingRule
 
 README = "README.txt"
+NEEDED = "needed.json"  # of the program: its packages by their modules
 START = "nas/latency/bundle/start.py"  # the `__main__.py` of the program
-# The files of the program. Their modules import the standard library, numpy, onnxruntime, and each other.
+# The files of the program. Their modules import the standard library, numpy, a runtime, and each other.
 FILES = (
     "nas/__init__.py",
     "nas/console.py",
@@ -54,6 +53,7 @@ FILES = (
     "nas/latency/rows.py",
     "nas/latency/runtimes/__init__.py",
     "nas/latency/runtimes/base.py",
+    "nas/latency/runtimes/litert.py",
     "nas/latency/runtimes/onnx_runtime.py",
     "nas/latency/table_file.py",
     "nas/latency/throttling.py",
@@ -129,13 +129,16 @@ def write_bundle(
     batches: Sequence[PlannedBatch],
     *,
     threads: int = 1,
+    runtime: str = "onnxruntime",
     precision: str = "float32",
     on_progress: Progress = lambda share, note: None,
 ) -> int:
     """Write the zip whole or not at all, and return its size in bytes.
 
-    Takes 10 ms a part, 300 ms a network. Raises NasError if the file cannot be written.
+    Takes 10 ms a part, 300 ms a network. Raises NasError if the file cannot be written, or if the
+    runtime loads no files or is missing here.
     """
+    files = format_of(runtime)
     wanted = [part for batch in batches for part in (*batch.parts, *map(NetworkPart, batch.co_run))]
     parts = list({part.key: part for part in (NetworkPart(published_spec(REFERENCE)), *wanted)}.values())
     rows = sum(len(batch.parts) for batch in batches)
@@ -143,36 +146,34 @@ def write_bundle(
         networks, graphs = io.BytesIO(), []
         with zipfile.ZipFile(networks, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
             for done, part in enumerate(parts):
-                graph, zeros = without_weights(part, precision)
+                graph, zeros = without_weights(part, files, precision)
                 archive.writestr(_entry(graph.file), zeros)
                 graphs.append(graph)
                 on_progress(done / len(parts), f"{rows} rows")
-            archive.writestr(_entry(INDEX), _index(graphs, batches, threads, precision))
-        for name, content in ((README, _README.encode()), (PROGRAM, zipapp()), (ARCHIVE, networks.getvalue())):
+            archive.writestr(_entry(INDEX), _index(graphs, batches, runtime, threads, precision))
+        for name, content in (
+            (README, _readme(files).encode()),
+            (PROGRAM, zipapp(files)),
+            (ARCHIVE, networks.getvalue()),
+        ):
             bundle.writestr(_entry(name), content)
     return Path(path).stat().st_size
 
 
-def without_weights(part: Part, precision: str = "float32") -> tuple[Graph, bytes]:
-    """Return a part's ONNX model with zeros for weights, and the entry of the index that fills them again."""
-    model = part_model(part, precision)
-    content = bytearray(model.SerializeToString())
-    weights, position = [], 0
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
+def without_weights(part: Part, files: FileFormat, precision: str = "float32") -> tuple[Graph, bytes]:
+    """Return a part's file with zeros for weights, and the entry of the index that fills them again."""
+    content = files.part_file(part, precision)
+    zeros, weights = bytearray(content), []
+    for place, values in files.constants_in(content):
         # The scales of quantisation are above zero, and stay as they are.
-        if len(tensor.raw_data) >= INLINE and values.min() < 0:
-            position = content.index(tensor.raw_data[:INLINE], position)
-            end = position + len(tensor.raw_data)
-            assert content[position:end] == tensor.raw_data
-            content[position:end] = bytes(end - position)
-            weights.append((position, values.size, values.dtype.name, float(f"{values.std():.4g}")))
-            position = end
+        if values.nbytes >= INLINE and values.min() < 0:
+            zeros[place : place + values.nbytes] = bytes(values.nbytes)
+            weights.append((place, values.size, values.dtype.name, float(f"{values.std():.4g}")))
     macs = sum(layer.macs for layer in part.layers())
-    return Graph(part.key, macs, iterations_of(part), weights), bytes(content)
+    return Graph(part.key, f"{part.key}.{files.suffix}", macs, iterations_of(part), weights), bytes(zeros)
 
 
-def _index(graphs: Sequence[Graph], planned: Sequence[PlannedBatch], threads: int, precision: str) -> str:
+def _index(graphs: Sequence[Graph], planned: Sequence[PlannedBatch], runtime: str, threads: int, precision: str) -> str:
     """Return the text that `Bundle.open` reads."""
     batches = [
         Batch(
@@ -186,6 +187,7 @@ def _index(graphs: Sequence[Graph], planned: Sequence[PlannedBatch], threads: in
     reference = NetworkPart(published_spec(REFERENCE))
     networks = {part.key: part.spec.to_dict() for part in whole if isinstance(part, NetworkPart) and part != reference}
     content = {
+        "runtime": runtime,
         "precision": precision,
         "num_classes": NUM_CLASSES,
         "networks": networks,
@@ -195,7 +197,7 @@ def _index(graphs: Sequence[Graph], planned: Sequence[PlannedBatch], threads: in
     return json.dumps(
         {
             "id": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],
-            "runtime_version": version("onnxruntime"),
+            "runtime_version": version(FORMATS[runtime].package),
             "threads": threads,
             "reference": {"key": reference.key, "network": REFERENCE, "spec_id": reference.spec.id},
             **content,
@@ -203,11 +205,13 @@ def _index(graphs: Sequence[Graph], planned: Sequence[PlannedBatch], threads: in
     )
 
 
-def zipapp() -> bytes:
+def zipapp(files: FileFormat) -> bytes:
     """Return the program: a zip of this package's own modules that Python runs. The same code gives the same bytes."""
+    needed = {"numpy": "numpy", files.module: files.package}
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         archive.writestr(_entry("__main__.py"), _source(START))
+        archive.writestr(_entry(NEEDED), json.dumps(needed))
         for file in FILES:
             archive.writestr(_entry(file), _source(file))
     return content.getvalue()
@@ -225,9 +229,10 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-_README = f"""A bundle for measuring a latency table on a device where nas itself cannot be installed.
-It needs Python 3.10 or newer, numpy and onnxruntime: python -m pip install numpy onnxruntime
+def _readme(files: FileFormat) -> str:
+    return f"""A bundle for measuring a latency table on a device where nas itself cannot be installed.
+It needs Python 3.10 or newer, numpy and {files.package}: python -m pip install numpy {files.package}
 Run: python {PROGRAM} [--threads N] [--out FILE]; the same command resumes a run that was interrupted.
 It writes a .json file; take that to where nas is: python -m nas.search --table FILE --allow-other-device
-{ARCHIVE} holds the timed networks as ONNX files, their weights left zero; {PROGRAM} fills them as it loads them.
+{ARCHIVE} holds the timed networks as .{files.suffix} files, their weights left zero; {PROGRAM} fills them.
 """

@@ -1,6 +1,6 @@
 """Hold runtimes behind one small interface: a part is compiled once, then runs as often as it is timed."""
 
-from nas.latency.runtimes.base import Profile, Profiler, Runtime
+from nas.latency.runtimes.base import FileRuntime, Profile, Profiler, Runtime
 from nas.names import resolve
 
 # A new runtime is a file of this folder and a line here.
@@ -11,7 +11,7 @@ RUNTIMES = {
     "torch": "nas.latency.runtimes.torch_eager:TorchEager",
 }
 
-__all__ = ["RUNTIMES", "Profile", "Profiler", "Runtime", "make_runtime"]
+__all__ = ["RUNTIMES", "FileRuntime", "Profile", "Profiler", "Runtime", "make_runtime"]
 
 
 def make_runtime(name: str, threads: int = 1, precision: str = "float32") -> Runtime:

@@ -55,6 +55,15 @@ class Profiler(Protocol):
         ...
 
 
+@runtime_checkable
+class FileRuntime(Runtime, Protocol):
+    """A runtime that runs models in files, without the rest of the package."""
+
+    def load(self, model: bytes) -> TimedRun:
+        """Return a call that runs a model of one input and one output once, as that of `compile` does."""
+        ...
+
+
 def check_precision(runtime: str, precision: str, known: tuple[str, ...]) -> str:
     """Return the precision. Raises NasError that names the known ones if it is none of them."""
     if precision not in known:

@@ -40,9 +40,9 @@ class LiteRt:
         self.clock = clock_of(threads)
 
     def compile(self, part: Part) -> TimedRun:
-        from nas.arch.tflite_graph import part_model
+        from nas.arch.tflite_graph import part_file
 
-        return self.load(part_model(part, self.precision))
+        return self.load(part_file(part, self.precision))
 
     def load(self, model: bytes) -> TimedRun:
         """Return a call that runs a TFLite model of one input and one output once."""

@@ -75,10 +75,9 @@ class OnnxRuntime:
         return options
 
     def _model(self, part: Part) -> bytes:
-        from nas.arch.onnx_graph import part_model
+        from nas.arch.onnx_graph import part_file
 
-        model: bytes = part_model(part, self.precision).SerializeToString()
-        return model
+        return part_file(part, self.precision)
 
     def _session(self, model: bytes, options: SessionOptions) -> InferenceSession:
         return self._onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
