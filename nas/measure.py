@@ -6,6 +6,7 @@
     python -m nas.measure --check             # compare the table with 100 networks, measured whole
     python -m nas.measure --profile SPEC      # a network's time by kind of operation, as the runtime reports it
     python -m nas.measure --bundle FILE.zip   # write a zip that measures on a device without this package
+    python -m nas.measure --from RESULTS      # make a table of what a bundle for Android has measured on a phone
 
 A search measures the rows that it needs itself. This command is for tables that are made beforehand or checked.
 """
@@ -40,6 +41,13 @@ def main(argv: list[str] | None = None) -> None:
     from nas.latency.predictor import open_runtime
 
     console = RichConsole()
+    if arguments.android and (not arguments.bundle or arguments.runtime != "litert"):
+        raise NasError("--android writes a bundle of LiteRT: it goes with --bundle FILE.zip --runtime litert")
+    if arguments.out and not arguments.results:
+        raise NasError("--out names the table of --from; give --from RESULTS, or name a table with --table")
+    if arguments.results:
+        _results(arguments, parser, console)
+        return
     spaces = [load_space(name) for name in arguments.space]
     if arguments.bundle:
         _bundle(arguments, spaces, console)
@@ -146,6 +154,7 @@ def _variants(arguments: Namespace, space: SearchSpace) -> list[Variant]:
 def _bundle(arguments: Namespace, spaces: list[SearchSpace], console: RichConsole) -> None:
     """Write the files with which a device measures a table without this package."""
     from nas.arch.published import published_spec
+    from nas.latency.bundle.android_writing import write_android_bundle
     from nas.latency.bundle.writing import plan_batches, write_bundle
     from nas.search.comparison import COMPARED, published_networks
 
@@ -158,16 +167,54 @@ def _bundle(arguments: Namespace, spaces: list[SearchSpace], console: RichConsol
     published, compared = [result.spec for result in published_networks()], map(published_spec, COMPARED)
     batches = plan_batches([space.at(_variants(arguments, space)) for space in spaces], published, compared)
     rows = sum(len(batch.parts) for batch in batches)
+    path, threads, precision = arguments.bundle, arguments.threads, arguments.precision
     with console.progress("writing networks") as progress:
-        size = write_bundle(
-            arguments.bundle,
-            batches,
-            threads=arguments.threads,
-            runtime=arguments.runtime,
-            precision=arguments.precision,
-            on_progress=progress,
-        )
-    console.say(f"{arguments.bundle}: {rows} rows, {size / 1e6:.1f} MB; on the device unzip it and run measure.pyz")
+        if arguments.android:
+            size, unzipped = write_android_bundle(
+                path, batches, threads=threads, precision=precision, on_progress=progress
+            )
+            use = f"{unzipped / 1e6:.0f} MB unzipped; beside the phone unzip it and run measure.sh"
+        else:
+            size = write_bundle(
+                path,
+                batches,
+                threads=threads,
+                runtime=arguments.runtime,
+                precision=precision,
+                on_progress=progress,
+            )
+            use = "on the device unzip it and run measure.pyz"
+    console.say(f"{path}: {rows} rows, {size / 1e6:.1f} MB; {use}")
+
+
+def _results(arguments: Namespace, parser: Parser, console: RichConsole) -> None:
+    """Make a table of what a bundle for Android has measured on a phone."""
+    from nas.latency.bundle.android_results import AndroidResults
+    from nas.latency.table_file import NOISY
+
+    others = ("bundle", "budget_ms", "all", "check", "profile", "table", "space", "widths", "resolutions")
+    if given := [name for name in others if getattr(arguments, name) != parser.get_default(name)]:
+        raise NasError(f"--from measures nothing: it goes with --out only, not with --{given[0].replace('_', '-')}")
+    results = AndroidResults.read(arguments.results)
+    for name in ("runtime", "threads", "precision"):
+        wanted, has = getattr(arguments, name), getattr(results.runtime, name if name != "runtime" else "name")
+        if wanted not in (has, parser.get_default(name)):
+            raise NasError(f"{results.path} is of {results.runtime}; leave --{name} {wanted} out")
+    table = results.table(arguments.out)
+    if table.path.exists():
+        raise NasError(f"{table.path} exists already; remove it, or name another file with --out")
+    if warning := results.warning:
+        console.say(warning)
+    table.save()
+    if noisy := table.noisy():
+        console.say(f"{len(noisy)} rows are uncertain by over {NOISY:.0%}, for example {noisy[0]!r}")
+    console.say(
+        f"{table.path}: {table.device.cpu}, {len(table.rows)} rows, {len(table.networks)} networks, reference "
+        f"{table.reference.spec.name} {table.reference_ms:.2f} ms"
+    )
+    runtime = table.runtime
+    flags = f"--allow-other-device --runtime {runtime.name} --threads {runtime.threads} --precision {runtime.precision}"
+    console.say(f"next: python -m nas.search --budget-ms MS --table {table.path} {flags}")
 
 
 def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, console: RichConsole) -> None:
@@ -264,6 +311,17 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--bundle", metavar="FILE.zip", help="write this zip, which measures on a device without this package"
+    )
+    parser.add_argument(
+        "--android",
+        action="store_true",
+        help="with --bundle and --runtime litert: the zip measures on a phone that is connected to a computer",
+    )
+    parser.add_argument(
+        "--from", metavar="RESULTS", dest="results", help="make a table of what a bundle of --android has measured"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", help="the table of --from (default: named after the phone, in latency_tables/)"
     )
     add_table_flags(parser)
     add_runtime_flags(parser)

@@ -255,9 +255,14 @@ class _Samples:
             # The iterations of one turn share what the fit left in them, so that a turn counts once.
             of_turns = weights[np.unique(turn[own])]
             count = of_turns.sum() ** 2 / (of_turns**2).sum()
-            error = 1.25 * (q3 - q1) / 1.35 / count**0.5 / ratio  # of a normal distribution's median
+            error = error_of_median((q1, q3), count) / ratio
             timings.append(Timing(ratio, (q1, q3), round(count), float(error), 1000 * float(np.median(walls[own]))))
         return timings
+
+
+def error_of_median(quartiles: tuple[float, float], count: float) -> float:
+    """Return the standard error of the median of `count` values, as a normal distribution of these quartiles has it."""
+    return 1.25 * (quartiles[1] - quartiles[0]) / 1.35 / count**0.5
 
 
 @contextmanager

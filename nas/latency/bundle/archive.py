@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,15 @@ class Graph:
         """Return the bytes of the weights."""
         return sum(count * np.dtype(kind).itemsize for _, count, kind, _ in self.weights)
 
-    def filled(self, zeros: bytes) -> bytes:
-        """Return the model with random weights of the spread that it was built with: no activation becomes denormal."""
+    def filled(self, zeros: bytes, numbers: Callable[[int], np.ndarray] | None = None) -> bytes:
+        """Return the model with random weights of the spread that it was built with: no activation becomes denormal.
+
+        `numbers` returns so many random numbers of a standard normal distribution, float32; by default new ones.
+        """
         model, rng = bytearray(zeros), np.random.default_rng(0)
         for offset, count, kind, std in self.weights:
-            values = rng.standard_normal(count, np.float32) * np.float32(std)
+            values = numbers(count) if numbers else rng.standard_normal(count, np.float32)
+            values = values * np.float32(std)
             if np.dtype(kind).kind == "i":
                 limits = np.iinfo(kind)
                 values = np.clip(np.rint(values), limits.min, limits.max)

@@ -147,16 +147,16 @@ def write_bundle(
         with zipfile.ZipFile(networks, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
             for done, part in enumerate(parts):
                 graph, zeros = without_weights(part, files, precision)
-                archive.writestr(_entry(graph.file), zeros)
+                archive.writestr(entry(graph.file), zeros)
                 graphs.append(graph)
                 on_progress(done / len(parts), f"{rows} rows")
-            archive.writestr(_entry(INDEX), _index(graphs, batches, runtime, threads, precision))
+            archive.writestr(entry(INDEX), _index(graphs, batches, runtime, threads, precision))
         for name, content in (
             (README, _readme(files).encode()),
             (PROGRAM, zipapp(files)),
             (ARCHIVE, networks.getvalue()),
         ):
-            bundle.writestr(_entry(name), content)
+            bundle.writestr(entry(name), content)
     return Path(path).stat().st_size
 
 
@@ -210,10 +210,10 @@ def zipapp(files: FileFormat) -> bytes:
     needed = {"numpy": "numpy", files.module: files.package}
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        archive.writestr(_entry("__main__.py"), _source(START))
-        archive.writestr(_entry(NEEDED), json.dumps(needed))
+        archive.writestr(entry("__main__.py"), _source(START))
+        archive.writestr(entry(NEEDED), json.dumps(needed))
         for file in FILES:
-            archive.writestr(_entry(file), _source(file))
+            archive.writestr(entry(file), _source(file))
     return content.getvalue()
 
 
@@ -221,7 +221,7 @@ def _source(file: str) -> bytes:
     return resources.files("nas").joinpath(*file.split("/")[1:]).read_bytes()
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
+def entry(name: str) -> zipfile.ZipInfo:
     """Return an entry of a zip without a date, so that the same parts give the same bytes."""
     entry = zipfile.ZipInfo(name)
     entry.compress_type = zipfile.ZIP_DEFLATED
