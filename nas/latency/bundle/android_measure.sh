@@ -85,6 +85,12 @@ progress() {
     fi
 }
 
+connected() {
+    answer=$(on_phone 'echo here')
+    [ "$answer" = here ] ||
+        stop "no phone answers ($answer); plug in one phone, allow USB debugging on it, and run the same command again"
+}
+
 same() {
     [ "$2" = "$3" ] || stop "$results is of another $1; remove it to begin anew, or name another file with --results"
 }
@@ -92,10 +98,11 @@ same() {
 # What is needed -----------------------------------------------------------------------------------------
 
 command -v adb >/dev/null || stop "adb is not installed; it is part of Android's platform tools"
-[ -f "$binary" ] || stop "$binary: no such file; download benchmark_model for Android, and name it with --benchmark_model"
-[ -f "$folder/plan.txt" ] && [ -f "$folder/index.json" ] || stop "$folder lacks plan.txt or index.json; unzip the whole bundle into one folder"
-answer=$(on_phone 'echo here')
-[ "$answer" = here ] || stop "no phone answers ($answer); plug in one phone, allow USB debugging on it, and run the same command again"
+[ -f "$binary" ] ||
+    stop "$binary: no such file; download benchmark_model for Android, and name it with --benchmark_model"
+[ -f "$folder/plan.txt" ] && [ -f "$folder/index.json" ] ||
+    stop "$folder lacks plan.txt or index.json; unzip the whole bundle into one folder"
+connected
 
 read -r bundle threads visits <"$folder/plan.txt"
 place=/data/local/tmp/nas-$bundle
@@ -123,6 +130,7 @@ if [ -z "$mask" ]; then
     for core in $cores; do bits=$((bits | 1 << core)); done
     mask=$(printf %x "$bits")
 fi
+connected # otherwise an error of adb stands in the place of the phone's numbers
 begin="begin$tab$bundle$tab$phone$tab$program$tab$mask"
 if [ -n "$first" ]; then
     same bundle "$(printf '%s\n' "$first" | cut -f 2)" "$bundle"
@@ -140,7 +148,7 @@ else
         fact max_khz 'cat /sys/devices/system/cpu/cpu*/cpufreq/cpuinfo_max_freq'
         fact cpuinfo 'cat /proc/cpuinfo'
         printf '%s\n' "$begin"
-    } >"$results.side" && mv "$results.side" "$results" || stop "$results cannot be written"
+    } >"$results.side" && connected && mv "$results.side" "$results" || stop "$results cannot be written"
 fi
 finished=$(awk -F "$tab" '$1 == "visit" && $2 + 0 > last {last = $2 + 0} END {print last + 0}' "$results")
 if [ "$finished" -ge "$visits" ]; then

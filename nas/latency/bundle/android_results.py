@@ -77,12 +77,12 @@ class AndroidResults:
 
     def _take(self, kind: str, *words: str) -> None:
         if kind == "begin":
-            _, _, _, _ = words
-            self.starts.append(list(words))
+            bundle, phone, program, mask = words
+            self.starts.append([bundle, phone, program, mask])
         elif kind == "fact":
             name, text = words
             self.facts[name] = f"{self.facts[name]}\n{text}" if name in self.facts else text
-        elif kind == "visit" and self.starts:
+        elif kind == "visit" and self.starts and words[0].isdecimal():
             number, text = int(words[0]), words[1]
             last = next((visit.session for visit in reversed(self.visits)), 0)
             session, network = self.index["plan"][number - 1] if number else (last, 0)
@@ -98,6 +98,9 @@ class AndroidResults:
         for what, *found in zip(STARTS, [self.index["id"], *self.starts[0][1:]], *self.starts, strict=True):
             if len(set(found)) > 1:
                 raise NasError(f"{self.path} holds visits of more than one {what}; measure each into a file of its own")
+        groups = {(visit.start, visit.session) for visit in self.visits}
+        if groups - {(visit.start, visit.session) for visit in self.visits if visit.network == 0}:
+            raise NasError(f"{self.path} lacks visits of the reference network: it was edited; {NEW}")
         missing = [network for number, (_, network) in enumerate(plan, 1) if number not in self.numbers]
         if missing:
             raise NasError(

@@ -71,7 +71,8 @@ def index_of(batches: Sequence[PlannedBatch], threads: int, precision: str) -> d
     A visit of the plan is a session and the number of a network. Number 0 is the reference network.
     """
     reference = _reference()
-    keys, specs, plan = {reference.key: 0}, {}, []
+    keys, plan = {reference.key: 0}, list[tuple[int, int]]()
+    specs: dict[str, dict[str, Any]] = {}
     rng = random.Random(0)
     for session, batch in enumerate(batches):
         parts: list[Part] = [*batch.parts, *map(NetworkPart, batch.co_run)]
