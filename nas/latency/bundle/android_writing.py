@@ -10,7 +10,7 @@ import hashlib
 import json
 import random
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from nas.latency.table import REFERENCE
 RUNTIME = "litert"
 SCRIPT, PLAN, INDEX, NETWORKS = "measure.sh", "plan.txt", "index.json", "networks"
 FORMAT = "visits of an Android bundle, version 1"  # the index begins with it
-REPEATED = 251  # random numbers; a prime, so that the rows of weights, whose lengths are even, differ
+REPEATED = 509  # random numbers; a prime, so that the rows of weights, whose lengths are even, differ
 NETWORK_VISITS, ROW_VISITS = 3, 5  # of a network of a session; anchor networks need only be roughly right
 BETWEEN_REFERENCES = 8  # visits: a phone that becomes warm changes its speed within seconds
 
@@ -58,7 +58,7 @@ def write_android_bundle(
         bundle.writestr(entry(INDEX), json.dumps(index) + "\n")
         for number, key in enumerate(index["keys"]):
             graph, zeros = without_weights(parts[key], files, precision)
-            content = graph.filled(zeros, _repeated)
+            content = graph.filled(zeros, _repeating())
             bundle.writestr(entry(f"{NETWORKS}/{number}.{files.suffix}"), content)
             unzipped += len(content)
             on_progress(number / len(parts), f"{len(parts)} networks")
@@ -121,8 +121,20 @@ def _plan_text(index: dict[str, Any]) -> str:
     return "\n".join([f"{index['id']} {index['threads']} {len(plan)}", *lines]) + "\n"
 
 
-def _repeated(count: int) -> np.ndarray:
-    return np.resize(np.random.default_rng(0).standard_normal(REPEATED, np.float32), count)
+def _repeating() -> Callable[[int], np.ndarray]:
+    """Return a call that returns so many random numbers, the same few again and again.
+
+    A call begins where the last one stopped. Layers that begin alike would make each other's outputs grow.
+    """
+    numbers, begin = np.random.default_rng(0).standard_normal(REPEATED, np.float32), 0
+
+    def take(count: int) -> np.ndarray:
+        nonlocal begin
+        taken = np.resize(np.roll(numbers, -begin), count)
+        begin = (begin + count) % REPEATED
+        return taken
+
+    return take
 
 
 _README = f"""A bundle for measuring a latency table on an Android phone that is connected to this computer.
