@@ -273,6 +273,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
             measure.main([*command, *flags])
     with pytest.raises(NasError, match="loads files: --runtime onnxruntime or litert, not torch"):
         measure.main([*command, "--runtime", "torch"])
+    with pytest.raises(NasError, match="onnxruntime has no precision 'int4'; it has float32, int8"):
+        measure.main([*command, "--precision", "int4"])
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "ai_edge_litert", None)
         with pytest.raises(NasError, match=r"the runtime litert is not installed .*`pip install ai-edge-litert`"):

@@ -44,9 +44,10 @@ def write_android_bundle(
 ) -> tuple[int, int]:
     """Write the zip whole or not at all. Return its size and that of the files in it, both in bytes.
 
-    Raises NasError if the file cannot be written, or if ai-edge-litert is missing here.
+    Raises NasError if the file cannot be written, or if ai-edge-litert is missing here
+    or lacks the precision.
     """
-    files, index = format_of(RUNTIME), index_of(batches, threads, precision)
+    files, index = format_of(RUNTIME, precision), index_of(batches, threads, precision)
     wanted = [part for batch in batches for part in (*batch.parts, *map(NetworkPart, batch.co_run))]
     parts = {part.key: part for part in (_reference(), *wanted)}
     unzipped = 0

@@ -10,6 +10,7 @@ import numpy as np
 
 from nas.arch.parts import Part
 from nas.errors import NasError
+from nas.latency.runtimes.base import check_precision
 from nas.names import installed
 
 
@@ -45,10 +46,14 @@ FORMATS = {
 }
 
 
-def format_of(runtime: str) -> FileFormat:
-    """Return the format of a runtime's files. Raises NasError if it has none, or if its package is missing here."""
+def format_of(runtime: str, precision: str) -> FileFormat:
+    """Return the format of a runtime's files.
+
+    Raises NasError if the runtime has none or lacks the precision, or if its package is missing here.
+    """
     if runtime not in FORMATS:
         raise NasError(f"--bundle is of a runtime that loads files: --runtime {' or '.join(FORMATS)}, not {runtime}")
+    check_precision(runtime, precision, ("float32", "int8"))
     found = FORMATS[runtime]
     installed(f"the runtime {runtime}", found.module, found.install)
     return found

@@ -138,7 +138,7 @@ def write_bundle(
     Takes 10 ms a part, 300 ms a network. Raises NasError if the file cannot be written, or if the
     runtime loads no files or is missing here.
     """
-    files = format_of(runtime)
+    files = format_of(runtime, precision)
     wanted = [part for batch in batches for part in (*batch.parts, *map(NetworkPart, batch.co_run))]
     parts = list({part.key: part for part in (NetworkPart(published_spec(REFERENCE)), *wanted)}.values())
     rows = sum(len(batch.parts) for batch in batches)
