@@ -27,6 +27,7 @@ from nas.latency.bundle.writing import PlannedBatch, plan_batches
 from nas.latency.predictor import open_table
 from nas.latency.runtimes.litert import LiteRt
 from nas.latency.table import LatencyTable
+from nas.search import __main__ as search
 
 COMPARED = load_spec("mobilenet_v3_small", resolution=96)
 REFERENCE_MS = network_ms(published_spec("mobilenet_v3_large"))
@@ -263,8 +264,12 @@ def few_text(few_batches: list[PlannedBatch]) -> str:
     return results_text(index_of(few_batches, 1, "float32"), times)
 
 
-def test_a_search_takes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_takes_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     synthetic.empty_folder(monkeypatch, tmp_path)
+    synthetic.install(monkeypatch)
+    monkeypatch.setattr("nas.report.writing.write_report", lambda path: path / "index.html")
     space: SearchSpace = load_space("few.py").at([(0.75, 96)])
     batches = plan_batches([space], [], [COMPARED])
     times = {key: part_ms(part) for key, part in parts_by_key(batches).items()}
@@ -284,6 +289,10 @@ def test_a_search_takes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert table.reference_ms == pytest.approx(REFERENCE_MS, rel=0.001)
     specs = [space.sample(random.Random(seed)) for seed in range(10)]
     assert table.predict_ms(specs) == pytest.approx([network_ms(spec) for spec in specs], rel=0.01)
+    command = "--large-space few.py --only large --widths 0.75 --resolutions 96 --budget-ms 0.4 --trials 4 --out run"
+    table_flags = f"--table {path} --allow-other-device --runtime litert --threads 2 --precision int8"
+    search.main([*command.split(), *table_flags.split()])
+    assert "ms: predicted, not measured, for Two, litert benchmark_model-22-2" in capsys.readouterr().out
     with pytest.raises(NasError, match="exists already; remove it, or name another file with --out"):
         measure.main(["--from", "results.txt"])
     for flags, said in (
