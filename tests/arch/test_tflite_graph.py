@@ -88,7 +88,7 @@ def test_networks_of_a_space_give_the_outputs_of_their_onnx_graphs(seed: int) ->
 @pytest.mark.parametrize("name", PARTS)
 def test_parts_give_the_outputs_of_their_onnx_graphs(name: str, precision: str) -> None:
     """In int8 both have the same scales, and differ by their rounding."""
-    graph = session(onnx_graph.part_file(PARTS[name], precision))
+    graph = session(onnx_graph.part_model(PARTS[name], precision))
     (source,) = graph.get_inputs()
     images = images_of(tuple(source.shape))
     (wanted,) = graph.run([OUTPUT], {INPUT: images})

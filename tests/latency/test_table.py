@@ -390,7 +390,7 @@ def test_a_precision_that_the_runtime_lacks_is_refused(table: LatencyTable) -> N
 
 def test_an_unknown_runtime_is_refused_by_name(table: LatencyTable) -> None:
     table.runtime = dataclasses.replace(table.runtime, name="abacus")
-    with pytest.raises(NasError, match="unknown runtime 'abacus'; known: onnxruntime"):
+    with pytest.raises(NasError, match="unknown runtime 'abacus'; known: litert, onnxruntime"):
         table.runtime_here()
 
 
