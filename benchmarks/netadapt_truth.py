@@ -54,7 +54,7 @@ from nas.netadapt.latency_learning import learn_latency
 from nas.netadapt.learning import CutSurrogate, Question, judged_networks, learn
 from nas.netadapt.narrowing import cuts_within
 from nas.netadapt.proposals import Predict, Rules, make_proposals
-from nas.netadapt.request import ALLOWED_ON_IMAGES
+from nas.netadapt.request import ALLOWED_ON_IMAGES, SHARED_STEPS
 from nas.runs.folder import versions
 from nas.training.checkpoint import load_checkpoint
 from nas.training.cores import train_shown
@@ -402,7 +402,7 @@ def main() -> None:
     parser.add_argument("--cifar10", required=True, metavar="FOLDER", type=Path)
     parser.add_argument("--work", required=True, type=Path, help="folder of the parts that are finished")
     parser.add_argument("--epochs", type=int, default=4, help="of the largest network (default: 4)")
-    parser.add_argument("--shared-steps", type=int, default=1000, help="of the shared weights (default: 1000)")
+    parser.add_argument("--shared-steps", type=int, default=SHARED_STEPS, help=f"of the shared weights (default: {SHARED_STEPS})")
     parser.add_argument("--seeds", type=int, default=3, help="(default: 3)")
     parser.add_argument("--no-bf16", action="store_true", help="compute in float32")
     arguments = parser.parse_args()

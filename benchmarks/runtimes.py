@@ -152,7 +152,7 @@ def described(path: Path, budget_ms: float) -> dict[str, Any]:
     return {
         "budget_ms": budget_ms,
         "latency_ms": round(network.latency_ms, 3),
-        "top1": round(network.top1, 2),
+        "top1": round(network.own_estimate[0], 2),
         "resolution": spec.resolution,
         "stages": [stage_text(stage) for stage in stages_of(spec)],
     }
