@@ -402,7 +402,9 @@ def main() -> None:
     parser.add_argument("--cifar10", required=True, metavar="FOLDER", type=Path)
     parser.add_argument("--work", required=True, type=Path, help="folder of the parts that are finished")
     parser.add_argument("--epochs", type=int, default=4, help="of the largest network (default: 4)")
-    parser.add_argument("--shared-steps", type=int, default=SHARED_STEPS, help=f"of the shared weights (default: {SHARED_STEPS})")
+    parser.add_argument(
+        "--shared-steps", type=int, default=SHARED_STEPS, help=f"of the shared weights (default: {SHARED_STEPS})"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="(default: 3)")
     parser.add_argument("--no-bf16", action="store_true", help="compute in float32")
     arguments = parser.parse_args()
