@@ -2,6 +2,7 @@
 
 uv run python benchmarks/latency_fidelity.py               # six minutes on one core
 uv run python benchmarks/latency_fidelity.py --busy-core   # Large at 1@224 alone, the core busy half of the time
+uv run python benchmarks/latency_fidelity.py --runtime litert --precision int8   # a file of its own, no picture
 
 Two populations are predicted: random networks, and networks near the optimum of random budgets, which are what a
 search ends with. Neither is learned from before it is predicted.
@@ -9,6 +10,7 @@ search ends with. Neither is learned from before it is predicted.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -35,7 +37,7 @@ from nas.latency.device import allowed_cores
 from nas.latency.fidelity import Check, check, fidelity_of, fidelity_text, held_out
 from nas.latency.measuring import new_table
 from nas.latency.predictor import LatencyPredictor
-from nas.latency.runtimes.onnx_runtime import OnnxRuntime
+from nas.latency.runtimes import RUNTIMES, Runtime, make_runtime
 from nas.latency.table import LatencyTable
 from nas.latency.timing import BLOCK_ITERATIONS, Program, StoppingRule, time_interleaved
 from nas.runs.folder import versions
@@ -64,29 +66,38 @@ FIGURES = ("mape", "bias", "within_5_percent", "within_10_percent", "spearman", 
 
 
 def main() -> None:
-    if "--busy-core" in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--busy-core", action="store_true")
+    parser.add_argument("--runtime", default="onnxruntime", choices=sorted(RUNTIMES))
+    parser.add_argument("--precision", default="float32")
+    arguments = parser.parse_args()
+    runtime = make_runtime(arguments.runtime, 1, arguments.precision)
+    if arguments.busy_core:
         with busy_core():
             spaces = [load_space("mobilenet_v3_large").at([(1.0, 224)])]
-            table, results = filled(spaces)
+            table, results = filled(spaces, runtime)
             results["busy"] = "one core, 50 ms of each 100 ms"
             populations(table, spaces, BUSY_NETWORKS, results)
         write("latency_busy_core", results)
         return
     spaces = [load_space(name).at(scales) for name, scales in SCALES.items()]
-    table, results = filled(spaces)
+    table, results = filled(spaces, runtime)
     checks = populations(table, spaces, NETWORKS, results)
     results["targets"] = TARGETS
-    results["tiny"] = tiny()
+    results["tiny"] = tiny(runtime)
     results["staircase_microseconds"] = staircase(table)
     for key in ("tiny", "staircase_microseconds"):
         print(key, json.dumps(results[key]))
-    draw(checks)
-    write("latency_fidelity", results)
+    if (arguments.runtime, arguments.precision) == ("onnxruntime", "float32"):
+        draw(checks)
+        write("latency_fidelity", results)
+    else:
+        write(f"latency_fidelity_{arguments.runtime}_{arguments.precision}", results)
 
 
-def filled(spaces: Sequence[SearchSpace]) -> tuple[LatencyTable, dict[str, Any]]:
+def filled(spaces: Sequence[SearchSpace], runtime: Runtime) -> tuple[LatencyTable, dict[str, Any]]:
     """Return a new table with all that a search of the spaces measures, and what it took."""
-    table = new_table(OnnxRuntime(), path=os.devnull)
+    table = new_table(runtime, path=os.devnull)
     predictor, estimator = LatencyPredictor(Unsaved.of(table)), load_estimator("imagenet-prior")
     results: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
@@ -166,10 +177,10 @@ def show(results: dict[str, Any], population: str, by: str, predicted_ms: np.nda
     print(f"{by}: {fidelity_text(fidelity)}", flush=True)
 
 
-def tiny() -> dict[str, Any]:
+def tiny(runtime: Runtime) -> dict[str, Any]:
     """Return the errors at 32 px of a table as made."""
     space = dataclasses.replace(load_space("mobilenet_v3_small"), widths=(1.0,), resolutions=(TINY,), variants=())
-    table, results = filled([space])
+    table, results = filled([space], runtime)
     populations(table, [space], 24, results)
     return {"scales": results["scales"], "fidelity": results["fidelity"]}
 

@@ -50,10 +50,11 @@ from nas.latency.table import LatencyTable
 from nas.models.inherited_weights import squared_norms
 from nas.models.mobilenet import MobileNet, build_model
 from nas.netadapt.algorithm import HALVINGS, first_step, next_step
+from nas.netadapt.latency_learning import learn_latency
 from nas.netadapt.learning import CutSurrogate, Question, judged_networks, learn
 from nas.netadapt.narrowing import cuts_within
 from nas.netadapt.proposals import Predict, Rules, make_proposals
-from nas.netadapt.request import ALLOWED_ON_IMAGES
+from nas.netadapt.request import ALLOWED_ON_IMAGES, SHARED_STEPS
 from nas.runs.folder import versions
 from nas.training.checkpoint import load_checkpoint
 from nas.training.cores import train_shown
@@ -72,6 +73,7 @@ SHARES = {0.57: "3333333", 0.26: "2222222"}  # of the largest network's, with th
 WANTED = 0.5  # of the way from the uniform width to the best network
 RULES = Rules(allow=ALLOWED_ON_IMAGES)
 RANDOM_RUNS = 20
+NETWORKS_ON_THE_WAY = 24  # that are measured whole
 UNIFORM = [quarters / 8 for quarters in range(32, 7, -1)]  # widths, in quarters
 LEARNED, EQUAL, BOTH = "NetAdapt, learned alone", "NetAdapt, equal logarithms alone", "NetAdapt"
 TRUTH, NO_STEM = "by the truth itself", "by the truth itself, the stem left alone"
@@ -267,6 +269,28 @@ def uniform_spec(width: float) -> ArchSpec:
     return spec.replace(name=f"width {share:g}", stem=stem, blocks=blocks, head=head)
 
 
+def latency_predictor(work: Path) -> LatencyPredictor:
+    """Return the predictor that the command would trim with: its table has learned from random cuts."""
+    predictor = predictor_of(work, CLASSES)
+    learn_latency(predictor, cuts_within(channel_bench_macro_spec(LARGEST), min(SHARES), RULES.allow, CLASSES))
+    return predictor
+
+
+def on_the_way(passed: Sequence[ArchSpec], table: LatencyTable) -> dict[str, Any]:
+    """Return how far predictions are off for some of the networks that a trimming passes, which are measured now."""
+    some = passed[:: max(1, len(passed) // NETWORKS_ON_THE_WAY)]
+    measured = np.array([network.normalised_ms for network in measure_latency(some, table=table)])
+    errors = table.predict_ms(some) / measured - 1
+    sums = replace(table, networks={}).predict_ms(some)  # of a table that has learned nothing
+    return {
+        "measured_ms": np.round(measured, 4).tolist(),
+        "errors": np.round(errors, 4).tolist(),
+        "mean_absolute_error": round(float(np.abs(errors).mean()), 4),
+        "within_5_percent": round(float((np.abs(errors) <= 0.05).mean()), 3),
+        "of_the_sum_of_rows": round(float(np.mean(sums / measured)), 3),
+    }
+
+
 def above_uniform(
     found: dict[str, list[ArchSpec]], table: LatencyTable, truth: Truth
 ) -> dict[str, list[dict[str, float]]]:
@@ -343,6 +367,12 @@ def tell(report: dict[str, Any]) -> None:
     for method, rows in report.get("latency", {}).items():
         cells = [f"{row['above_uniform']:+.2f} at {row['share']:.2f}" for row in rows]
         print(f"by latency, {method}: above uniform widths by {', '.join(cells)}")
+    if way := report.get("predictions_on_the_way"):
+        print(
+            f"predictions on the way: off by {way['mean_absolute_error']:.1%} on average, "
+            f"{way['within_5_percent']:.0%} of them within 5 %; sums of rows are {way['of_the_sum_of_rows']:.2f} of "
+            "what is measured"
+        )
 
 
 def draw(report: dict[str, Any]) -> None:
@@ -372,7 +402,9 @@ def main() -> None:
     parser.add_argument("--cifar10", required=True, metavar="FOLDER", type=Path)
     parser.add_argument("--work", required=True, type=Path, help="folder of the parts that are finished")
     parser.add_argument("--epochs", type=int, default=4, help="of the largest network (default: 4)")
-    parser.add_argument("--shared-steps", type=int, default=1000, help="of the shared weights (default: 1000)")
+    parser.add_argument(
+        "--shared-steps", type=int, default=SHARED_STEPS, help=f"of the shared weights (default: {SHARED_STEPS})"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="(default: 3)")
     parser.add_argument("--no-bf16", action="store_true", help="compute in float32")
     arguments = parser.parse_args()
@@ -393,13 +425,15 @@ def main() -> None:
         NORMS: by_norms(model),
         PRIOR: lambda specs: load_estimator("imagenet-prior").estimate(specs).top1,
     }
-    predictor = predictor_of(work, CLASSES)
+    predictor = latency_predictor(work)
     trimmings: dict[str, Callable[[], dict[float, list[ArchSpec]]]] = {
         f"{BOTH}, random seed {seed}": lambda run=run: trimmed(run[BOTH], predictor.predict_ms)  # type: ignore[misc]
         for seed, run in enumerate(runs)
     }
     trimmings[RANDOM] = lambda: randomly_trimmed(predictor.predict_ms, 0)
-    found = {name: [of[share][-1] for share in SHARES] for name, of in ((n, make()) for n, make in trimmings.items())}
+    trimmed_by_latency = {name: make() for name, make in trimmings.items()}
+    found = {name: [of[share][-1] for share in SHARES] for name, of in trimmed_by_latency.items()}
+    way = [spec for run in range(len(runs)) for spec in trimmed_by_latency[f"{BOTH}, random seed {run}"][min(SHARES)]]
     device = predictor.table.device
     report = {
         "date": datetime.date.today().isoformat(),
@@ -417,6 +451,7 @@ def main() -> None:
         "best": {f"{share:g}": round(truth.best(share)[1], 3) for share in SHARES},
         "macs": judged_by_macs(runs, others, truth),
         "latency": above_uniform(found, predictor.table, truth),
+        "predictions_on_the_way": on_the_way(way, predictor.table),
     }
     write_text(RESULTS, json.dumps(report, indent=1) + "\n")
     tell(report)

@@ -16,6 +16,8 @@ from nas.files import write_text
 from nas.latency.predictor import LatencyPredictor
 from nas.netadapt.algorithm import NetAdaptStep, as_learned, latency_of, trim_until_measured
 from nas.netadapt.evaluators import Evaluator, KeptAccuracy
+from nas.netadapt.latency_learning import learn_latency
+from nas.netadapt.narrowing import cuts_within
 from nas.netadapt.proposals import Rules
 from nas.runs.folder import RunFolder, now
 from nas.runs.record import Trial
@@ -107,6 +109,10 @@ class Trimming:
         step = NetAdaptStep(seed, float(self.predictor.predict_ms([seed])[0]), kept.accuracy)
         if self.measurable:
             step = replace(step, measured_ms=self._measure_ms(seed))
+        if latency_of([step]) > self.limit_ms:
+            share, classes = self.limit_ms / latency_of([step]), self.predictor.table.num_classes
+            learn_latency(self.predictor, cuts_within(seed, share, self.rules.allow, classes))
+            step = replace(step, predicted_ms=float(self.predictor.predict_ms([seed])[0]))
         self._add(step, kept, accuracy_before=kept.accuracy)
 
     def _add(self, step: NetAdaptStep, kept: KeptAccuracy, accuracy_before: float) -> None:

@@ -247,7 +247,7 @@ def test_help_is_quick():
 
 @pytest.fixture
 def ctrl_c():
-    """Let SIGINT raise KeyboardInterrupt; pytest in the background of a script inherits that SIGINT is ignored."""
+    """Let SIGINT raise KeyboardInterrupt, also in new processes: what a script starts in the background ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -296,7 +296,7 @@ def test_processes_are_refused_where_others_decide(monkeypatch, count, device, m
         train.main(["tiny.json", "--processes", "2"])
 
 
-def test_ctrl_c_ends_all_processes_and_is_told_once():
+def test_ctrl_c_ends_all_processes_and_is_told_once(ctrl_c):
     command = [sys.executable, "-m", "nas.train", "tiny.json", "--epochs", "500", "--processes", "2", "--out", "run"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -50,10 +50,10 @@ def waiting() -> Iterator[threading.Thread]:
 
 
 @needs_pinning
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
+@pytest.mark.parametrize("name", ["onnxruntime", "litert", "openvino", "torch"])
 def test_every_thread_of_a_runtime_stays_on_the_cores_while_rows_are_measured(name: str) -> None:
     """In a process of its own: some runtimes remember for good the cores that they were started on."""
-    pytest.importorskip(name, reason=f"{name} is not installed")
+    pytest.importorskip("ai_edge_litert" if name == "litert" else name, reason=f"{name} is not installed")
     code = f"""
 import os, threading
 from pathlib import Path
