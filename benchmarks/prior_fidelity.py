@@ -12,7 +12,7 @@ import datetime
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -35,6 +35,8 @@ from nas.files import replacing, write_text
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "results" / "prior_fidelity.json"
 PICTURE = ROOT.parent / "docs" / "images" / "prior_fidelity.png"
+
+SLOPE_STD = 0.2  # what a level adds changes by 0.2 points over one point of top-1
 
 # Groups of rows, shown apart. A row is in the first group that it fits.
 FURTHER = "further networks and ablations"
@@ -121,9 +123,12 @@ def family_of(one: Evidence) -> str:
 def leave_out(
     regression: fitting.Regression, groups: Sequence[Sequence[int]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Estimate each group of rows from all others. Return top-1 (percent), its std, and errors in units of std."""
+    """Estimate each group of rows from all others. Return top-1 (percent), its std, and errors in units of std.
+
+    Rows of no group are nan.
+    """
     rows = len(regression.rows)
-    score, std = np.empty(rows), np.empty(rows)
+    score, std = np.full((2, rows), np.nan)
     for group in groups:
         kept = np.ones(rows, bool)
         kept[list(group)] = False
@@ -150,16 +155,20 @@ def summary(errors: np.ndarray, sigmas: np.ndarray | None = None) -> dict[str, A
     return figures
 
 
+def twins(rows: Sequence[Evidence]) -> list[list[int]]:
+    """Return the rows of each network at each recipe level. They are left out together."""
+    found: dict[Any, list[int]] = {}
+    for row, one in enumerate(rows):
+        found.setdefault((one.result.spec.id, one.level), []).append(row)
+    return list(found.values())
+
+
 def published_figures(rows: Sequence[Evidence], groups: np.ndarray, samples: fitting.Samples) -> Any:
     """Return errors by group, left out alone and with the family, and the estimates and their std for the picture."""
     regression = fitting.Regression(rows, samples)
     top1 = np.array([one.result.top1 for one in rows])
     levels = np.array([one.level for one in rows])
-    # The rows of a network that was published twice at one recipe level are left out together.
-    twins: dict[Any, list[int]] = {}
-    for row, one in enumerate(rows):
-        twins.setdefault((one.result.spec.id, one.level), []).append(row)
-    estimate, std, sigmas = leave_out(regression, list(twins.values()))
+    estimate, std, sigmas = leave_out(regression, twins(rows))
     errors = estimate - top1
     families = np.array([family_of(one) for one in rows])
     without_family, _, family_sigmas = leave_out(
@@ -169,7 +178,7 @@ def published_figures(rows: Sequence[Evidence], groups: np.ndarray, samples: fit
     supernet = np.array([one.level.startswith("once-for-all") for one in rows])
     once_v3 = supernet & np.array([one.result.spec.head.hidden > 0 for one in rows])
     main = groups == MAIN
-    around, calibration = around_their_level(regression, families, levels, top1)
+    around, calibration = around_their_level(dict.fromkeys(families.tolist(), regression), families, levels, top1)
     figures: dict[str, Any] = {
         "rows": len(rows),
         "leave_one_out": {
@@ -188,20 +197,10 @@ def published_figures(rows: Sequence[Evidence], groups: np.ndarray, samples: fit
             if (chosen := main & (families == family)).any()
         },
         "leave_family_out_around_its_level": around,
-        "mean_rmse_of_mbconv_families": round(
-            float(np.mean([around[f"{family}, {level}"]["rmse"] for family, level in MEAN_OVER])), 3
-        ),
-        "rmse_of_pp_lcnet": round(
-            float(
-                np.sqrt(
-                    sum(around[name]["rmse"] ** 2 * around[name]["rows"] for name in around if "PP-LCNet" in name)
-                    / sum(around[name]["rows"] for name in around if "PP-LCNet" in name)
-                )
-            ),
-            3,
-        ),
+        **means_of_families(around),
         "calibration_of_left_out_families": calibration,
-        "held_out_density": densities(rows, samples, families, levels),
+        "held_out_density": densities(rows, samples),
+        "slopes_of_trainings": slopes_of_trainings(regression, rows),
     }
     v3 = {
         one.result.spec.name: row for row, one in enumerate(rows) if one.level == "mobilenet-v3" and groups[row] == MAIN
@@ -243,16 +242,24 @@ def level_groups(families: np.ndarray, levels: np.ndarray) -> dict[tuple[str, st
     return found
 
 
+def family_groups(rows: Sequence[Evidence]) -> dict[str, list[np.ndarray]]:
+    """Return the rows of each family, those of one recipe level together."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for row, one in enumerate(rows):
+        found.setdefault(family_of(one), {}).setdefault(one.level, []).append(row)
+    return {family: list(map(np.array, groups.values())) for family, groups in found.items()}
+
+
 def around_their_level(
-    regression: fitting.Regression, families: np.ndarray, levels: np.ndarray, top1: np.ndarray
+    regressions: Mapping[str, fitting.Regression], families: np.ndarray, levels: np.ndarray, top1: np.ndarray
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Estimate each family from all others, and take the mean error of its rows at a level as known.
+    """Estimate each family from all others by its regression, and take the mean error of its rows at a level as known.
 
     Returns figures by family and level, and the shares of all these errors within one and two of their std.
     """
     figures, sigmas = {}, []
     for (family, level), rows in level_groups(families, levels).items():
-        kept = families != family
+        regression, kept = regressions[family], families != family
         coefficients, covariance = regression.solve(kept), regression.covariance(kept)
         features = regression.rows[rows]
         error = np.exp(-features @ coefficients)
@@ -260,8 +267,10 @@ def around_their_level(
         scores = features @ covariance @ features.T + regression.noise[np.ix_(rows, rows)]
         centre = np.eye(len(rows)) - 1 / len(rows)
         std = np.sqrt(np.diag(centre @ (error[:, None] * scores * error) @ centre))
+        chance = centre @ (error[:, None] * regression.noise[np.ix_(rows, rows)] * error) @ centre
         figures[f"{family}, {level}"] = summary(centre @ errors, centre @ errors / std) | {
-            "level": round(float(errors.mean()), 2)
+            "level": round(float(errors.mean()), 2),
+            "rmse_if_coefficients_were_known": round(float(np.sqrt(np.diag(chance).mean())), 3),
         }
         sigmas.append(centre @ errors / std)
     all_sigmas = np.abs(np.concatenate(sigmas))
@@ -269,11 +278,22 @@ def around_their_level(
     return figures, {"rows": len(all_sigmas)} | shares
 
 
-def densities(
-    rows: Sequence[Evidence], samples: fitting.Samples, families: np.ndarray, levels: np.ndarray
-) -> dict[str, Any]:
+def means_of_families(around: Mapping[str, Any]) -> dict[str, float]:
+    """Return the mean RMSE of the MBConv families of `MEAN_OVER`, that by chance alone, and the RMSE of PP-LCNet."""
+    families = [around[f"{family}, {level}"] for family, level in MEAN_OVER]
+    plain = [figures for name, figures in around.items() if "PP-LCNet" in name]
+    squares = sum(figures["rmse"] ** 2 * figures["rows"] for figures in plain)
+    chance = "rmse_if_coefficients_were_known"
+    return {
+        "mean_rmse_of_mbconv_families": round(float(np.mean([figures["rmse"] for figures in families])), 3),
+        f"mean_{chance}": round(float(np.mean([figures[chance] for figures in families])), 3),
+        "rmse_of_pp_lcnet": round(float(np.sqrt(squares / sum(figures["rows"] for figures in plain))), 3),
+    }
+
+
+def densities(rows: Sequence[Evidence], samples: fitting.Samples) -> dict[str, Any]:
     """Return the log density of left-out families, and by how much it changes with a deviation times or over 1.4."""
-    groups = list(level_groups(families, levels).values())
+    groups = list(family_groups(rows).values())
 
     def density() -> float:
         return fitting.Regression(rows, samples).held_out_density(groups)
@@ -292,9 +312,42 @@ def densities(
     return {"committed": round(committed, 1), "change_with_std_over_and_times_1.4": changes}
 
 
-def pair_figures(rows: Sequence[Evidence], samples: fitting.Samples) -> dict[str, Any]:
+def slopes_of_trainings(regression: fitting.Regression, rows: Sequence[Evidence]) -> dict[str, Any]:
+    """Return whether HardCoRe-NAS's trainings ask for a slope: what a level adds, by the estimate without any level.
+
+    The slope, its standard deviation without a prior, and the log Bayes factor for a slope with a prior of 0.2.
+    """
+    everything = np.ones(len(rows), bool)
+    covariance, errors = regression.expected(everything)
+    levels = [column for column, name in enumerate(regression.names) if name.startswith("recipe")]
+    coefficients = regression.solve(everything)
+    coefficients[levels] = 0.0
+    score = regression.rows @ coefficients
+    hardcore = np.array([family_of(one) == "HardCoRe-NAS" for one in rows])
+    figures = {}
+    for chosen in (
+        ("distilled",),
+        ("hardcore-nas",),
+        ("hardcore-short",),
+        ("distilled", "hardcore-nas", "hardcore-short"),
+    ):
+        of_level = np.isin([one.level for one in rows], chosen)
+        size = np.where(of_level, score - score[hardcore].mean(), 0.0)
+        weighted = np.linalg.solve(covariance, size)
+        about, certainty = weighted @ errors, weighted @ size
+        gain = 1 + SLOPE_STD**2 * certainty
+        figures[", ".join(chosen)] = {
+            "slope": round(float(about / certainty), 2),
+            "std": round(float(certainty**-0.5), 2),
+            "log_bayes_factor": round(float((SLOPE_STD**2 * about**2 / gain - np.log(gain)) / 2), 2),
+        }
+    return figures
+
+
+def pair_figures(
+    rows: Sequence[Evidence], regression: fitting.Regression, training_std: float = fitting.TRAINING_STD
+) -> dict[str, Any]:
     """Return each published pair's difference (points) as estimated with it and without both of its rows."""
-    regression = fitting.Regression(rows, samples)
     everything = np.ones(len(rows), bool)
     figures: dict[str, Any] = {"pairs": len(pairs())}
     listed: list[dict[str, Any]] = []
@@ -307,7 +360,7 @@ def pair_figures(rows: Sequence[Evidence], samples: fitting.Samples) -> dict[str
         for name, used in (("fitted", everything), ("left_out", kept)):
             errors = np.exp(-regression.rows[ends] @ regression.solve(used))
             slope = errors[1] * regression.rows[ends[1]] - errors[0] * regression.rows[ends[0]]
-            trainings = fitting.TRAINING_STD**2 * (errors**2).sum()
+            trainings = training_std**2 * (errors**2).sum()
             entry[name] = round(float(errors[0] - errors[1]), 2)
             entry[f"{name}_std"] = round(float(np.sqrt(slope @ regression.covariance(used) @ slope + trainings)), 2)
         listed.append(entry)
@@ -444,7 +497,7 @@ def main() -> None:
             "numpy": np.__version__,
         },
         **figures,
-        "pairs": pair_figures(rows, samples),
+        "pairs": pair_figures(rows, fitting.Regression(rows, samples)),
         "choices_in_points_at_75": choice_figures(),
         "predictor_held_out_half": predictor_figures(rows, samples),
         "compiled": speed(),

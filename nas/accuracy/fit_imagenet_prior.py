@@ -15,6 +15,7 @@ space only, and count as a few hundred rows.
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import itertools
 import json
@@ -213,10 +214,22 @@ class Regression:
         self.samples = np.array([columns.get(name, np.zeros(len(samples.top1))) for name in self.names]).T
         sample_scores = -np.log(PREDICTOR_LIMIT - samples.top1)
         weight = SAMPLES_COUNT_AS / len(self.samples) / SAMPLE_STD**2
-        # What the priors and the samples say, as precision and precision times mean.
-        precision = np.linalg.inv(prior_covariance(self.names))
-        self._precision = precision + weight * self.samples.T @ self.samples
-        self._target = precision @ [prior.mean for prior in priors] + weight * self.samples.T @ sample_scores
+        self._means = np.array([prior.mean for prior in priors])
+        # What the samples say, and then what they say with the priors: precision, and precision times mean.
+        self._sampled = weight * self.samples.T @ self.samples, weight * self.samples.T @ sample_scores
+        self._set_prior(prior_covariance(self.names))
+
+    def _set_prior(self, covariance: np.ndarray) -> None:
+        precision = np.linalg.inv(covariance)
+        self._precision = precision + self._sampled[0]
+        self._target = precision @ self._means + self._sampled[1]
+
+    def with_deviations(self, covariance: np.ndarray, noise: np.ndarray) -> Regression:
+        """Return this regression with another prior covariance of its coefficients and another noise of its rows."""
+        changed = copy.copy(self)
+        changed.noise = noise
+        changed._set_prior(covariance)
+        return changed
 
     def _posterior(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = self.rows[kept]
@@ -231,21 +244,39 @@ class Regression:
         """Return the covariance of the coefficients, shape (features, features), without regard to their bounds."""
         return np.linalg.inv(self._posterior(kept)[0])
 
-    def held_out_density(self, groups: Sequence[np.ndarray]) -> float:
-        """Return the log density of groups of rows, each given all others, without regard to bounds.
-
-        A group holds row numbers. Its mean does not count: only how its rows differ.
-        """
+    def expected(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the covariance of the kept rows by the priors and the samples, and how far off they are."""
         spread = np.linalg.inv(self._precision)
-        precision = np.linalg.inv(self.rows @ spread @ self.rows.T + self.noise)
-        weighted = precision @ (self.scores - self.rows @ spread @ self._target)
+        rows = self.rows[kept]
+        covariance = rows @ spread @ rows.T + self.noise[np.ix_(kept, kept)]
+        return covariance, self.scores[kept] - rows @ spread @ self._target
+
+    def log_likelihood(self, kept: np.ndarray) -> float:
+        """Return the marginal log likelihood of the kept rows, given the samples, without regard to bounds."""
+        covariance, errors = self.expected(kept)
+        return log_normal(errors, covariance)
+
+    def held_out_density(self, families: Sequence[Sequence[np.ndarray]], kept: np.ndarray | None = None) -> float:
+        """Return the log density of families, each given all other kept rows, without regard to bounds.
+
+        A family is a list of groups of row numbers. The mean of a group does not count: only how its rows differ.
+        `kept` (bool, shape (rows,)) holds the families; by default it is all rows.
+        """
+        kept = np.ones(len(self.rows), bool) if kept is None else kept
+        place = np.cumsum(kept) - 1  # of a row among those kept
+        covariance, errors = self.expected(kept)
+        precision = np.linalg.inv(covariance)
+        weighted = precision @ errors
         total = 0.0
-        for group in groups:
-            contrasts = np.linalg.svd(np.eye(len(group)) - 1 / len(group))[0][:, : len(group) - 1]
-            covariance = np.linalg.inv(precision[np.ix_(group, group)])
-            error = contrasts.T @ covariance @ weighted[group]
-            covariance = contrasts.T @ covariance @ contrasts
-            total -= np.linalg.slogdet(2 * np.pi * covariance)[1] / 2 + error @ np.linalg.solve(covariance, error) / 2
+        for family in families:
+            left_out = place[np.concatenate(family)]
+            sizes = np.array([len(group) for group in family])
+            group_of = np.repeat(np.arange(len(sizes)), sizes)
+            mean = (group_of[:, None] == group_of) / sizes[group_of]
+            contrasts = np.linalg.svd(np.eye(len(left_out)) - mean)[0][:, : len(left_out) - len(sizes)]
+            covariance = np.linalg.inv(precision[np.ix_(left_out, left_out)])
+            error = contrasts.T @ covariance @ weighted[left_out]
+            total += log_normal(error, contrasts.T @ covariance @ contrasts)
         return total
 
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -268,6 +299,11 @@ class Regression:
             sizes = sizes[sizes != 0]  # 0: no such block
             ranges[name] = (float(sizes.min()), float(sizes.max()))
         return ranges
+
+
+def log_normal(errors: np.ndarray, covariance: np.ndarray) -> float:
+    """Return the log density of errors, shape (n,), of mean zero and a covariance, shape (n, n)."""
+    return float(-np.linalg.slogdet(2 * np.pi * covariance)[1] - errors @ np.linalg.solve(covariance, errors)) / 2
 
 
 def bounded_minimum(matrix: np.ndarray, target: np.ndarray, bound: np.ndarray) -> np.ndarray:

@@ -156,7 +156,7 @@ def test_held_out_density_is_that_of_the_estimates_without_the_group(results, sa
     spread = rows @ covariance @ rows.T + regression.noise[np.ix_(group, group)]
     basis = np.array([[1, -1, 0], [1, 1, -2]]).T / np.sqrt([2, 6])
     # The network of MobileNetV3-Large is in other rows too, whose shared error the density takes into account.
-    apart = regression.held_out_density([group])
+    apart = regression.held_out_density([[group]])
     wanted = -0.5 * (
         np.linalg.slogdet(2 * np.pi * basis.T @ spread @ basis)[1]
         + error @ basis @ np.linalg.solve(basis.T @ spread @ basis, basis.T @ error)
@@ -164,15 +164,57 @@ def test_held_out_density_is_that_of_the_estimates_without_the_group(results, sa
     assert apart == pytest.approx(wanted, abs=0.5)
 
 
+def test_level_of_each_recipe_of_a_family_does_not_count(results, samples):
+    regression = fitting.Regression(results, samples)
+    levels = ("hardcore-scratch", "distilled")
+    family = [np.array([row for row, one in enumerate(results) if one.level == level]) for level in levels]
+    without = np.ones(len(results), bool)
+    without[[row for row, one in enumerate(results) if one.level == "moga"]] = False
+    density = regression.held_out_density([family], without)
+    assert density != pytest.approx(regression.held_out_density([family]))
+    regression.scores[family[0]] += 0.02
+    regression.scores[family[1]] -= 0.01
+    assert regression.held_out_density([family], without) == pytest.approx(density)
+    regression.scores[family[0][0]] += 0.02
+    assert regression.held_out_density([family], without) < density - 0.1
+
+
+def test_other_deviations_are_those_of_another_regression(results, samples, monkeypatch):
+    chosen = fitting.Regression(results, samples)
+    monkeypatch.setitem(fitting.PRIORS, "se", fitting.PRIORS["se"]._replace(std=0.009))
+    monkeypatch.setattr(fitting, "TRAINING_STD", 0.02)
+    wider = fitting.Regression(results, samples)
+    changed = chosen.with_deviations(fitting.prior_covariance(chosen.names), fitting.noise_covariance(results))
+    everything = np.ones(len(results), bool)
+    assert np.allclose(changed.solve(everything), wider.solve(everything), rtol=0, atol=1e-9)
+    assert changed.log_likelihood(everything) == pytest.approx(wider.log_likelihood(everything))
+    assert chosen.log_likelihood(everything) != pytest.approx(wider.log_likelihood(everything), abs=1)
+
+
+def test_marginal_likelihood_is_a_product_of_densities(results, samples):
+    """One row after the other, each given the rows before it."""
+    regression = fitting.Regression(results, samples)
+    kept = np.zeros(len(results), bool)
+    kept[[0, 100]] = True
+    both = regression.log_likelihood(kept)
+    covariance, errors = regression.expected(kept)
+    share = covariance[0, 1] / covariance[0, 0]
+    rest, variance = errors[1] - share * errors[0], covariance[1, 1] - share * covariance[0, 1]
+    kept[100] = False
+    assert both == pytest.approx(
+        regression.log_likelihood(kept) - (np.log(2 * np.pi * variance) + rest**2 / variance) / 2
+    )
+
+
 def test_chosen_deviations_are_near_the_best(results, samples, monkeypatch):
     """No chosen deviation of a kind, halved or doubled, makes left-out recipe levels much more probable."""
     levels = dict.fromkeys(one.level for one in results)
     groups = [np.array([row for row, one in enumerate(results) if one.level == level]) for level in levels]
-    groups = [group for group in groups if len(group) > 1]
-    committed = fitting.Regression(results, samples).held_out_density(groups)
+    families = [[group] for group in groups if len(group) > 1]
+    committed = fitting.Regression(results, samples).held_out_density(families)
     for kind in ("se", "hswish", "kernel5"):
         prior = fitting.PRIORS[kind]
         for factor in (0.5, 2.0):
             monkeypatch.setitem(fitting.PRIORS, kind, prior._replace(std=factor * prior.std))
-            assert fitting.Regression(results, samples).held_out_density(groups) < committed + 5, (kind, factor)
+            assert fitting.Regression(results, samples).held_out_density(families) < committed + 5, (kind, factor)
         monkeypatch.setitem(fitting.PRIORS, kind, prior)
