@@ -1,7 +1,8 @@
 """Let a latency table learn how the rows of a seed's cuts add up, before the first cut.
 
 Small images show why: a network of megabytes of weights is bound by reading them, and its rows find theirs in the
-core's cache. The sum of rows is a third too low there, and by how much depends on what a cut leaves.
+core's cache. The sum of rows is too low there, and by how much depends on what a cut leaves
+(`benchmarks/netadapt_truth.py`).
 """
 
 from __future__ import annotations
