@@ -14,11 +14,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from nas.arch.cost import NUM_CLASSES
-from nas.arch.operations import INPUT, OUTPUT, Graph, Kernel, Operation, Weights, graph_of
+from nas.arch.operations import INPUT, OUTPUT, SIGNATURE, Graph, Kernel, Operation, Weights, graph_of
 from nas.arch.parts import NetworkPart, Part
 from nas.arch.spec import ArchSpec
 
-SIGNATURE = "serving_default"
 FILE_VERSION, FILE_IDENTIFIER = 3, b"TFL3"
 ALIGNMENT = 16  # bytes: of the schema's buffers, which Python's writer of flatbuffers does not keep
 MAPS = (1, 2)  # the axes of a map
@@ -81,15 +80,6 @@ def part_model(part: Part, precision: str = "float32") -> bytes:
     return _Writer(graph_of(part), int8=precision == "int8").file({})
 
 
-def with_metadata(model: bytes, metadata: Mapping[str, str]) -> bytes:
-    """Return a file with texts added to its metadata, by their names."""
-    contents = schema.ModelT.InitFromPackedBuf(model, 0)
-    contents.buffers = [_Buffer(b"" if buffer.data is None else bytes(buffer.data)) for buffer in contents.buffers]
-    contents.metadata = contents.metadata or []
-    _add_metadata(contents, metadata)
-    return _packed(contents)
-
-
 def metadata_of(model: bytes) -> dict[str, str]:
     """Return the texts of a file's metadata by their names. What is no text in UTF-8 is left out."""
     found, contents = {}, schema.Model.GetRootAsModel(model, 0)
@@ -103,12 +93,26 @@ def metadata_of(model: bytes) -> dict[str, str]:
     return found
 
 
+def float_operators(model: bytes) -> list[str]:
+    """Return the names of the operators in a file that compute in float32, each once, in order."""
+    contents = schema.ModelT.InitFromPackedBuf(model, 0)
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    found: dict[str, None] = {}
+    for graph in contents.subgraphs:
+        for operator in graph.operators:
+            name = names[contents.operatorCodes[operator.opcodeIndex].builtinCode]
+            kinds = {graph.tensors[number].type for number in operator.outputs}
+            if schema.TensorType.FLOAT32 in kinds and name != "DEQUANTIZE":
+                found[name] = None
+    return list(found)
+
+
 class _Buffer(schema.BufferT):
     """A buffer whose bytes are aligned."""
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802, the name of the generated class
-        if not self.data:
-            return int(super().Pack(builder))
+        if not self.data:  # an empty vector would be data of the wrong size to ai-edge-quantizer
+            return int(schema.BufferT().Pack(builder))
         builder.StartVector(1, len(self.data), ALIGNMENT)
         builder.head = builder.Head() - len(self.data)
         builder.Bytes[builder.Head() : builder.Head() + len(self.data)] = self.data
@@ -179,14 +183,16 @@ class _Writer:
             metadata=[],
             signatureDefs=[signature],
         )
-        _add_metadata(model, metadata)
+        for name, text in metadata.items():
+            self._buffers.append(_Buffer(text.encode()))
+            model.metadata.append(schema.MetadataT(name=name, buffer=len(self._buffers) - 1))
         return _packed(model)
 
     # Operations ---------------------------------------------------------------------------------------
 
     def _add(self, operation: Operation, inputs: list[int], fused: str | None) -> int:
         """Add the operators of an operation with the ReLU behind it, and return the tensor of its output."""
-        flat = operation.kind in ("linear", "flatten")
+        flat = operation.kind in ("linear", "flatten") or len(self._tensors[inputs[0]].shape) == 2
         size = operation.size
         shape = (1, operation.channels) if flat else (1, size, size, operation.channels)
         if operation.kind == "flatten":  # which a linear operator does itself
@@ -300,7 +306,7 @@ class _Writer:
         if not self._int8:
             return self._constant(f"{value}", np.array([value], np.float32))
         number = self._constant(f"{value}", np.array([127], np.int8))
-        self._tensors[number].quantization = _quantisation([value / 127], [0])
+        self._tensors[number].quantization = _quantisation([value / 255], [-128])
         return number
 
     def _constant(self, name: str, values: np.ndarray) -> int:
@@ -328,12 +334,6 @@ def _same_padding_is_even(kernel: Kernel) -> bool:
 
 def _quantisation(scales: list[float], zeros: list[int], axis: int = 0) -> Any:
     return schema.QuantizationParametersT(scale=scales, zeroPoint=zeros, quantizedDimension=axis)
-
-
-def _add_metadata(model: Any, metadata: Mapping[str, str]) -> None:
-    for name, text in metadata.items():
-        model.buffers.append(_Buffer(text.encode()))
-        model.metadata.append(schema.MetadataT(name=name, buffer=len(model.buffers) - 1))
 
 
 def _packed(model: Any) -> bytes:

@@ -13,11 +13,11 @@ from ai_edge_litert import schema_py_generated as schema
 
 from nas.arch import onnx_graph
 from nas.arch.loading import load_space
-from nas.arch.operations import INPUT, OUTPUT
+from nas.arch.operations import INPUT, OUTPUT, SIGNATURE
 from nas.arch.parts import BlockPart, ContextPart, HeadPart, Part, StemPart
 from nas.arch.published import published_spec
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
-from nas.arch.tflite_graph import SIGNATURE, metadata_of, network_model, part_model, with_metadata
+from nas.arch.tflite_graph import metadata_of, network_model, part_model
 from nas.latency.runtimes.litert import LiteRt
 
 ODD = ArchSpec(
@@ -140,12 +140,11 @@ def test_buffers_are_aligned() -> None:
 
 
 def test_texts_travel_in_the_metadata() -> None:
-    model = network_model(ODD, 10, metadata={"nas": "{}"})
-    assert metadata_of(model) == {"nas": "{}"}
-    more = with_metadata(model, {"labels": "Kleid\nÄrmel"})
-    assert metadata_of(more) == {"nas": "{}", "labels": "Kleid\nÄrmel"}
+    texts = {"nas": "{}", "labels": "Kleid\nÄrmel"}
+    model = network_model(ODD, 10, metadata=texts)
+    assert metadata_of(model) == texts
     images = images_of((1, 3, 33, 33))
-    assert (run(more, images) == run(model, images)).all()
+    assert (run(model, images) == run(network_model(ODD, 10), images)).all()
 
 
 def test_files_are_the_same_every_time() -> None:

@@ -1,0 +1,60 @@
+"""Quantise TFLite networks to int8 with ai-edge-quantizer, an optional package, without torch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import numpy as np
+
+from nas.arch.operations import INPUT, SIGNATURE
+from nas.errors import NasError
+from nas.names import installed
+from nas.quiet import quiet_stderr
+
+INSTALL = "`uv sync --extra litert` or `pip install ai-edge-quantizer`"
+
+
+def import_quantizer() -> ModuleType:
+    """Return the module that quantises. Raises NasError if the package is not installed."""
+    return installed("the quantiser of TFLite files", "ai_edge_quantizer.quantizer", INSTALL)
+
+
+def quantised(model: bytes, batches: Iterable[np.ndarray]) -> bytes:
+    """Return a network in int8, with scales from batches of images (n, 3, resolution, resolution).
+
+    Weights have a scale a channel. Input and output stay float32. The range of an activation is a moving average over
+    images: one outlier among them does not widen it. Raises NasError if there is no image, and for a network with
+    operators that the quantiser does not know.
+    """
+    quantizer = import_quantizer()
+    from ai_edge_quantizer import algorithm_manager, qtyping, recipe
+
+    from nas.arch.tflite_graph import float_operators
+
+    made = quantizer.Quantizer(model, recipe.static_wi8_ai8())
+    for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        made.update_quantization_recipe(
+            regex=".*", operation_name=end, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
+        )
+    ranges = None
+    for batch in batches:
+        images = [{INPUT: np.ascontiguousarray(image[None])} for image in batch.transpose(0, 2, 3, 1)]
+        with _silent():
+            ranges = made.calibrate({SIGNATURE: images}, previous_calibration_result=ranges, num_threads=1)
+    if ranges is None:
+        raise NasError("none of the images to calibrate int8 with can be read")
+    with _silent():
+        result = bytes(made.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
+    if left := float_operators(result):
+        raise NasError(f"ai-edge-quantizer leaves {', '.join(left)} in float32; install a newer one with {INSTALL}")
+    return result
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what the quantiser says in a `with` block: its bar of progress, and warnings of LiteRT's debugging."""
+    with warnings.catch_warnings(action="ignore"), quiet_stderr():
+        yield
