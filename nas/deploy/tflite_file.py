@@ -40,7 +40,8 @@ class LiteRtNetwork:
             interpreter = open_interpreter(model)  # which looks first whether the whole file is there
             text = metadata_of(model).get(KEY)
         except (ValueError, RuntimeError) as error:
-            raise NasError(f"{path}: LiteRT cannot load it ({str(error).partition(chr(10))[0]})") from None
+            reason = str(error).partition("\n")[0] if model else "it is empty"
+            raise NasError(f"{path}: LiteRT cannot load it ({reason})") from None
         return cls(About.of_file(path, text), interpreter)
 
     def run(self, images: np.ndarray) -> np.ndarray:

@@ -4,13 +4,11 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 pytest.importorskip("ai_edge_quantizer", reason="ai-edge-quantizer is not installed")
@@ -244,7 +242,6 @@ def test_predicting_without_the_package_names_it(exported, pictures, monkeypatch
 def test_a_network_with_a_head_of_segmentation_is_refused(tmp_path):
     """Exports are classifiers, in every format."""
     model = segmentation_model(EVERY_KIND.replace(blocks=(*EVERY_KIND.blocks, EVERY_KIND.blocks[-1])))
-    assert isinstance(model, nn.Module)
     torch.save(model.state_dict(), tmp_path / "heads.pt")
     for format in ("onnx", "tflite"):
         with pytest.raises(NasError, match=r"heads\.pt: not a checkpoint of nas\.train$"):
@@ -256,7 +253,7 @@ def test_predicts_without_torch_what_the_checkpoint_predicts(exported, training,
         "import sys; sys.modules['torch'] = None; sys.modules['onnxruntime'] = None; from nas import predict\n"
         "predict.main(sys.argv[1:])"
     )
-    chosen = list(map(str, pictures[:10]))
+    chosen = list(map(str, pictures[:3]))
     command = [sys.executable, "-c", code, str(exported[0]), *chosen]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -291,8 +288,6 @@ def test_files_of_others_are_refused_with_what_is_missing(exported, trained, tmp
 
 
 def test_an_ending_says_the_format(exported, pictures, tmp_path):
-    """A file of another format, or a checkpoint, under the name of a TFLite file is refused."""
     shutil.copy(exported[0], tmp_path / "x.onnx")
     with pytest.raises(NasError, match=r"x\.onnx: onnxruntime cannot load it"):
         predict.main([str(tmp_path / "x.onnx"), str(pictures[0])])
-    assert Path(exported[0]).suffix == ".tflite"
