@@ -123,7 +123,9 @@ def test_int8_has_weights_of_a_byte_with_a_scale_for_each_channel() -> None:
     assert kinds == {schema.TensorType.INT8, schema.TensorType.INT32}
     depthwise = next(tensor for tensor in tensors if list(tensor.shape) == [1, 5, 5, 48])
     assert (len(depthwise.quantization.scale), depthwise.quantization.quantizedDimension) == (48, 3)
-    weights = [tensor for tensor in tensors if tensor.buffer and tensor.quantization]  # not the axes of a mean
+    constants = [tensor for tensor in tensors if tensor.buffer and tensor.quantization]  # not the axes of a mean
+    weights = [tensor for tensor in constants if len(tensor.quantization.scale) > 1]  # not numbers
+    assert len(constants) == len(weights) + 2
     assert not any(np.any(tensor.quantization.zeroPoint) for tensor in weights)
 
 
