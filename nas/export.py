@@ -1,16 +1,20 @@
-"""Export a trained network: ONNX in float32 and int8, a table of both, and a model card.
+"""Export a trained network: ONNX or TFLite in float32 and int8, a table of all, and a model card.
 
     python -m nas.export reports/20ms/small.json                       # the training beside that spec
+    python -m nas.export reports/20ms/small.json --format tflite       # for LiteRT; both: ONNX and TFLite
     python -m nas.export reports/mobilenet_v3_small-fashion-mnist-sample --torch-export
 
 It writes model.onnx, model.int8.onnx and model.md into the folder of the training; from the weights that a search hands
 over, small.pt, it writes small.onnx, small.int8.onnx and small.md beside them. On the embedded data it takes a minute.
+With --format tflite they are model.tflite and model.int8.tflite. The model card, model.md, is of the files that the
+last call wrote.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,12 +38,17 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     console = RichConsole()
     training, spec = _find_training(arguments.training)
-    path: Path = arguments.onnx or _onnx_of(training)
-    if path.suffix != ".onnx":
-        raise NasError(f"--onnx is {path}; name a file that ends in .onnx, for the other files are named after it")
+    formats = ("onnx", "tflite") if arguments.format == "both" else (arguments.format,)
+    stem = _stem(arguments.out, formats) if arguments.out else _stem_of(training)
+    if "tflite" in formats:  # before minutes pass
+        from nas.deploy.tflite_int8 import import_quantizer
+        from nas.litert import import_litert
 
+        import_litert()
+        import_quantizer()
+
+    from nas.deploy import export
     from nas.deploy.card import model_card
-    from nas.deploy.export import TOLERANCE, export_onnx, export_program
     from nas.deploy.trained import load_trained
     from nas.latency.device import Device
     from nas.training.images import LeftOut
@@ -58,26 +67,37 @@ def main(argv: list[str] | None = None) -> None:
         trained = dataclasses.replace(trained, settings=settings)
     for note in data.notes:
         console.say(f"note: {note}")
-    difference = export_onnx(trained, data.val, path)
-    console.say(
-        f"{path}: on validation images its logits differ from torch's by at most {difference:.1e} of their spread "
-        f"({TOLERANCE:g} is allowed), for any batch"
-    )
+    precisions: dict[Path, str] = {}
+    for name in formats:
+        if name == "onnx":
+            write, quantise, batch = export.export_onnx, export.export_int8_onnx, "any batch"
+        else:
+            write, quantise, batch = export.export_tflite, export.export_int8_tflite, "batch 1"
+        float32, int8 = Path(f"{stem}.{name}"), Path(f"{stem}.int8.{name}")
+        difference = write(trained, data.val, float32)
+        console.say(
+            f"{float32}: on validation images its logits differ from torch's by at most {difference:.1e} of their "
+            f"spread ({export.TOLERANCE:g} is allowed), for {batch}"
+        )
+        quantise(float32, data.train, int8)
+        precisions |= {float32: "float32", int8: "int8"}
     if arguments.torch_export:
-        export_program(trained, path.with_suffix(".pt2"))
-        console.say(f"{path.with_suffix('.pt2')}: a program of torch.export")
-    files = _quantise_and_compare(path, data)
+        program = Path(f"{stem}.pt2")
+        export.export_program(trained, program)
+        console.say(f"{program}: a program of torch.export")
+    files = _compared(precisions, data)
     LeftOut(console.say)(data.unreadable)
     console.print(_table(files))
     read = len(data.val) - len(data.val.unreadable)
     console.say(
-        f"in {path.parent}; top-1 on the {read} validation images of {settings.source}; "
+        f"in {stem.parent}; top-1 on the {read} validation images of {settings.source}; "
         "ms on this device at batch 1, 1 thread"
     )
-    card = path.with_suffix(".md")
-    write_text(card, model_card(trained, files, f"{Device.this().cpu} (onnxruntime)", _predicted_ms(trained)))
+    card = Path(f"{stem}.md")
+    runtimes = ", ".join(dict.fromkeys(file.runtime for file in files))
+    write_text(card, model_card(trained, files, f"{Device.this().cpu} ({runtimes})", _predicted_ms(trained)))
     console.say(f"model card: {card}")
-    console.say(f"predict:    python -m nas.predict {path} IMAGE …")
+    console.say(f"predict:    python -m nas.predict {files[0].path} IMAGE …")
 
 
 def _find_training(name: str) -> tuple[Path, ArchSpec | None]:
@@ -103,28 +123,43 @@ def _find_training(name: str) -> tuple[Path, ArchSpec | None]:
     return found[0], spec
 
 
-def _onnx_of(training: Path) -> Path:
-    """Return the float32 file for a folder or a checkpoint: the networks of one search lie in one folder."""
+def _stem(file: Path, formats: Sequence[str]) -> Path:
+    """Return the path of a float32 file without its ending. Raises NasError for an ending of another format."""
+    if file.suffix not in [f".{name}" for name in formats]:
+        endings = " or ".join(f".{name}" for name in formats)
+        raise NasError(f"--out is {file}; name a file that ends in {endings}, for the other files are named after it")
+    return file.with_suffix("")
+
+
+def _stem_of(training: Path) -> Path:
+    """Return the path, without an ending, of the files for a folder or a checkpoint.
+
+    The networks of one search lie in one folder.
+    """
     from nas.training.checkpoint import CHECKPOINTS
 
     if training.is_dir():
-        return training / "model.onnx"
-    return training.with_name("model.onnx" if training.name in CHECKPOINTS else f"{training.stem}.onnx")
+        return training / "model"
+    return training.with_name("model" if training.name in CHECKPOINTS else training.stem)
 
 
-def _quantise_and_compare(path: Path, data: Data) -> list[ExportedFile]:
-    """Write the int8 file beside the float32 file `path`, and return both with their accuracy and latency."""
+def _compared(precisions: Mapping[Path, str], data: Data) -> list[ExportedFile]:
+    """Return exported files, given with their precisions, with their accuracy and their latency as taken in turns."""
     from nas.deploy.card import ExportedFile
-    from nas.deploy.export import accuracy, export_int8
-    from nas.deploy.onnx_file import OnnxNetwork, time_networks
+    from nas.deploy.export import accuracy
+    from nas.deploy.network import load_network, time_networks
 
-    int8 = path.with_suffix(".int8.onnx")
-    export_int8(path, data.train, int8)
-    networks = {"float32": OnnxNetwork.load(path), "int8": OnnxNetwork.load(int8)}
-    times = time_networks(list(networks.values()), random.Random(0))
+    networks = [load_network(path) for path in precisions]
+    times = time_networks(networks, random.Random(0))
     return [
-        ExportedFile(path=file, precision=precision, top1=accuracy(network, data.val), latency_ms=latency_ms)
-        for file, (precision, network), latency_ms in zip((path, int8), networks.items(), times, strict=True)
+        ExportedFile(
+            path=path,
+            runtime=network.runtime,
+            precision=precision,
+            top1=accuracy(network, data.val),
+            latency_ms=latency_ms,
+        )
+        for (path, precision), network, latency_ms in zip(precisions.items(), networks, times, strict=True)
     ]
 
 
@@ -172,10 +207,17 @@ def _parser() -> Parser:
         help="the folder of a training or of nas.netadapt, a checkpoint, or a spec that was trained",
     )
     parser.add_argument(
-        "--onnx",
+        "--format",
+        choices=("onnx", "tflite", "both"),
+        default="onnx",
+        help="ONNX for onnxruntime and OpenVINO, TFLite for LiteRT on phones and boards, or both (default: onnx)",
+    )
+    parser.add_argument(
+        "--out",
         metavar="FILE",
         type=Path,
-        help="the float32 file (default: model.onnx in the folder of the training, small.onnx beside small.pt)",
+        help="the float32 file, after which the others are named (default: model.onnx or model.tflite in the folder of "
+        "the training, small.onnx or small.tflite beside small.pt)",
     )
     parser.add_argument("--torch-export", action="store_true", help="write a .pt2 file of torch.export too")
     parser.add_argument(

@@ -25,6 +25,16 @@ def read_text(path: str | Path) -> str:
         raise NasError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """Return the content of a file. Raises NasError for a file that cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise NasError(f"{path}: no such file") from None
+    except OSError as error:
+        raise NasError(f"{path}: cannot be read ({error.strerror})") from None
+
+
 def fingerprint(content: bytes) -> str:
     """Return 16 hexadecimal digits that name a content."""
     return hashlib.sha256(content).hexdigest()[:16]

@@ -2,8 +2,8 @@
 
     python -m nas.predict reports/20ms/small-fashion-mnist-sample/model.onnx shoe.png bag.jpg
 
-MODEL is an ONNX file that nas.export wrote (it needs no torch), a checkpoint, or the folder of a training or of
-nas.netadapt.
+MODEL is an ONNX or TFLite file that nas.export wrote (it needs no torch), a checkpoint, or the folder of a training or
+of nas.netadapt.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def _parser() -> Parser:
     parser = Parser("predict", __doc__)
-    parser.add_argument("model", metavar="MODEL", help="an ONNX file, a checkpoint, or the folder of a training")
+    parser.add_argument(
+        "model", metavar="MODEL", help="an ONNX or TFLite file, a checkpoint, or the folder of a training"
+    )
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     parser.add_argument("--top", metavar="N", type=positive_int, default=3, help="classes shown per image (default: 3)")
     return parser

@@ -11,7 +11,7 @@ import pytest
 from nas.arch.published import published_spec
 from nas.arch.spec import ArchSpec
 from nas.errors import NasError
-from nas.files import make_folder, read_text, replacing, write_text
+from nas.files import make_folder, read_bytes, read_text, replacing, write_text
 
 NOBODY = 65_534  # a user without rights, on every Unix
 
@@ -139,3 +139,6 @@ def test_text_that_is_none(tmp_path: Path) -> None:
         read_text(tmp_path / "none")
     with pytest.raises(NasError, match="cannot be read"):
         read_text(tmp_path)
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(NasError, match=f"^{path}: "):
+            read_bytes(path)

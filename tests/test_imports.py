@@ -35,6 +35,7 @@ PACKAGES = {
             *("nas.errors", "nas.files", "nas.names", "nas.utf8", "nas.console", "nas.cpu", "nas.quiet"),
             "nas.system_files",
             "nas.interrupts",
+            "nas.litert",
         ),
         (),
         ("optuna",),
@@ -124,6 +125,8 @@ NO_TORCH = (
     ),
     *("nas.netadapt.evaluators", "nas.netadapt.seed", "nas.netadapt.long_training"),
     *("search_spaces", "search_spaces.*", "nas.training.image_files", "nas.deploy.images"),
+    *("nas.deploy.about", "nas.deploy.network", "nas.deploy.onnx_file", "nas.deploy.tflite_file"),
+    *("nas.deploy.tflite_int8", "nas.deploy.prediction"),
     *PACKAGES["commands"].modules,
 )
 

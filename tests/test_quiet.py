@@ -1,6 +1,7 @@
 """Silence that ends."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 
@@ -8,7 +9,7 @@ import optuna
 import pytest
 from optuna.exceptions import ExperimentalWarning
 
-from nas.quiet import quiet_optuna
+from nas.quiet import quiet_optuna, quiet_stderr
 
 
 @pytest.fixture
@@ -58,3 +59,14 @@ def test_an_error_ends_the_silence_too(messages: list[str]) -> None:
 def test_other_warnings_are_heard() -> None:
     with quiet_optuna(), pytest.warns(UserWarning, match="heard"):
         warnings.warn("heard", UserWarning, stacklevel=1)
+
+
+def test_stderr_is_silent_inside_and_speaks_again_after(capfd: pytest.CaptureFixture[str]) -> None:
+    def speak_and_fail() -> None:
+        os.write(2, b"of a library in C")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), quiet_stderr():
+        speak_and_fail()
+    os.write(2, b"spoken")
+    assert capfd.readouterr().err == "spoken"

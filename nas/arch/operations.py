@@ -27,6 +27,7 @@ from nas.arch.parts import (
 )
 
 INPUT, OUTPUT = "images", "logits"  # names in files
+SIGNATURE = "serving_default"  # the name of a TFLite file's inputs and outputs, as TensorFlow writes it
 RANDOM_NUMBERS, SHIFT = 1 << 18, 9973  # that weights are made of; how far those of two layers stand apart
 Weights = Sequence[tuple[np.ndarray, np.ndarray]]  # a layer: weight (out, in / groups, k, k) and bias (out,)
 

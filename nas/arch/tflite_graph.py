@@ -1,7 +1,7 @@
 """Write networks and their parts as TFLite flatbuffers, without TensorFlow. It needs the package ai-edge-litert.
 
 Maps lie with the channels last. A ReLU is part of the operation in front of it, and a hard sigmoid is
-ReLU6(x + 3) / 6, as Keras writes it.
+ReLU6(x + 3) / 6, as Keras writes it. In int8 a hard swish is computed in float32 (`FLOAT_OPERATORS`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from nas.arch.cost import NUM_CLASSES
-from nas.arch.operations import INPUT, OUTPUT, Graph, Kernel, Operation, Weights, graph_of
+from nas.arch.operations import INPUT, OUTPUT, SIGNATURE, Graph, Kernel, Operation, Weights, graph_of
 from nas.arch.parts import NetworkPart, Part
 from nas.arch.spec import ArchSpec
 
-SIGNATURE = "serving_default"
 FILE_VERSION, FILE_IDENTIFIER = 3, b"TFL3"
 ALIGNMENT = 16  # bytes: of the schema's buffers, which Python's writer of flatbuffers does not keep
 MAPS = (1, 2)  # the axes of a map
@@ -26,6 +25,9 @@ _FUSED = {
     "relu": schema.ActivationFunctionType.RELU,
     "relu6": schema.ActivationFunctionType.RELU6,
 }
+# What stays float32 in int8: XNNPACK has no hard swish in int8, and LiteRT's own is slower than the conversions
+# (`benchmarks/runtimes.py`).
+FLOAT_OPERATORS = ("HARD_SWISH",)
 # The version of an operator with quantised tensors; without them it is 1.
 _INT8_VERSIONS = {
     "CONV_2D": 3,
@@ -98,15 +100,6 @@ def constants_in(file: bytes) -> Iterator[tuple[int, np.ndarray]]:
             yield data.__array_interface__["data"][0] - start, values
 
 
-def with_metadata(model: bytes, metadata: Mapping[str, str]) -> bytes:
-    """Return a file with texts added to its metadata, by their names."""
-    contents = schema.ModelT.InitFromPackedBuf(model, 0)
-    contents.buffers = [_Buffer(b"" if buffer.data is None else bytes(buffer.data)) for buffer in contents.buffers]
-    contents.metadata = contents.metadata or []
-    _add_metadata(contents, metadata)
-    return _packed(contents)
-
-
 def metadata_of(model: bytes) -> dict[str, str]:
     """Return the texts of a file's metadata by their names. What is no text in UTF-8 is left out."""
     found, contents = {}, schema.Model.GetRootAsModel(model, 0)
@@ -120,12 +113,26 @@ def metadata_of(model: bytes) -> dict[str, str]:
     return found
 
 
+def float_operators(model: bytes) -> list[str]:
+    """Return the names of the operators in a file that compute in float32, each once, in order."""
+    contents = schema.ModelT.InitFromPackedBuf(model, 0)
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    found: dict[str, None] = {}
+    for graph in contents.subgraphs:
+        for operator in graph.operators:
+            name = names[contents.operatorCodes[operator.opcodeIndex].builtinCode]
+            kinds = {graph.tensors[number].type for number in operator.outputs}
+            if schema.TensorType.FLOAT32 in kinds and name != "DEQUANTIZE":
+                found[name] = None
+    return list(found)
+
+
 class _Buffer(schema.BufferT):
     """A buffer whose bytes are aligned."""
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802, the name of the generated class
-        if not self.data:
-            return int(super().Pack(builder))
+        if not self.data:  # an empty vector would be data of the wrong size to ai-edge-quantizer
+            return int(schema.BufferT().Pack(builder))
         builder.StartVector(1, len(self.data), ALIGNMENT)
         builder.head = builder.Head() - len(self.data)
         builder.Bytes[builder.Head() : builder.Head() + len(self.data)] = self.data
@@ -149,7 +156,7 @@ class _Writer:
         self._scales: dict[int, Scale] = {}
         shape = (1, graph.in_size, graph.in_size, graph.in_channels)
         self._input = self._float(shape, INPUT)
-        numbers = [self._quantised(self._input, shape) if int8 else self._input]
+        numbers = [self._quantised(self._input) if int8 else self._input]
         operations, number = graph.operations, 0
         while number < len(operations):
             operation, following = operations[number], operations[number + 1 : number + 2]
@@ -159,12 +166,8 @@ class _Writer:
             numbers += [output] * (2 if fused else 1)
             number += 2 if fused else 1
         last = numbers[-1]
-        if int8:
-            self._output = self._float(self._tensors[last].shape, OUTPUT)
-            self._operator("DEQUANTIZE", [last], self._output)
-        else:
-            self._output = last
-            self._tensors[last].name = OUTPUT
+        self._output = self._dequantised(last) if int8 else last
+        self._tensors[self._output].name = OUTPUT
 
     def file(self, metadata: Mapping[str, str]) -> bytes:
         codes = [
@@ -196,20 +199,24 @@ class _Writer:
             metadata=[],
             signatureDefs=[signature],
         )
-        _add_metadata(model, metadata)
+        for name, text in metadata.items():
+            self._buffers.append(_Buffer(text.encode()))
+            model.metadata.append(schema.MetadataT(name=name, buffer=len(self._buffers) - 1))
         return _packed(model)
 
     # Operations ---------------------------------------------------------------------------------------
 
     def _add(self, operation: Operation, inputs: list[int], fused: str | None) -> int:
         """Add the operators of an operation with the ReLU behind it, and return the tensor of its output."""
-        flat = operation.kind in ("linear", "flatten")
+        flat = operation.kind in ("linear", "flatten") or len(self._tensors[inputs[0]].shape) == 2
         size = operation.size
         shape = (1, operation.channels) if flat else (1, size, size, operation.channels)
         if operation.kind == "flatten":  # which a linear operator does itself
             return inputs[0]
         if operation.kind == "hard_sigmoid":
             return self._hard_sigmoid(inputs[0], shape)
+        if operation.kind == "hswish":
+            return self._hard_swish(inputs[0], shape)
         output = self._activation(shape, fused or operation.kind)
         activation = _FUSED[fused] if fused else schema.ActivationFunctionType.NONE
         if operation.kernel is not None:
@@ -221,12 +228,17 @@ class _Writer:
             self._operator("MUL", inputs, output, schema.MulOptionsT(fusedActivationFunction=activation))
         elif operation.kind == "add":
             self._operator("ADD", inputs, output, schema.AddOptionsT(fusedActivationFunction=activation))
-        elif operation.kind == "hswish":
-            self._operator("HARD_SWISH", inputs, output, schema.HardSwishOptionsT())
         else:
             assert operation.kind == "sigmoid"
             self._operator("LOGISTIC", inputs, output)
         return output
+
+    def _hard_swish(self, x: int, shape: tuple[int, ...]) -> int:
+        if self._int8:
+            x = self._dequantised(x)
+        output = self._tensor(shape, None)
+        self._operator("HARD_SWISH", [x], output, schema.HardSwishOptionsT())
+        return self._quantised(output) if self._int8 else output
 
     def _hard_sigmoid(self, x: int, shape: tuple[int, ...]) -> int:
         raised, output = self._activation(shape, "relu6"), self._activation(shape, "hard_sigmoid")
@@ -287,9 +299,14 @@ class _Writer:
         self._scales[number] = scale
         return number
 
-    def _quantised(self, x: int, shape: tuple[int, ...]) -> int:
-        output = self._tensor(shape, _SIGNED)
+    def _quantised(self, x: int) -> int:
+        output = self._tensor(self._tensors[x].shape, _SIGNED)
         self._operator("QUANTIZE", [x], output, schema.QuantizeOptionsT())
+        return output
+
+    def _dequantised(self, x: int) -> int:
+        output = self._tensor(self._tensors[x].shape, None)
+        self._operator("DEQUANTIZE", [x], output, schema.DequantizeOptionsT())
         return output
 
     def _float(self, shape: Sequence[int], name: str) -> int:
@@ -317,7 +334,7 @@ class _Writer:
         if not self._int8:
             return self._constant(f"{value}", np.array([value], np.float32))
         number = self._constant(f"{value}", np.array([127], np.int8))
-        self._tensors[number].quantization = _quantisation([value / 127], [0])
+        self._tensors[number].quantization = _quantisation([value / 255], [-128])
         return number
 
     def _constant(self, name: str, values: np.ndarray) -> int:
@@ -345,12 +362,6 @@ def _same_padding_is_even(kernel: Kernel) -> bool:
 
 def _quantisation(scales: list[float], zeros: list[int], axis: int = 0) -> Any:
     return schema.QuantizationParametersT(scale=scales, zeroPoint=zeros, quantizedDimension=axis)
-
-
-def _add_metadata(model: Any, metadata: Mapping[str, str]) -> None:
-    for name, text in metadata.items():
-        model.buffers.append(_Buffer(text.encode()))
-        model.metadata.append(schema.MetadataT(name=name, buffer=len(model.buffers) - 1))
 
 
 def _packed(model: Any) -> bytes:

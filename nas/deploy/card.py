@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.arch.cost import count_cost
+from nas.arch.operations import INPUT, OUTPUT, SIGNATURE
 from nas.deploy.trained import TrainedNetwork
 from nas.models.macs import fvcore_macs
 
-INT8 = (
-    "The int8 file is for any processor, with VNNI and without: its weights are from -64 to 64, so that sums in 16 "
-    "bits do not overflow."
-)
+NOTES = {
+    ".int8.onnx": "The int8 file for onnxruntime is for any processor, with VNNI and without: its weights are from -64 "
+    "to 64, so that sums in 16 bits do not overflow.",
+    ".tflite": f"The TFLite files take one image at a time, with the channels last. Their signature is "
+    f"`{SIGNATURE}`, its input `{INPUT}` and its output `{OUTPUT}`, both in float32 in the int8 file too.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,7 @@ class ExportedFile:
     """
 
     path: Path
+    runtime: str
     precision: str
     top1: float | None = None
     latency_ms: float | None = None
@@ -63,7 +67,12 @@ def model_card(
         "",
         f"Accuracy on the validation images of `{settings.source}`; milliseconds at batch 1, one thread, on {device}.",
         "",
-        *([INT8, ""] if any(file.precision == "int8" for file in files) else []),
+        *(
+            line
+            for ending, note in NOTES.items()
+            if any(file.path.name.endswith(ending) for file in files)
+            for line in (note, "")
+        ),
         *([f"Predicted for {name}: {ms:.2f} ms" for name, ms in predicted] + [""] if predicted else []),
         "## Training",
         "",
@@ -84,8 +93,8 @@ def model_card(
         "",
         "or in Python, without torch",
         "",
-        "    from nas.deploy.onnx_file import OnnxNetwork",
-        f"    network = OnnxNetwork.load({str(files[0].path)!r})",
+        "    from nas.deploy.network import load_network",
+        f"    network = load_network({str(files[0].path)!r})",
         '    logits = network.run(network.about.preparation.load("image.jpg")[None])',
         "",
         f"and as a torch module `nas.load_model({str(trained.path)!r})`.",

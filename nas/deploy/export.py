@@ -1,10 +1,10 @@
-"""Export a trained network for other programs: as ONNX, as ONNX in int8, and as a `.pt2` of torch."""
+"""Export a trained network for other programs: as ONNX and as TFLite, both also in int8, and as a `.pt2` of torch."""
 
 from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,22 @@ import onnx
 import torch
 
 from nas.arch.onnx_graph import network_model
-from nas.arch.operations import INPUT
+from nas.arch.operations import INPUT, Weights
+from nas.arch.spec import ArchSpec
+from nas.deploy.about import KEY
+from nas.deploy.network import ExportedNetwork, load_network
 from nas.deploy.onnx_file import OnnxNetwork, save_onnx
+from nas.deploy.tflite_file import LiteRtNetwork
+from nas.deploy.tflite_int8 import quantised
 from nas.deploy.trained import TrainedNetwork
 from nas.errors import NasError
-from nas.files import replacing
+from nas.files import read_bytes, replacing
+from nas.litert import import_litert
 from nas.models.mobilenet import folded_convolutions
 from nas.training.evaluation import evaluate
 from nas.training.images import Images, LabelledBatch
 
-TOLERANCE = 1e-4  # largest difference of logits between torch and onnxruntime, as a share of their spread
+TOLERANCE = 1e-4  # largest difference of logits between torch and a runtime, as a share of their spread
 COMPARED_IMAGES = 64
 CALIBRATION_IMAGES = 512
 BATCH = 64
@@ -35,26 +41,54 @@ def export_onnx(trained: TrainedNetwork, images: Images, path: str | Path) -> fl
     logit to the greatest: rounding errors grow with it. Raises NasError, and writes no file, if the difference is above
     `TOLERANCE` or no image can be read.
     """
-    resolution = trained.settings.resolution
-    spec = trained.settings.spec.replace(resolution=resolution)
-    model = network_model(spec, len(trained.about.classes), folded_convolutions(trained.model), batch="batch")
-    compared = next(_some_batches(images, COMPARED_IMAGES, COMPARED_IMAGES, resolution), None)
+    model = network_model(*_described(trained), batch="batch")
+    return _write_checked(trained, images, path, lambda file: save_onnx(model, trained.about, file))
+
+
+def export_tflite(trained: TrainedNetwork, images: Images, path: str | Path) -> float:
+    """Write the network as TFLite in float32, of batch 1, and return the largest difference as `export_onnx` does.
+
+    Raises NasError where `export_onnx` does, and if LiteRT is not installed.
+    """
+    import_litert()
+    from nas.arch import tflite_graph
+
+    model = tflite_graph.network_model(*_described(trained), metadata={KEY: trained.about.to_json()})
+    return _write_checked(trained, images, path, lambda file: _save(model, file))
+
+
+def _described(trained: TrainedNetwork) -> tuple[ArchSpec, int, Weights]:
+    """Return what a writer of files asks for: the spec at the training's resolution, number of classes and weights."""
+    spec = trained.settings.spec.replace(resolution=trained.settings.resolution)
+    return spec, len(trained.about.classes), folded_convolutions(trained.model)
+
+
+def _write_checked(trained: TrainedNetwork, images: Images, path: str | Path, write: Callable[[Path], None]) -> float:
+    """Write the network to the side, compare its logits with torch's, and write it to `path` if they agree."""
+    compared = next(_some_batches(images, COMPARED_IMAGES, COMPARED_IMAGES, trained.settings.resolution), None)
     if compared is None:
         raise _unreadable()
     with tempfile.TemporaryDirectory() as folder:
-        save_onnx(model, trained.about, Path(folder, "model.onnx"))
-        difference = _difference(trained, OnnxNetwork.load(Path(folder, "model.onnx")), compared[0])
+        beside = Path(folder, f"model{Path(path).suffix}")
+        write(beside)
+        network = load_network(beside)
+        difference = _difference(trained, network, compared[0])
     if not difference <= TOLERANCE:
         raise NasError(
-            f"{path}: onnxruntime's logits differ from torch's by {difference:.1e} of their spread on the validation "
-            f"images, which is more than {TOLERANCE:g}; nothing was written"
+            f"{path}: {network.runtime}'s logits differ from torch's by {difference:.1e} of their spread on the "
+            f"validation images, which is more than {TOLERANCE:g}; nothing was written"
         )
-    save_onnx(model, trained.about, path)
+    write(Path(path))
     return difference
 
 
+def _save(content: bytes, path: str | Path) -> None:
+    with replacing(path) as side:
+        side.write_bytes(content)
+
+
 @torch.inference_mode()
-def _difference(trained: TrainedNetwork, network: OnnxNetwork, images: torch.Tensor) -> float:
+def _difference(trained: TrainedNetwork, network: ExportedNetwork, images: torch.Tensor) -> float:
     """Return the largest difference of logits for one image and for all of them, as a share of their spread."""
     expected = trained.model(images).numpy()
     spread = float(np.ptp(expected)) or 1.0  # a network of one class has none on one image
@@ -64,7 +98,7 @@ def _difference(trained: TrainedNetwork, network: OnnxNetwork, images: torch.Ten
     )
 
 
-def export_int8(onnx_path: str | Path, images: Images, path: str | Path) -> None:
+def export_int8_onnx(float32_path: str | Path, images: Images, path: str | Path) -> None:
     """Write an exported network in int8, with scales from training images (onnxruntime's static quantisation).
 
     Weights are from -64 to 64. On x86 processors without VNNI onnxruntime adds each two products of uint8 and int8 in
@@ -74,11 +108,11 @@ def export_int8(onnx_path: str | Path, images: Images, path: str | Path) -> None
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    network = OnnxNetwork.load(onnx_path)
+    network = OnnxNetwork.load(float32_path)
     with tempfile.TemporaryDirectory() as folder:
         prepared, quantised = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
         # Only the shapes are inferred: the optimiser would take each h-swish apart, which costs accuracy.
-        quant_pre_process(str(onnx_path), str(prepared), skip_symbolic_shape=True, skip_optimization=True)
+        quant_pre_process(str(float32_path), str(prepared), skip_symbolic_shape=True, skip_optimization=True)
         quantize_static(
             str(prepared),
             str(quantised),
@@ -92,6 +126,16 @@ def export_int8(onnx_path: str | Path, images: Images, path: str | Path) -> None
             extra_options={"CalibMovingAverage": True},
         )
         save_onnx(onnx.load(quantised), network.about, path)
+
+
+def export_int8_tflite(float32_path: str | Path, images: Images, path: str | Path) -> None:
+    """Write an exported TFLite network in int8, with scales from training images. Input and output stay float32.
+
+    Raises NasError if ai-edge-quantizer is not installed or leaves an operation in float32.
+    """
+    resolution = LiteRtNetwork.load(float32_path).about.preparation.resolution
+    batches = _some_batches(images, CALIBRATION_IMAGES, BATCH, resolution)
+    _save(quantised(read_bytes(float32_path), (batch.numpy() for batch, _ in batches)), path)
 
 
 class _Calibration:
@@ -124,11 +168,10 @@ def export_program(trained: TrainedNetwork, path: str | Path) -> None:
     )
     written = io.BytesIO()  # torch's writer would abort the process where a disk is full
     torch.export.save(program, written)
-    with replacing(path) as side:
-        side.write_bytes(written.getvalue())
+    _save(written.getvalue(), path)
 
 
-def accuracy(network: OnnxNetwork, images: Images) -> float:
+def accuracy(network: ExportedNetwork, images: Images) -> float:
     """Return the top-1 accuracy (percent) of an exported network. Raises NasError if no image can be read."""
     batches = images.batches(BATCH, network.about.preparation.resolution)
     evaluation = evaluate(lambda batch: torch.from_numpy(network.run(batch.numpy())), batches)

@@ -1,4 +1,4 @@
-"""Classify images by a network in an ONNX file (without torch) or in a checkpoint."""
+"""Classify images by a network in an ONNX or TFLite file (without torch) or in a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nas.deploy.onnx_file import About, OnnxNetwork
+from nas.deploy.about import About
+from nas.deploy.network import is_exported, load_network
 
 
 class Guess(NamedTuple):
@@ -37,12 +38,12 @@ class ImageClassifier(NamedTuple):
 
 
 def load_classifier(path: str | Path) -> ImageClassifier:
-    """Return the network of an ONNX file that nas.export wrote, of a checkpoint, or of the folder of a run.
+    """Return the network of a file that nas.export wrote, of a checkpoint, or of the folder of a run.
 
     Raises NasError for a file that is none of these.
     """
-    if str(path).endswith(".onnx"):
-        network = OnnxNetwork.load(path)
+    if is_exported(path):
+        network = load_network(path)
         return ImageClassifier(network.about, network.run)
     import torch
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nas.deploy.about import About
 from nas.deploy.images import Preparation
-from nas.deploy.onnx_file import About
 from nas.errors import NasError
 from nas.models.mobilenet import MobileNet
 from nas.training.checkpoint import find_checkpoint, load_checkpoint, load_model

@@ -1,5 +1,6 @@
 """What one command leaves goes into the next: every cell of the table in README.md."""
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from nas.training.images import Data
 from nas.training.tensor_images import TensorImages
 
 README = Path(__file__).parents[2] / "README.md"
+LITERT = all(importlib.util.find_spec(name) for name in ("ai_edge_litert", "ai_edge_quantizer"))
 SPEC = ArchSpec(
     name="tiny",
     resolution=32,
@@ -44,6 +46,8 @@ PLACES = {
     "netadapt: final.pt": "trimmed/final.pt",
     "export: model.onnx": "trimmed/model.onnx",
     "export: model.int8.onnx": "trimmed/model.int8.onnx",
+    "export: model.tflite": "trimmed/model.tflite",
+    "export: model.int8.tflite": "trimmed/model.int8.tflite",
 }
 # Those that the page writes (`savedJson` of nas/playground/playground.js).
 PLAYGROUND_RESULTS = {
@@ -109,7 +113,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         contents = _contents(SPEC, weights, 50.0, few, lessons, seed=0)  # type: ignore[arg-type]
         save_checkpoint(PLACES["search --data: large.pt"], contents)
         trim(PLACES["train: best.pt"], "--out", "trimmed")
-        export.main(["trimmed"])
+        export.main(["trimmed", "--format", "both" if LITERT else "onnx"])
         yield folder
     torch.set_num_threads(threads)
 
@@ -133,7 +137,7 @@ def use(place: str, into: str, out: Path) -> None:
     elif into == "netadapt --weights":
         trim(last_spec, "--weights", place, *in_folder)
     elif into == "export":
-        export.main([place, "--onnx", str(out.with_suffix(".onnx"))])
+        export.main([place, "--out", str(out.with_suffix(".onnx"))])
     else:
         assert into == "predict"
         predict.main([place, "picture.png"])
@@ -144,6 +148,8 @@ def test_what_a_command_leaves_goes_into_the_next(
     cell: Cell, left: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place, out = PLACES[cell.item], tmp_path / "out"
+    if place.endswith(".tflite") and not LITERT:
+        pytest.skip("ai-edge-litert or ai-edge-quantizer is not installed")
     assert (left / place).exists()
     if not cell.says:
         with pytest.raises(NasError) as error:

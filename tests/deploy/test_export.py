@@ -21,8 +21,9 @@ from nas.arch.loading import load_spec
 from nas.arch.parts import context_of, parts_of
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec
 from nas.cli.entry import run
-from nas.deploy.export import TOLERANCE, accuracy, export_int8, export_onnx, export_program
-from nas.deploy.onnx_file import KEY, OnnxNetwork
+from nas.deploy.about import KEY
+from nas.deploy.export import TOLERANCE, accuracy, export_int8_onnx, export_onnx, export_program
+from nas.deploy.onnx_file import OnnxNetwork
 from nas.deploy.trained import load_trained
 from nas.errors import NasError
 from nas.latency.measuring import new_table
@@ -48,7 +49,7 @@ def exported(training, few):
     """Return the float32 and the int8 file of the training."""
     paths = training / "m.onnx", training / "m.int8.onnx"
     export_onnx(load_trained(training), few.val, paths[0])
-    export_int8(paths[0], few.train, paths[1])
+    export_int8_onnx(paths[0], few.train, paths[1])
     return paths
 
 
@@ -149,7 +150,7 @@ def on_few(few, monkeypatch):
 
 
 def test_the_command_writes_and_prints_all(training, on_few, tmp_path, capsys):
-    export.main([str(training), "--onnx", str(tmp_path / "net.onnx"), "--torch-export"])
+    export.main([str(training), "--out", str(tmp_path / "net.onnx"), "--torch-export"])
     names = ["net.int8.onnx", "net.md", "net.onnx", "net.pt2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     out = capsys.readouterr().out
@@ -164,7 +165,7 @@ def test_the_command_writes_and_prints_all(training, on_few, tmp_path, capsys):
         "fashion-mnist-sample",
         "recipe: `quick`",
         "net.int8.onnx",
-        "The int8 file is for any processor",
+        "The int8 file for onnxruntime is for any processor",
         "T-shirt/top",
         "nas.predict",
         "M multiply-accumulates at 32 px; fvcore counts the same on the built network",
@@ -173,7 +174,7 @@ def test_the_command_writes_and_prints_all(training, on_few, tmp_path, capsys):
     # The Python code that the card shows can be run.
     lines = [line.strip() for line in card.splitlines() if line.startswith("    network = ")]
     scope: dict = {}
-    exec("from nas.deploy.onnx_file import OnnxNetwork\n" + lines[0], scope)
+    exec("from nas.deploy.network import load_network\n" + lines[0], scope)
     assert scope["network"].about.name == "tiny net"
 
 
@@ -185,7 +186,7 @@ def test_images_that_cannot_be_read_are_named_and_not_counted(training, few, mon
     broken.write_bytes(b"no image")
     val = load_data(f"imagefolder:{tmp_path}").val
     monkeypatch.setattr("nas.training.data.load_data", lambda source, folder, loaders: replace(few, val=val))
-    export.main([str(training), "--onnx", str(tmp_path / "net.onnx")])
+    export.main([str(training), "--out", str(tmp_path / "net.onnx")])
     out = "".join(capsys.readouterr().out.split())
     assert out.count(f"leftout{broken}:".replace(" ", "")) == 1
     assert "top-1onthe19validationimages" in out
@@ -254,15 +255,15 @@ def test_classes_that_have_changed_since_are_named(training, few, monkeypatch, t
     with pytest.raises(
         NasError, match=r"fashion-mnist-sample has the classes Hat, Trouser, .*… \(10\) now, and"
     ) as error:
-        export.main([str(training), "--onnx", str(tmp_path / "net.onnx")])
+        export.main([str(training), "--out", str(tmp_path / "net.onnx")])
     assert "was trained on T-shirt/top, Trouser" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["net", "best.pt", "net.md"])
 def test_a_name_without_the_suffix_onnx_is_refused(training, tmp_path, name):
-    with pytest.raises(NasError, match=rf"--onnx is .*{name}; name a file that ends in \.onnx"):
-        export.main([str(training), "--onnx", str(tmp_path / name)])
+    with pytest.raises(NasError, match=rf"--out is .*{name}; name a file that ends in \.onnx"):
+        export.main([str(training), "--out", str(tmp_path / name)])
 
 
 def test_the_card_names_the_classes_of_a_table_that_has_others(trained, monkeypatch, tmp_path):
@@ -362,7 +363,7 @@ def test_files_that_are_no_networks_are_refused(exported, tmp_path):
         OnnxNetwork.load(path)
     model = onnx.load(exported[0])
     for props, message in (
-        ({}, "it does not name its classes; only files that nas.export wrote do"),
+        ({}, "it does not name its classes, nor how images are prepared for it; only files that nas.export wrote do"),
         ({KEY: "{"}, "its description of classes and images cannot be read"),
         ({KEY: json.dumps({"name": "x"})}, "its description of classes and images cannot be read"),
     ):
@@ -403,7 +404,7 @@ def test_universal_and_fused_blocks_train_and_are_exported_in_both_precisions(fe
     network = load_trained(tmp_path)
     assert network.metrics.top1 > 30
     assert export_onnx(network, few.val, tmp_path / "u.onnx") < TOLERANCE
-    export_int8(tmp_path / "u.onnx", few.train, tmp_path / "u.int8.onnx")
+    export_int8_onnx(tmp_path / "u.onnx", few.train, tmp_path / "u.int8.onnx")
     float32, int8 = (accuracy(OnnxNetwork.load(tmp_path / name), few.val) for name in ("u.onnx", "u.int8.onnx"))
     assert float32 == network.metrics.top1
     assert abs(int8 - float32) < 4

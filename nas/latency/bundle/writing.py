@@ -59,7 +59,9 @@ FILES = (
     "nas/latency/throttling.py",
     "nas/latency/timing.py",
     "nas/latency/topology.py",
+    "nas/litert.py",
     "nas/names.py",
+    "nas/quiet.py",
     "nas/system_files.py",
     "nas/utf8.py",
 )

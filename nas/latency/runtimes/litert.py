@@ -5,34 +5,30 @@ Models in files run without the rest of the package, on a device that has only n
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nas.latency.runtimes.base import check_precision, clock_of, sample_images
 from nas.latency.timing import TimedRun
-from nas.names import installed
+from nas.litert import import_litert, open_interpreter
 
 if TYPE_CHECKING:
     from nas.arch.parts import Part
 
-INSTALL = "`uv sync --extra litert` or `pip install ai-edge-litert`"
-
 
 class LiteRt:
-    """LiteRT on the CPU with XNNPACK's kernels. What these lack, such as hard swish in int8, LiteRT's own kernels run.
+    """LiteRT on the CPU with XNNPACK's kernels. What these lack LiteRT's own kernels run.
 
-    LiteRT tells Python nothing of the time of its operations, so that it has no profile.
+    In int8 a hard swish is computed in float32 (`nas.arch.tflite_graph.FLOAT_OPERATORS`). LiteRT tells Python nothing
+    of the time of its operations, so that it has no profile.
     """
 
     name = "litert"
 
     def __init__(self, threads: int = 1, precision: str = "float32") -> None:
         self.precision = check_precision(self.name, precision, ("float32", "int8"))
-        self._litert = installed("the runtime litert", "ai_edge_litert.interpreter", INSTALL)
+        import_litert()
         from importlib.metadata import version
 
         self.version: str = version("ai-edge-litert")
@@ -55,24 +51,9 @@ class LiteRt:
 
     def interpreter(self, model: bytes) -> Any:
         """Return the interpreter of a model with its input set."""
-        with _silent():
-            interpreter = self._litert.Interpreter(model_content=model, num_threads=self.threads)
-            interpreter.allocate_tensors()
+        interpreter = open_interpreter(model, self.threads)
         (images,) = interpreter.get_input_details()
         batch, height, width, channels = images["shape"]
         samples = sample_images((batch, channels, height, width))  # as other runtimes get them
         interpreter.set_tensor(images["index"], np.ascontiguousarray(samples.transpose(0, 2, 3, 1)))
         return interpreter
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Drop what is written to stderr in a `with` block: LiteRT tells of its kernels there, each time it loads some."""
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)

@@ -1,0 +1,67 @@
+"""Quantise TFLite networks to int8 with ai-edge-quantizer, an optional package, without torch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import numpy as np
+
+from nas.arch.operations import INPUT, SIGNATURE
+from nas.errors import NasError
+from nas.names import installed
+from nas.quiet import quiet_stderr
+
+INSTALL = "`uv sync --extra litert` or `pip install ai-edge-quantizer`"
+
+
+def import_quantizer() -> ModuleType:
+    """Return the module that quantises. Raises NasError if the package is not installed."""
+    return installed("the quantiser of TFLite files", "ai_edge_quantizer.quantizer", INSTALL)
+
+
+def quantised(model: bytes, batches: Iterable[np.ndarray]) -> bytes:
+    """Return a network in int8, with scales from batches of images (n, 3, resolution, resolution).
+
+    Weights have a scale a channel. Input and output stay float32, and so does hard swish, which LiteRT computes slowly
+    in int8. The range of an activation is the mean over batches, as in `nas.deploy.export.export_int8_onnx`: the
+    quantiser's own average over single images is narrower, and costs accuracy. Raises NasError if there is no image,
+    and for a network with operators that the quantiser does not know.
+    """
+    quantizer = import_quantizer()
+    from ai_edge_quantizer import algorithm_manager, qtyping, recipe
+
+    from nas.arch.tflite_graph import FLOAT_OPERATORS, float_operators
+
+    made = quantizer.Quantizer(model, recipe.static_wi8_ai8())
+    for name in ("INPUT", "OUTPUT", *FLOAT_OPERATORS):
+        made.update_quantization_recipe(
+            regex=".*",
+            operation_name=qtyping.TFLOperationName[name],
+            algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE,
+        )
+    ranges = []
+    for batch in batches:
+        images = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
+        with _silent():
+            ranges.append(made.calibrate({SIGNATURE: [{INPUT: images}]}, num_threads=1))
+    if not ranges:
+        raise NasError("none of the images to calibrate int8 with can be read")
+    mean = {
+        tensor: {end: np.mean([one[tensor][end] for one in ranges], axis=0) for end in ends}
+        for tensor, ends in ranges[0].items()
+    }
+    with _silent():
+        result = bytes(made.quantize(mean, enable_progress_bar=False, enable_progress_report=False).quantized_model)
+    if left := [name for name in float_operators(result) if name not in FLOAT_OPERATORS]:
+        raise NasError(f"ai-edge-quantizer leaves {', '.join(left)} in float32; install a newer one with {INSTALL}")
+    return result
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what the quantiser says in a `with` block: its bar of progress, and warnings of LiteRT's debugging."""
+    with warnings.catch_warnings(action="ignore"), quiet_stderr():
+        yield
