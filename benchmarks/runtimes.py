@@ -22,13 +22,18 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from nas.accuracy import load_estimator
+from nas.arch import tflite_graph
 from nas.arch.parts import NetworkPart
 from nas.arch.published import published_spec
 from nas.arch.spec import ArchSpec, BlockSpec
 from nas.latency.device import Device
+from nas.latency.measuring import new_table
+from nas.latency.predictor import LatencyPredictor
 from nas.latency.runtimes import make_runtime
+from nas.latency.table import LatencyTable
 from nas.latency.timing import NETWORK_ITERATIONS, NETWORK_RULE, Bench, Program, time_interleaved
 from nas.runs.folder import versions
 from nas.runs.record import load_record
@@ -54,6 +59,10 @@ ENGINES = (
 )
 
 
+ALL_INT8 = "litert int8, hard swish too"
+COLUMNS = (*map(" ".join, ENGINES), ALL_INT8)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--search", type=Path, metavar="FOLDER", help="search too, with the runs and tables there")
@@ -77,16 +86,21 @@ def timed(specs: dict[str, ArchSpec]) -> tuple[float, list[dict[str, Any]]]:
     runtimes = {engine: make_runtime(engine[0], 1, engine[1]) for engine in ENGINES}
     plain, reference = runtimes[ENGINES[0]], NetworkPart(published_spec(REFERENCE))
     bench = Bench.of(plain.clock, 1, lambda: plain.compile(reference))
-    keys = [(name, engine) for name in specs for engine in ENGINES]
-    programs = [
-        Program(runtimes[engine].compile(NetworkPart(specs[name])), NETWORK_ITERATIONS) for name, engine in keys
-    ]
+    runs = {
+        (name, " ".join(engine)): runtime.compile(NetworkPart(spec))
+        for name, spec in specs.items()
+        for engine, runtime in runtimes.items()
+    }
+    int8 = runtimes["litert", "int8"]
+    with mock.patch.object(tflite_graph, "FLOAT_OPERATORS", ()):
+        runs |= {(name, ALL_INT8): int8.compile(NetworkPart(spec)) for name, spec in specs.items()}
+    programs = [Program(run, NETWORK_ITERATIONS) for run in runs.values()]
     session = time_interleaved(programs, bench, NETWORK_RULE, rng=random.Random(0))
-    timings = dict(zip(keys, session.timings, strict=True))
+    timings = dict(zip(runs, session.timings, strict=True))
     estimator = load_estimator("imagenet-prior")
     rows = []
     for name, spec in specs.items():
-        times = {" ".join(engine): timings[name, engine] for engine in ENGINES}
+        times = {engine: timings[name, engine] for engine in COLUMNS}
         rows.append(
             {
                 "network": name,
@@ -122,9 +136,9 @@ def searches(work: Path) -> tuple[dict[str, ArchSpec], dict[str, Any]]:
 
 def search(work: Path, precision: str, budget_ms: float) -> Path:
     """Return the file of the Large that a search finds, run now unless it is there."""
-    out = work / f"{precision}-{budget_ms:g}ms"
+    out = work / precision
     if not (out / "large.json").exists():
-        command = [sys.executable, "-m", "nas.search", "--budget-ms", f"{budget_ms:g}", "--runtime", "litert"]
+        command = [sys.executable, "-m", "nas.search", "--budget-ms", f"{budget_ms:.4g}", "--runtime", "litert"]
         command += ["--precision", precision, "--only", "large", "--out", str(out.resolve())]
         environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
         subprocess.run(command, cwd=work, env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -132,17 +146,13 @@ def search(work: Path, precision: str, budget_ms: float) -> Path:
 
 
 def published_ms(work: Path, precision: str) -> float:
-    """Return the milliseconds of MobileNetV3-Large on LiteRT, to a hundredth, in the unit of that table."""
-    runtime = make_runtime("litert", 1, precision)
-    part = NetworkPart(published_spec(REFERENCE))
-    bench = Bench.of(runtime.clock, 1, lambda: runtime.compile(part))
-    session = time_interleaved(
-        [Program(runtime.compile(part), NETWORK_ITERATIONS)], bench, NETWORK_RULE, rng=random.Random(0)
-    )
-    file = work / f"{precision}.json"  # a repeated command asks for the same budget
-    if not file.exists():
-        file.write_text(json.dumps(round(session.reference_ms, 2)))
-    return float(json.loads(file.read_text()))
+    """Return the milliseconds of MobileNetV3-Large on LiteRT, in the unit of the table that the search will use."""
+    table = new_table(make_runtime("litert", 1, precision))
+    table.path = work / table.path
+    if not table.path.exists():
+        predictor = LatencyPredictor(table)
+        predictor.measured_ms([published_spec("mobilenet_v3_small")], "beginning a table")
+    return LatencyTable.load(table.path).reference_ms
 
 
 def described(path: Path, budget_ms: float) -> dict[str, Any]:
@@ -150,7 +160,7 @@ def described(path: Path, budget_ms: float) -> dict[str, Any]:
     (network,) = (one for one in load_record(path.parent).networks if one.found and one.target == "large")
     spec = ArchSpec.load(path)
     return {
-        "budget_ms": budget_ms,
+        "budget_ms": round(budget_ms, 3),
         "latency_ms": round(network.latency_ms, 3),
         "top1": round(network.own_estimate[0], 2),
         "resolution": spec.resolution,
@@ -176,11 +186,10 @@ def stage_text(blocks: list[BlockSpec]) -> str:
 
 
 def tell(report: dict[str, Any]) -> None:
-    engines = [" ".join(engine) for engine in ENGINES]
     print(f"{report['machine']}; MobileNetV3-Large in float32 on onnxruntime takes {report['reference_ms']} ms\n")
-    print("| network | " + " | ".join(engines) + " |\n" + "|---" * (1 + len(engines)) + "|")
+    print("| network | " + " | ".join(COLUMNS) + " |\n" + "|---" * (1 + len(COLUMNS)) + "|")
     for row in report["networks"]:
-        print(f"| {row['network']} | " + " | ".join(f"{row['ratios'][engine]:.2f}" for engine in engines) + " |")
+        print(f"| {row['network']} | " + " | ".join(f"{row['ratios'][engine]:.2f}" for engine in COLUMNS) + " |")
     for name, one in report.get("searches", {}).items():
         if name == REFERENCE:
             print(f"\n{name}: {one['top1']} %")

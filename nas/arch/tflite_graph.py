@@ -234,11 +234,11 @@ class _Writer:
         return output
 
     def _hard_swish(self, x: int, shape: tuple[int, ...]) -> int:
-        if self._int8:
-            x = self._dequantised(x)
-        output = self._tensor(shape, None)
+        around = self._int8 and "HARD_SWISH" in FLOAT_OPERATORS
+        x = self._dequantised(x) if around else x
+        output = self._tensor(shape, None) if around else self._activation(shape, "hswish")
         self._operator("HARD_SWISH", [x], output, schema.HardSwishOptionsT())
-        return self._quantised(output) if self._int8 else output
+        return self._quantised(output) if around else output
 
     def _hard_sigmoid(self, x: int, shape: tuple[int, ...]) -> int:
         raised, output = self._activation(shape, "relu6"), self._activation(shape, "hard_sigmoid")
