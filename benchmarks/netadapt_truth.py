@@ -39,6 +39,7 @@ from small_images import cifar10
 
 from nas.accuracy import load_estimator
 from nas.arch.cost import count_cost
+from nas.arch.parts import NetworkPart
 from nas.arch.spec import ArchSpec
 from nas.cli.console import RichConsole
 from nas.console import Silent
@@ -75,9 +76,10 @@ RULES = Rules(allow=ALLOWED_ON_IMAGES)
 RANDOM_RUNS = 20
 NETWORKS_ON_THE_WAY = 24  # that are measured whole
 UNIFORM = [quarters / 8 for quarters in range(32, 7, -1)]  # widths, in quarters
-LEARNED, EQUAL, BOTH = "NetAdapt, learned alone", "NetAdapt, equal logarithms alone", "NetAdapt"
+LEARNED, EQUAL, BOTH = "the images alone", "the belief alone", "NetAdapt"
 TRUTH, NO_STEM = "by the truth itself", "by the truth itself, the stem left alone"
 NORMS, PRIOR, RANDOM = "by L2 norms", "by the ImageNet prior", "random trimming"
+NORM_BELIEF = "the belief, in shares of L2 norms"
 
 
 # The truth --------------------------------------------------------------------------------------------
@@ -182,8 +184,11 @@ def randomly_trimmed(predict: Predict, run: int) -> dict[float, list[ArchSpec]]:
     return found
 
 
-def by_norms(model: MobileNet) -> Predict:
-    """Return the estimate of a network by the share of the squared L2 norms that it keeps, mean over all places."""
+def by_norms(model: MobileNet, worth: Callable[[list[float]], Any] = np.asarray) -> Predict:
+    """Return the estimate of a network by the shares of the squared L2 norms that its places keep.
+
+    It is the mean over all places of what a share is worth: by default the share itself.
+    """
     norms = {group: values.sort(descending=True).values for group, values in squared_norms(model).items()}
     kept = {group: (values.cumsum(0) / values.sum()).tolist() for group, values in norms.items()}
 
@@ -192,7 +197,7 @@ def by_norms(model: MobileNet) -> Predict:
         for spec in specs:
             widths = {"stem": spec.stem.out, "block 2 out": spec.blocks[2].out, "head convolution": spec.head.conv}
             widths |= {f"block {index} expanded": block.expanded for index, block in enumerate(spec.blocks)}
-            values.append(np.mean([kept[group][width - 1] for group, width in widths.items()]))
+            values.append(np.mean(worth([kept[group][width - 1] for group, width in widths.items()])))
         return np.array(values)
 
     return estimate
@@ -206,8 +211,8 @@ def by_equal_logarithms(specs: Sequence[ArchSpec]) -> np.ndarray:
 # The seed, and what images say of it ---------------------------------------------------------------------
 
 
-def trained_seed(data: Data, epochs: int, folder: Path, bf16: bool) -> MobileNet:
-    """Return the largest network after so many epochs of the recipe `quick` on the training images."""
+def trained_seed(data: Data, epochs: int, folder: Path, bf16: bool) -> tuple[MobileNet, float]:
+    """Return the largest network after so many epochs of the recipe `quick`, and its top-1 on held-out images."""
     spec, recipe = channel_bench_macro_spec(LARGEST), load_recipe("quick").replace(epochs=epochs)
     settings = Settings(spec=spec, source=data.source, recipe=recipe, resolution=spec.resolution)
     machine = Machine(bf16=bf16)
@@ -215,7 +220,7 @@ def trained_seed(data: Data, epochs: int, folder: Path, bf16: bool) -> MobileNet
     print(f"the largest network: {rows[-1].top1:.1f} % on held-out images after {epochs} epochs", flush=True)
     model = build_model(spec, CLASSES, 0.0)
     model.load_state_dict(load_checkpoint(folder / "last.pt")["average"])
-    return model.eval()
+    return model.eval(), round(rows[-1].top1, 2)
 
 
 def asked(model: MobileNet, data: Data, steps: int, seed: int, bf16: bool) -> Question:
@@ -272,19 +277,24 @@ def uniform_spec(width: float) -> ArchSpec:
 def latency_predictor(work: Path) -> LatencyPredictor:
     """Return the predictor that the command would trim with: its table has learned from random cuts."""
     predictor = predictor_of(work, CLASSES)
-    learn_latency(predictor, cuts_within(channel_bench_macro_spec(LARGEST), min(SHARES), RULES.allow, CLASSES))
+    learn_latency(predictor, channel_bench_macro_spec(LARGEST), min(SHARES), RULES.allow)
     return predictor
 
 
 def on_the_way(passed: Sequence[ArchSpec], table: LatencyTable) -> dict[str, Any]:
-    """Return how far predictions are off for some of the networks that a trimming passes, which are measured now."""
-    some = passed[:: max(1, len(passed) // NETWORKS_ON_THE_WAY)]
+    """Return how far predictions are off for some networks that trimmings pass, which are measured now.
+
+    The table has learned from none of them.
+    """
+    new = [spec for spec in dict.fromkeys(passed) if not table.knows(NetworkPart(spec, CLASSES))]
+    some = new[:: max(1, len(new) // NETWORKS_ON_THE_WAY)]
     measured = np.array([network.normalised_ms for network in measure_latency(some, table=table)])
     errors = table.predict_ms(some) / measured - 1
     sums = replace(table, networks={}).predict_ms(some)  # of a table that has learned nothing
     return {
         "measured_ms": np.round(measured, 4).tolist(),
         "errors": np.round(errors, 4).tolist(),
+        "mean_error": round(float(errors.mean()), 4),
         "mean_absolute_error": round(float(np.abs(errors).mean()), 4),
         "within_5_percent": round(float((np.abs(errors) <= 0.05).mean()), 3),
         "of_the_sum_of_rows": round(float(np.mean(sums / measured)), 3),
@@ -369,9 +379,9 @@ def tell(report: dict[str, Any]) -> None:
         print(f"by latency, {method}: above uniform widths by {', '.join(cells)}")
     if way := report.get("predictions_on_the_way"):
         print(
-            f"predictions on the way: off by {way['mean_absolute_error']:.1%} on average, "
-            f"{way['within_5_percent']:.0%} of them within 5 %; sums of rows are {way['of_the_sum_of_rows']:.2f} of "
-            "what is measured"
+            f"predictions on the way: off by {way['mean_absolute_error']:.1%} on average, with signs by "
+            f"{way['mean_error']:+.1%}; {way['within_5_percent']:.0%} of them within 5 %; sums of rows are "
+            f"{way['of_the_sum_of_rows']:.2f} of what is measured"
         )
 
 
@@ -411,7 +421,7 @@ def main() -> None:
     truth, data, work = load_truth(arguments.channel_bench_macro), hold_out(cifar10(arguments.cifar10)), arguments.work
     work.mkdir(parents=True, exist_ok=True)
     bf16 = not arguments.no_bf16
-    model = trained_seed(data, arguments.epochs, work / "seed", bf16)
+    model, top1 = trained_seed(data, arguments.epochs, work / "seed", bf16)
     runs, said = [], []
     for seed in range(arguments.seeds):
         question = asked(model, data, arguments.shared_steps, seed, bf16)
@@ -423,6 +433,7 @@ def main() -> None:
         TRUTH: truth.of,
         EQUAL: by_equal_logarithms,
         NORMS: by_norms(model),
+        NORM_BELIEF: by_norms(model, np.log),
         PRIOR: lambda specs: load_estimator("imagenet-prior").estimate(specs).top1,
     }
     predictor = latency_predictor(work)
@@ -441,6 +452,8 @@ def main() -> None:
         "versions": versions(),
         "threads": torch.get_num_threads(),
         "epochs": arguments.epochs,
+        "bf16": bf16,
+        "top1_of_the_largest": top1,
         "shared_steps": arguments.shared_steps,
         "runs": said,
         "slopes_of_the_truth": slopes([channel_bench_macro_spec(digits) for digits in truth.digits], truth.top1),

@@ -7,27 +7,32 @@ core's cache. The sum of rows is too low there, and by how much depends on what 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from nas.arch.spec import ArchSpec
 from nas.latency.predictor import LatencyPredictor
 from nas.latency.timing import LEARNING_RULE
-from nas.netadapt.narrowing import RandomCuts
+from nas.netadapt.narrowing import cuts_within
 
 NETWORKS = 16  # random ones that are measured
+SHARES = 20  # of the seed's latency, in equal steps: runs to about the same share measure the same networks
 
 
-def learn_latency(predictor: LatencyPredictor, cuts: RandomCuts) -> None:
-    """Measure networks that are cut at random whole, and their rows, so that the predictor's table learns from them.
+def learn_latency(predictor: LatencyPredictor, seed: ArchSpec, share: float, allow: tuple[str, ...]) -> None:
+    """Measure networks that are cut from a seed at random, whole, and their rows: the table learns from them.
 
-    The seed and the narrowest network are among them: the table is to predict what lies between.
-
-    What the table knows is not measured again, and nothing is for a table of another device.
+    They are those around a trimming to a `share` of the seed's latency, by the cuts of `Rules.allow`. The seed and the
+    narrowest network are among them: the table is to predict what lies between. What the table knows is not measured
+    again, and nothing is for a table of another device.
     """
     if not predictor.fills:
         return
+    cuts = cuts_within(seed, math.ceil(SHARES * share) / SHARES, allow, predictor.table.num_classes)
     rng = np.random.default_rng(predictor.seed)
     drawn = [cuts.spec, cuts.uniform(cuts.least_share), *(cuts.random(rng) for _ in range(NETWORKS))]
-    new = [spec for spec in drawn if not predictor.table.knows(predictor.network(spec))]
+    new = [spec for spec in dict.fromkeys(drawn) if not predictor.table.knows(predictor.network(spec))]
     if new:
         predictor.predict_ms(new)  # measures their rows
         predictor.measure(new, "measuring random cuts", LEARNING_RULE)

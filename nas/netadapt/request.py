@@ -11,7 +11,7 @@ from nas.errors import NasError
 from nas.names import resolve
 from nas.netadapt.proposals import STEP_SHARE, Rules
 
-SHARED_STEPS = 600  # as `benchmarks/netadapt_truth.py` measures: a trimming takes a quarter of an hour there
+SHARED_STEPS = 600  # those of `benchmarks/netadapt_truth.py`
 # The best networks of Channel-Bench-Macro have a narrow stem and last convolution (benchmarks/netadapt_truth.py).
 ALLOWED_ON_IMAGES = ("stem", "head")
 

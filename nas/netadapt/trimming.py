@@ -17,7 +17,6 @@ from nas.latency.predictor import LatencyPredictor
 from nas.netadapt.algorithm import NetAdaptStep, as_learned, latency_of, trim_until_measured
 from nas.netadapt.evaluators import Evaluator, KeptAccuracy
 from nas.netadapt.latency_learning import learn_latency
-from nas.netadapt.narrowing import cuts_within
 from nas.netadapt.proposals import Rules
 from nas.runs.folder import RunFolder, now
 from nas.runs.record import Trial
@@ -107,11 +106,11 @@ class Trimming:
     def _begin(self, seed: ArchSpec) -> None:
         kept = self.evaluator.evaluate_seed()
         step = NetAdaptStep(seed, float(self.predictor.predict_ms([seed])[0]), kept.accuracy)
-        if self.measurable:
-            step = replace(step, measured_ms=self._measure_ms(seed))
+        if self.measurable:  # what the table knows of it is as good: a run that was killed here goes the same way
+            measured_ms = float(self.predictor.measured_ms([seed], "measuring the whole network")[0])
+            step = replace(step, measured_ms=round(measured_ms, 6))
         if latency_of([step]) > self.limit_ms:
-            share, classes = self.limit_ms / latency_of([step]), self.predictor.table.num_classes
-            learn_latency(self.predictor, cuts_within(seed, share, self.rules.allow, classes))
+            learn_latency(self.predictor, seed, self.limit_ms / latency_of([step]), self.rules.allow)
             step = replace(step, predicted_ms=float(self.predictor.predict_ms([seed])[0]))
         self._add(step, kept, accuracy_before=kept.accuracy)
 

@@ -20,9 +20,12 @@ from support.synthetic import Machine, network_ms
 
 from nas import export, predict, train
 from nas.arch.cost import count_cost
+from nas.arch.parts import NetworkPart
 from nas.arch.published import published_spec
 from nas.arch.spec import ArchSpec, BlockSpec, HeadSpec, StemSpec, load_results
 from nas.errors import NasError
+from nas.latency.landmarks import landmarks
+from nas.latency.predictor import LatencyPredictor
 from nas.latency.table import LatencyTable
 from nas.models.mobilenet import build_model
 from nas.netadapt import __main__ as netadapt
@@ -182,8 +185,10 @@ def test_measurements_above_predictions_lower_the_limit_of_predictions(call: Cal
     assert 0.9 * 0.8 * network_ms(SPEC) < 1.1 * network_ms(final) <= 0.8 * network_ms(SPEC)
 
 
-def test_a_seed_that_fits_is_copied(call: Call) -> None:
+def test_a_seed_that_fits_is_copied(call: Call, machine: Machine) -> None:
     out = call("--out", "run", share=1.1)
+    known = {NetworkPart(spec).key for spec in (SPEC, published_spec("mobilenet_v3_large"), *landmarks())}
+    assert {name for name in machine.ran if name.startswith("network")} == known, "no random cuts are measured"
     assert "chain fits the budget of" in out
     assert ArchSpec.load("run/final.json") == SPEC
     assert len(rows("run")) == 1
@@ -346,6 +351,18 @@ def test_a_killed_run_goes_the_same_way(call: Call, monkeypatch: pytest.MonkeyPa
     assert rows("run") == rows("whole")
     assert Path("run/trajectory.json").read_text() == Path("whole/trajectory.json").read_text()
     assert logged_ids("run") == [row["spec_id"] for row in rows("whole")]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_killed_before_its_first_step_goes_the_same_way(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While networks that are cut at random are measured."""
+    call("--out", "whole")
+    for file in Path("latency_tables").iterdir():
+        file.unlink()
+    killed(monkeypatch, LatencyPredictor, "measure", 0, lambda: call("--out", "run"))
+    assert not step_files("run")
+    call("--out", "run", "--resume")
+    assert step_files("run") == step_files("whole")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

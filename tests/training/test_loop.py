@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -260,6 +261,20 @@ def test_each_step_trains_a_network_that_is_cut_from_the_model(tiny_spec, little
     again = Training(build_model(tiny_spec, 10), little_data, recipe, resolution=32, narrowing=narrowing)
     list(again.epochs())
     assert all(torch.equal(value, again.state()["model"][name]) for name, value in training.state()["model"].items())
+
+
+def test_mixed_labels_train_networks_that_are_cut_too(tiny_spec, little_data, recipe):
+    """A recipe applies whole: the same step without mixup and cutmix learns something else."""
+    weights = []
+    for share in (0.0, 1.0):
+        mixed = recipe.replace(epochs=1, epoch_steps=3, mixup=share, cutmix=share)
+        narrowing = Alternating(tiny_spec, tiny_spec.with_block(1, expanded=8))
+        torch.manual_seed(0)
+        training = Training(build_model(tiny_spec, 10), little_data, mixed, resolution=32, narrowing=narrowing)
+        (metrics,) = training.epochs()
+        assert math.isfinite(metrics.train_loss)
+        weights.append(training.model.classifier[0].weight)
+    assert not torch.equal(*weights)
 
 
 def test_channels_beyond_a_narrow_network_stay_as_they_are(tiny_spec, little_data, recipe):
