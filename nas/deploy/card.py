@@ -16,7 +16,8 @@ NOTES = {
     ".int8.onnx": "The int8 file for onnxruntime is for any processor, with VNNI and without: its weights are from -64 "
     "to 64, so that sums in 16 bits do not overflow.",
     ".tflite": f"The TFLite files take one image at a time, with the channels last. Their signature is "
-    f"`{SIGNATURE}`, its input `{INPUT}` and its output `{OUTPUT}`, both in float32 in the int8 file too.",
+    f"`{SIGNATURE}`, its input `{INPUT}` and its output `{OUTPUT}`, both in float32 in the int8 file too. "
+    "There hard swish is computed in float32: devices that compute in int8 only do not take a network with it.",
 }
 
 

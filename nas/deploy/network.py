@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from nas.deploy.about import About
+from nas.errors import NasError
 from nas.names import resolve
 
 # The endings of exported files, and what loads these.
@@ -49,11 +50,19 @@ def load_network(path: str | Path) -> ExportedNetwork:
     Raises NasError for a file that is missing, damaged, or not of nas.export, and for a runtime that is not installed.
     """
     network: ExportedNetwork = resolve("format", _ending(path), FORMATS).load(path)
+    about = network.about
+    try:
+        shape = network.run(np.zeros((1, 3, *[about.preparation.resolution] * 2), np.float32)).shape
+    except Exception as error:  # the exceptions of runtimes have no common base
+        reason = str(error).partition("\n")[0]
+        raise NasError(f"{path}: {network.runtime} cannot run it as its description says ({reason})") from None
+    if shape != (1, len(about.classes)):
+        raise NasError(f"{path}: its description names {len(about.classes)} classes, and it has {shape[-1]} outputs")
     return network
 
 
 def _ending(path: str | Path) -> str:
-    return Path(path).suffix.removeprefix(".")
+    return Path(path).suffix.removeprefix(".").lower()
 
 
 def time_networks(networks: Sequence[ExportedNetwork], rng: random.Random) -> list[float]:

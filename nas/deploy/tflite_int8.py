@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from nas.errors import NasError
 from nas.names import installed
 from nas.quiet import quiet_stderr
 
-INSTALL = "`uv sync --extra litert` or `pip install ai-edge-quantizer`"
+INSTALL = "`uv sync --extra litert` or `pip install 'ai-edge-quantizer>=0.7'`"
+CALIBRATED = 8  # images at a time: a batch of 64 takes gigabytes
 
 
 def import_quantizer() -> ModuleType:
@@ -42,22 +44,37 @@ def quantised(model: bytes, batches: Iterable[np.ndarray]) -> bytes:
             operation_name=qtyping.TFLOperationName[name],
             algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE,
         )
+
+    def ranges_of(images: np.ndarray) -> dict[str, Any]:
+        with _silent():
+            found: dict[str, Any] = made.calibrate({SIGNATURE: [{INPUT: np.ascontiguousarray(images)}]}, num_threads=1)
+        return found
+
     ranges = []
     for batch in batches:
-        images = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
-        with _silent():
-            ranges.append(made.calibrate({SIGNATURE: [{INPUT: images}]}, num_threads=1))
+        images = batch.transpose(0, 2, 3, 1)
+        some = [ranges_of(images[start : start + CALIBRATED]) for start in range(0, len(images), CALIBRATED)]
+        ranges.append(_over(some, {"min": np.minimum.reduce, "max": np.maximum.reduce}))
     if not ranges:
         raise NasError("none of the images to calibrate int8 with can be read")
-    mean = {
-        tensor: {end: np.mean([one[tensor][end] for one in ranges], axis=0) for end in ends}
-        for tensor, ends in ranges[0].items()
-    }
+    mean = _over(ranges, {"min": _mean, "max": _mean})
     with _silent():
         result = bytes(made.quantize(mean, enable_progress_bar=False, enable_progress_report=False).quantized_model)
     if left := [name for name in float_operators(result) if name not in FLOAT_OPERATORS]:
         raise NasError(f"ai-edge-quantizer leaves {', '.join(left)} in float32; install a newer one with {INSTALL}")
     return result
+
+
+def _over(ranges: Sequence[Mapping[str, Any]], by: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
+    """Return one range for each tensor: its ends are put together by the functions of `by`. Counts are added up."""
+    return {
+        tensor: {end: by.get(end, sum)([one[tensor][end] for one in ranges]) for end in ends}
+        for tensor, ends in ranges[0].items()
+    }
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    return np.mean(values, axis=0)
 
 
 @contextmanager

@@ -57,6 +57,11 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     contents = load_torch_file(path)
     if not isinstance(contents, dict) or "version" not in contents:
+        if isinstance(contents, dict) and any(str(key).startswith("backbone.") for key in contents):
+            raise NasError(
+                f"{path}: weights of a network with a head for segmentation or detection; commands take classifiers "
+                "only, whose checkpoint nas.train writes"
+            )
         raise NasError(f"{path}: not a checkpoint of nas.train")
     if contents["version"] != VERSION:
         raise NasError(f"{path}: version is {contents['version']!r}; this program reads version {VERSION}")

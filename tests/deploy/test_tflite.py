@@ -221,7 +221,7 @@ def test_a_name_of_another_format_is_refused(training, tmp_path, name, format, e
     ("module", "what", "package"),
     [
         ("ai_edge_litert.interpreter", "the runtime litert", "ai-edge-litert"),
-        ("ai_edge_quantizer.quantizer", "the quantiser of TFLite files", "ai-edge-quantizer"),
+        ("ai_edge_quantizer.quantizer", "the quantiser of TFLite files", "'ai-edge-quantizer>=0.7'"),
     ],
 )
 def test_a_missing_package_is_named_before_anything_is_written(
@@ -246,7 +246,7 @@ def test_a_network_with_a_head_of_segmentation_is_refused(tmp_path):
     model = segmentation_model(EVERY_KIND.replace(blocks=(*EVERY_KIND.blocks, EVERY_KIND.blocks[-1])))
     torch.save(model.state_dict(), tmp_path / "heads.pt")
     for format in ("onnx", "tflite"):
-        with pytest.raises(NasError, match=r"heads\.pt: not a checkpoint of nas\.train$"):
+        with pytest.raises(NasError, match=r"heads\.pt: weights of a network with a head for segmentation"):
             export.main([str(tmp_path / "heads.pt"), "--format", format])
 
 
@@ -287,6 +287,28 @@ def test_files_of_others_are_refused_with_what_is_missing(exported, trained, tmp
         path.write_bytes(network_model(spec, 10, metadata=metadata))
         with pytest.raises(NasError, match=message):
             LiteRtNetwork.load(path)
+
+
+def test_files_that_are_not_as_they_describe_themselves_are_refused(exported, trained, tmp_path):
+    path = tmp_path / "x.TFLITE"
+    spec = trained.settings.spec.replace(resolution=32)
+    about = metadata_of(exported[0].read_bytes())[KEY]
+    path.write_bytes(network_model(spec, 9, metadata={KEY: about}))
+    with pytest.raises(NasError, match=r"x\.TFLITE: its description names 10 classes, and it has 9 outputs$"):
+        load_network(path)
+    path.write_bytes(network_model(spec.replace(resolution=64), 10, metadata={KEY: about}))
+    with pytest.raises(NasError, match=r"x\.TFLITE: LiteRT cannot run it as its description says \(.+\)$"):
+        load_network(path)
+
+
+def test_ranges_of_a_batch_are_those_of_its_pieces(exported, monkeypatch):
+    """Few images are calibrated at a time, since many take gigabytes."""
+    images = np.random.default_rng(0).standard_normal((20, 3, 32, 32), np.float32)
+    models = []
+    for at_once in (20, 8):
+        monkeypatch.setattr("nas.deploy.tflite_int8.CALIBRATED", at_once)
+        models.append(quantised(exported[0].read_bytes(), [images]))
+    assert models[0] == models[1]
 
 
 def test_an_ending_says_the_format(exported, pictures, tmp_path):

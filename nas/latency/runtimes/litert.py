@@ -1,4 +1,4 @@
-"""Run parts with LiteRT, the successor of TFLite: phones and boards mostly run networks with it.
+"""Run parts with LiteRT, the successor of TFLite on phones and boards.
 
 Models in files run without the rest of the package, on a device that has only numpy and ai-edge-litert.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.errors import NasError
 from nas.latency.runtimes.base import check_precision, clock_of, sample_images
 from nas.latency.timing import TimedRun
 from nas.litert import import_litert, open_interpreter
@@ -38,7 +39,13 @@ class LiteRt:
     def compile(self, part: Part) -> TimedRun:
         from nas.arch.tflite_graph import part_file
 
-        return self.load(part_file(part, self.precision))
+        try:
+            return self.load(part_file(part, self.precision))
+        except MemoryError:  # each program has threads of its own
+            raise NasError(
+                f"no memory is left for another program of {self.threads} threads on litert, where each program starts "
+                "threads of its own; measure with fewer --threads"
+            ) from None
 
     def load(self, model: bytes) -> TimedRun:
         """Return a call that runs a TFLite model of one input and one output once."""
