@@ -55,6 +55,7 @@ ADDENDS: Mapping[str, float] = {"weights": 21.9, "activations": 15.1, "blocks": 
 # Relative deviations that no feature explains, of which learning chooses: measurements of a restless machine disagree.
 MISFITS = (0.01, 0.02, 0.04, 0.08)
 CONTRADICTION = 0.25  # relative difference from which a measurement is not learned from
+LEAST = 0.5  # of a row's time, whatever the networks say
 MIN_LEFT = 4  # networks without which nothing is called a contradiction
 
 
@@ -131,10 +132,15 @@ class Correction:
         return {feature: float(PRIOR[feature[0]] * values[column]) for feature, column in self._columns.items()}
 
     def ratio(self, term: Term) -> float:
-        """Return the corrected time of a part, as a ratio to the reference network."""
-        return term.ratio + sum(
+        """Return the corrected time of a part, as a ratio to the reference network: at least `LEAST` of its row.
+
+        Addends are as large as whole rows of small images. Without a least time a search would find networks of blocks
+        that seem to take none.
+        """
+        corrected = term.ratio + sum(
             value * self._coefficients.get(feature, 0.0) for feature, value in features_of([term]).items()
         )
+        return max(LEAST * term.ratio, corrected)
 
     def predict(self, terms: Sequence[Term]) -> Prediction:
         """Return the corrected time of a network and its standard deviation."""

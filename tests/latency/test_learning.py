@@ -15,6 +15,7 @@ from nas.arch.spec import ArchSpec, BlockSpec
 from nas.latency.learning import (
     ADDENDS,
     CONTRADICTION,
+    LEAST,
     MIN_LEFT,
     MISFITS,
     PRIOR,
@@ -300,3 +301,14 @@ def test_a_few_networks_contradict_nobody() -> None:
     off = Evidence("off", evidence[0].terms, evidence[0].ratio * 2, ERROR)
     assert learn([off, *evidence[1:]]).contradicting == ()
     assert learn([off, *evidence]).contradicting == ("off",)
+
+
+def test_no_row_is_taken_for_nearly_free() -> None:
+    """Whatever the networks say: a search would find networks of such rows."""
+    evidence = []
+    for number, spec in enumerate(networks(30)):
+        terms = terms_of(spec)
+        evidence.append(Evidence(str(number), terms, 0.3 * sum(term.ratio for term in terms), ERROR))
+    correction = learn(evidence)
+    shares = [correction.ratio(term) / term.ratio for one in evidence for term in one.terms]
+    assert min(shares) == pytest.approx(LEAST)
