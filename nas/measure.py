@@ -41,16 +41,19 @@ def main(argv: list[str] | None = None) -> None:
     from nas.latency.predictor import open_runtime
 
     console = RichConsole()
-    if arguments.android and (not arguments.bundle or arguments.runtime != "litert"):
-        raise NasError("--android writes a bundle of LiteRT: it goes with --bundle FILE.zip --runtime litert")
-    if arguments.out and not arguments.results:
-        raise NasError("--out names the table of --from; give --from RESULTS, or name a table with --table")
     if arguments.results:
         _results(arguments, parser, console)
         return
+    if arguments.out:
+        raise NasError("--out names the table of --from; give --from RESULTS, or name a table with --table")
+    if arguments.android and (not arguments.bundle or arguments.runtime != "litert"):
+        raise NasError("--android writes a bundle of LiteRT: it goes with --bundle FILE.zip --runtime litert")
+    arguments.runtime = arguments.runtime or "onnxruntime"
+    arguments.threads = arguments.threads or 1
+    arguments.precision = arguments.precision or "float32"
     spaces = [load_space(name) for name in arguments.space]
     if arguments.bundle:
-        _bundle(arguments, spaces, console)
+        _bundle(arguments, parser, spaces, console)
         return
     if arguments.profile:
         runtime = open_runtime(arguments.runtime, arguments.threads, arguments.precision, console)
@@ -151,18 +154,17 @@ def _variants(arguments: Namespace, space: SearchSpace) -> list[Variant]:
     return [variant for variant in space.variants if variant == (1.0, 224)] or [space.variants[0]]
 
 
-def _bundle(arguments: Namespace, spaces: list[SearchSpace], console: RichConsole) -> None:
+def _bundle(arguments: Namespace, parser: Parser, spaces: list[SearchSpace], console: RichConsole) -> None:
     """Write the files with which a device measures a table without this package."""
     from nas.arch.published import published_spec
     from nas.latency.bundle.android_writing import write_android_bundle
     from nas.latency.bundle.writing import plan_batches, write_bundle
     from nas.search.comparison import COMPARED, published_networks
 
-    others = arguments.budget_ms, arguments.check, arguments.profile, arguments.table
-    if any(others):
+    if flag := _given(arguments, parser, "budget_ms", "check", "profile", "networks", "table", "allow_other_device"):
         raise NasError(
-            "--bundle measures nothing here: it goes with --space, --widths, --resolutions, --all, --runtime, "
-            "--threads and --precision only"
+            "--bundle measures nothing here: it goes with --android, --space, --widths, --resolutions, --all, "
+            f"--runtime, --threads and --precision only, not with {flag}"
         )
     published, compared = [result.spec for result in published_networks()], map(published_spec, COMPARED)
     batches = plan_batches([space.at(_variants(arguments, space)) for space in spaces], published, compared)
@@ -189,16 +191,19 @@ def _bundle(arguments: Namespace, spaces: list[SearchSpace], console: RichConsol
 
 def _results(arguments: Namespace, parser: Parser, console: RichConsole) -> None:
     """Make a table of what a bundle for Android has measured on a phone."""
-    from nas.latency.bundle.android_results import AndroidResults
+    from nas.latency.bundle.android_results import NEW, AndroidResults
     from nas.latency.table_file import NOISY
 
-    others = ("bundle", "budget_ms", "all", "check", "profile", "table", "space", "widths", "resolutions")
-    if given := [name for name in others if getattr(arguments, name) != parser.get_default(name)]:
-        raise NasError(f"--from measures nothing: it goes with --out only, not with --{given[0].replace('_', '-')}")
+    others = (
+        *("bundle", "android", "budget_ms", "all", "check", "profile", "networks"),
+        *("table", "space", "widths", "resolutions", "allow_other_device"),
+    )
+    if flag := _given(arguments, parser, *others):
+        raise NasError(f"--from measures nothing: it goes with --out only, not with {flag}")
     results = AndroidResults.read(arguments.results)
     for name in ("runtime", "threads", "precision"):
         wanted, has = getattr(arguments, name), getattr(results.runtime, name if name != "runtime" else "name")
-        if wanted not in (has, parser.get_default(name)):
+        if wanted not in (has, None):
             raise NasError(f"{results.path} is of {results.runtime}; leave --{name} {wanted} out")
     table = results.table(arguments.out)
     if table.path.exists():
@@ -207,14 +212,25 @@ def _results(arguments: Namespace, parser: Parser, console: RichConsole) -> None
         console.say(warning)
     table.save()
     if noisy := table.noisy():
-        console.say(f"{len(noisy)} rows are uncertain by over {NOISY:.0%}, for example {noisy[0]!r}")
+        console.say(
+            f"uncertain by over {NOISY:.0%}: {_counted(len(noisy), 'row')}, for example {noisy[0]!r}; if there are "
+            f"many, close the phone's other apps, and {NEW}"
+        )
     console.say(
-        f"{table.path}: {table.device.cpu}, {len(table.rows)} rows, {len(table.networks)} networks, reference "
-        f"{table.reference.spec.name} {table.reference_ms:.2f} ms"
+        f"{table.path}: {table.device.cpu}, {_counted(len(table.rows), 'row')}, "
+        f"{_counted(len(table.networks), 'network')}, reference {table.reference.spec.name} {table.reference_ms:.2f} ms"
     )
-    runtime = table.runtime
-    flags = f"--allow-other-device --runtime {runtime.name} --threads {runtime.threads} --precision {runtime.precision}"
-    console.say(f"next: python -m nas.search --budget-ms MS --table {table.path} {flags}")
+    console.say(f"next: {table.runtime.search_command(table.path)}")
+
+
+def _given(arguments: Namespace, parser: Parser, *names: str) -> str | None:
+    """Return the flag of the first of these arguments that has another value than its default, if any."""
+    given = (name for name in names if getattr(arguments, name) != parser.get_default(name))
+    return next((f"--{name.replace('_', '-')}" for name in given), None)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _check(table: LatencyTable, spaces: list[SearchSpace], networks: int, console: RichConsole) -> None:
@@ -325,6 +341,7 @@ def _parser() -> Parser:
     )
     add_table_flags(parser)
     add_runtime_flags(parser)
+    parser.set_defaults(runtime=None, threads=None, precision=None)  # None: not given, as --from takes them
     return parser
 
 

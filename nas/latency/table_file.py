@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from nas.errors import NasError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nas.latency.device import Device
     from nas.latency.runtimes import Runtime
     from nas.latency.timing import Timing
@@ -59,6 +61,13 @@ class RuntimeId:
     def __str__(self) -> str:
         plural = "s" if self.threads > 1 else ""
         return f"{self.name} {self.version}, {self.threads} thread{plural}, {self.precision}"
+
+    def search_command(self, table: str | Path) -> str:
+        """Return the command that searches elsewhere than on the device with a table of this runtime."""
+        return (
+            f"python -m nas.search --budget-ms MS --table {table} --allow-other-device --runtime {self.name} "
+            f"--threads {self.threads} --precision {self.precision}"
+        )
 
 
 @dataclass(frozen=True)

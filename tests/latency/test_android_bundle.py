@@ -198,13 +198,13 @@ def test_other_builds_of_the_program_and_older_phones(phone: Phone, folder: Path
     """Newer builds begin lines with INFO, and print percentiles; older phones end lines with a carriage return."""
     phone.info, phone.carriage_return = "INFO: ", "\r"
     phone.write("cut", "12")
-    assert phone.measure(folder / "measure.sh", "--mask", "80", "--results", "mine.txt", cwd=tmp_path).returncode == 2
+    assert phone.measure(folder / "measure.sh", "--mask", "0X01", "--results", "mine.txt", cwd=tmp_path).returncode == 2
     text = (tmp_path / "mine.txt").read_text(encoding="utf-8")
     assert "\r" not in text
     assert " p5=" in text
     assert "INFO" not in text
     assert text.count("\nvisit\t") == 11
-    assert set((phone.folder / "masks").read_text(encoding="utf-8").split()) == {"80"}
+    assert set((phone.folder / "masks").read_text(encoding="utf-8").split()) == {"1"}
 
 
 def test_the_script_refuses_what_would_mix_measurements(phone: Phone, folder: Path, tmp_path: Path) -> None:
@@ -231,10 +231,67 @@ def test_the_script_refuses_what_would_mix_measurements(phone: Phone, folder: Pa
         (["--results", "else.txt"], "else.txt holds something else; name another file with --results"),
         (["--benchmark_model", "none"], "none: no such file; download benchmark_model for Android"),
         (["--mask"], "--mask needs a value"),
+        (["--benchmark_model", ""], "--benchmark_model needs a value"),
+        (["--results", "/nonexistent/r.txt"], "/nonexistent/r.txt cannot be written: its folder does not exist"),
+        (["--results", "."], ". is a folder; name a file with --results"),
         (["--verbose"], "unknown argument --verbose"),
     ):
         refused = phone.measure(script, *arguments, cwd=tmp_path)
         assert (refused.returncode, said in refused.stderr, len(refused.stderr.splitlines())) == (2, True, 1)
+
+
+def test_cores_that_the_phone_lacks_leave_no_results(phone: Phone, folder: Path, tmp_path: Path) -> None:
+    """A mask that stood in the results would be that of every later start."""
+    script = folder / "measure.sh"
+
+    def refused(*arguments: str) -> str:
+        done = phone.measure(script, *arguments, cwd=tmp_path)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert not list(tmp_path.glob("results*"))
+        return done.stderr
+
+    for mask in ("zz", "0x", "-1", "0", "1;ls"):
+        assert f"--mask {mask}: name cores by a number in hexadecimal, such as 80 for core 7" in refused("--mask", mask)
+    assert "the phone runs nothing on the cores of mask 80 (taskset: failed to set" in refused("--mask", "80")
+    plan = folder / "plan.txt"
+    bundle, _, rest = plan.read_text(encoding="utf-8").split(" ", 2)
+    plan.write_text(f"{bundle} 16 {rest}", encoding="utf-8")
+    said = "the phone has 2 cores, and the bundle is for 16 threads; write one with --threads 2"
+    assert said in refused()
+    said = "the mask 80 names 1 core, and the bundle is for 16 threads; name more with --mask, or write a bundle with"
+    assert said in refused("--mask", "80")
+    plan.write_text(f"{bundle} 64 {rest}", encoding="utf-8")
+    assert "the mask 123456789abcdef names 32 cores, and" in refused("--mask", "0x0123456789ABCDEF")
+    plan.write_text(f"{bundle} 2 {rest}", encoding="utf-8")
+    phone.write("cut", "3")
+    phone.measure(script, cwd=tmp_path)
+    assert set((phone.folder / "masks").read_text(encoding="utf-8").split()) == {"3"}
+
+
+def test_the_script_does_not_go_on_after_a_lost_or_doubled_line(phone: Phone, folder: Path, tmp_path: Path) -> None:
+    script, results = folder / "measure.sh", tmp_path / "results.txt"
+    phone.write("cut", "12")
+    phone.measure(script, cwd=tmp_path)
+    (phone.folder / "unplugged").unlink()
+    lines = results.read_text(encoding="utf-8").splitlines(keepends=True)
+    for edited in ([*lines[:-3], *lines[-2:]], [*lines, lines[-1]], [*lines[:-2], lines[-1], lines[-2]]):
+        results.write_text("".join(edited), encoding="utf-8")
+        done = phone.measure(script, cwd=tmp_path)
+        assert "results.txt lacks lines or has them twice: it was edited; measure again into a new" in done.stderr
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_what_the_command_says_of_one_uncertain_row(
+    few_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(tmp_path / "results.txt").write_text(few_text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(LatencyTable, "noisy", lambda table: list(table.rows)[:1])
+    measure.main(["--from", "results.txt", "--runtime", "litert", "--threads", "1"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "uncertain by over 10%: 1 row, for example" in out
+    assert "close the phone's other apps, and measure again into a new file (--results)" in out
+    assert "rows, 1 network, reference mobilenet_v3_large" in out
 
 
 def test_a_network_that_does_not_run_is_named(phone: Phone, folder: Path, tmp_path: Path) -> None:
@@ -267,6 +324,7 @@ def few_text(few_batches: list[PlannedBatch]) -> str:
 def test_a_search_takes_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("ai_edge_litert")
     synthetic.empty_folder(monkeypatch, tmp_path)
     synthetic.install(monkeypatch)
     monkeypatch.setattr("nas.report.writing.write_report", lambda path: path / "index.html")
@@ -298,6 +356,11 @@ def test_a_search_takes_the_table(
     for flags, said in (
         (["--threads", "3"], "is of litert benchmark_model-22-2, 2 threads, int8; leave --threads 3 out"),
         (["--runtime", "torch"], "leave --runtime torch out"),
+        (["--runtime", "onnxruntime"], "leave --runtime onnxruntime out"),
+        (["--precision", "float32"], "leave --precision float32 out"),
+        (["--networks", "5"], "--from measures nothing: it goes with --out only, not with --networks"),
+        (["--allow-other-device"], "not with --allow-other-device"),
+        (["--android"], "not with --android"),
         (["--check"], "--from measures nothing: it goes with --out only, not with --check"),
         (["--widths", "1"], "not with --widths"),
     ):
@@ -315,6 +378,10 @@ def test_files_that_are_no_whole_results_are_refused(few_text: str, tmp_path: Pa
     edited = json.dumps(index | {"threads": 4}) + "\n"
     newer = {**index, "format": "visits of an Android bundle, version 9"}
     start = START.format(id=index["id"]) + "\n"
+
+    def line(number: int) -> str:
+        return next(line for line in rest if line.startswith(f"visit\t{number}\t"))
+
     for text, said in (
         ("", "no results of an Android bundle; measure.sh of such a bundle writes them"),
         ("[]\n", "no results of an Android bundle"),
@@ -336,7 +403,17 @@ def test_files_that_are_no_whole_results_are_refused(few_text: str, tmp_path: Pa
         (few_text + "visit\t9999\tcount=2 curr=5(all same)\n", "is damaged"),
         (few_text + "visit\t-1\tcount=2 curr=5(all same)\n", "is damaged"),
         (few_text + "visit\t3\n", "is damaged"),
-        (few_text + start + "visit\t3\tcount=2 curr=5(all same)\n", "lacks visits of the reference network: it was ed"),
+        (
+            few_text + start + "visit\t3\tcount=2 curr=5(all same)\n",
+            f"visit 3 comes after visit {visits}: ",
+        ),
+        (
+            few_text.replace(line(27), 2 * line(27)),
+            "visit 27 comes after visit 27: it was edited; ",
+        ),
+        (few_text.replace(line(27) + line(28), line(28) + line(27)), "visit 27 comes after visit 28: it was edited"),
+        (few_text.replace(line(27), ""), r"the line of visit 27 is lost: it was edited; measure again into a new file"),
+        (few_text[: few_text.index(line(28))] + start + line(28), "lacks visits of the reference network: it was ed"),
         (few_text + "begin\tx\n", "is damaged"),
         (few_text + "other\n", "is damaged"),
         (head + "visit\t1\tcount=2 curr=5(all same)\n", "line 2 is damaged"),

@@ -203,7 +203,7 @@ def test_three_files_whose_weights_travel_light(zipped: Path, batches: list[Plan
         readme = archive.read("README.txt").decode()
     assert len(readme.splitlines()) == 5
     assert "python measure.pyz" in readme
-    assert "--allow-other-device" in readme
+    assert "--table FILE --allow-other-device --runtime onnxruntime --threads 1 --precision float32\n" in readme
     bytes_of_weights = sum(graph.size for graph in Bundle.open(unzipped(zipped, tmp_path / "x")).graphs.values())
     assert bytes_of_weights > 40e6
     assert zipped.stat().st_size < 0.01 * bytes_of_weights
@@ -263,13 +263,20 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     command = ["--space", "few.py", "--bundle", "b.zip"]
     measure.main([*command, "--widths", "1", "--resolutions", "96", "--threads", "2"])
     found = Bundle.open(unzipped(Path("b.zip"), tmp_path / "x"))
+    assert " --runtime onnxruntime --threads 2 --precision float32" in Path("x/README.txt").read_text(encoding="utf-8")
     assert f"b.zip: {found.rows} rows, 0." in capsys.readouterr().out
     assert found.threads == 2
     wanted = space_parts(load_space("few.py").at([(1.0, 96)]))
     assert {part.key for part in wanted} < set(found.graphs)
     assert NetworkPart(published_spec("mobilenet_v3_small")).key in found.graphs
-    for flags in (["--budget-ms", "3"], ["--check"], ["--table", "x.json"]):
-        with pytest.raises(NasError, match="--bundle measures nothing here"):
+    for flags in (
+        ["--budget-ms", "3"],
+        ["--check"],
+        ["--table", "x.json"],
+        ["--networks", "5"],
+        ["--allow-other-device"],
+    ):
+        with pytest.raises(NasError, match=f"--bundle measures nothing here: .*--android.* only, not with {flags[0]}"):
             measure.main([*command, *flags])
     with pytest.raises(NasError, match="loads files: --runtime onnxruntime or litert, not torch"):
         measure.main([*command, "--runtime", "torch"])
@@ -277,7 +284,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         measure.main([*command, "--precision", "int4"])
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "ai_edge_litert", None)
-        with pytest.raises(NasError, match=r"the runtime litert is not installed .*`pip install ai-edge-litert`"):
+        with pytest.raises(NasError, match=r"not installed .*`uv sync --extra litert` or `pip install ai-edge-litert`"):
             measure.main([*command, "--runtime", "litert"])
     with pytest.raises(NasError, match=r"space few has no width 0\.3"):
         measure.main([*command, "--widths", "0.3"])
@@ -315,6 +322,7 @@ def test_the_table_is_one_of_this_package(
     out = capsys.readouterr().out
     counts = f"{len(table.rows)} rows, {len(table.networks)} networks"
     assert f"{path}: {counts}, reference mobilenet_v3_large {reference_ms:.2f} ms" in out
+    assert f"next, where nas is: {table.runtime.search_command(path)}\n" in out
     with pytest.raises(NasError, match="exists already; remove it, or name another file with --out"):
         runner.run(folder, [])
 

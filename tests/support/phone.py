@@ -41,6 +41,7 @@ sed -n "s/^$1=//p" "$PHONE/properties"
 """
 
 TASKSET = r"""#!/bin/sh
+[ $((0x$1 & 3)) -ne 0 ] || { echo "taskset: failed to set 1's affinity: Invalid argument"; exit 1; } # of two cores
 echo "$1" >>"$PHONE/masks"
 shift
 exec "$@"
@@ -52,7 +53,6 @@ for flag in "$@"; do
     case $flag in
     --graph=*) graph=${flag#--graph=} ;;
     --num_threads=* | --use_xnnpack=true | --warmup_runs=* | --warmup_min_secs=* | --num_runs=* | --min_secs=*) ;;
-    --report_peak_memory_footprint=false) ;;
     *) echo "Unconsumed cmdline flags: $flag"; exit 1 ;;
     esac
 done

@@ -15,6 +15,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +57,7 @@ class AndroidResults:
     starts: list[list[str]] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     visits: list[Visit] = field(default_factory=list)
-    numbers: set[int] = field(default_factory=set)  # of the plan's visits that are there
+    numbers: list[int] = field(default_factory=list)  # of the plan's visits that are there, as they come
 
     @classmethod
     def read(cls, path: str | Path) -> AndroidResults:
@@ -87,7 +88,8 @@ class AndroidResults:
             last = next((visit.session for visit in reversed(self.visits)), 0)
             session, network = self.index["plan"][number - 1] if number else (last, 0)
             self.visits.append(Visit(len(self.starts), session, network, microseconds(text)))
-            self.numbers.add(number)
+            if number:
+                self.numbers.append(number)
         else:
             raise ValueError(kind)
 
@@ -98,15 +100,22 @@ class AndroidResults:
         for what, *found in zip(STARTS, [self.index["id"], *self.starts[0][1:]], *self.starts, strict=True):
             if len(set(found)) > 1:
                 raise NasError(f"{self.path} holds visits of more than one {what}; measure each into a file of its own")
+        for before, number in pairwise(self.numbers):
+            if number <= before:
+                raise NasError(f"{self.path}: visit {number} comes after visit {before}: it was edited; {NEW}")
         groups = {(visit.start, visit.session) for visit in self.visits}
         if groups - {(visit.start, visit.session) for visit in self.visits if visit.network == 0}:
             raise NasError(f"{self.path} lacks visits of the reference network: it was edited; {NEW}")
-        missing = [network for number, (_, network) in enumerate(plan, 1) if number not in self.numbers]
+        done = set(self.numbers)
+        missing = {number: network for number, (_, network) in enumerate(plan, 1) if number not in done}
+        if missing and self.numbers and (lost := min(missing)) < self.numbers[-1]:
+            raise NasError(f"{self.path}: the line of visit {lost} is lost: it was edited; {NEW}")
         if missing:
+            networks = len(set(missing.values()))
             raise NasError(
-                f"{self.path} was cut short: {len(missing)} of {len(plan)} visits are missing, so that "
-                f"{len(set(missing))} of {len(self.index['keys'])} rows and networks are not done; connect the phone "
-                f"and run {SCRIPT} again, which goes on where it stopped"
+                f"{self.path} was cut short: {len(missing)} of {len(plan)} visits are missing, so that {networks} of "
+                f"{len(self.index['keys'])} rows and networks are not done; connect the phone and run {SCRIPT} again, "
+                "which goes on where it stopped"
             )
 
     @property

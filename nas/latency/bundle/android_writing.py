@@ -18,13 +18,18 @@ from typing import Any
 import numpy as np
 
 from nas.arch.cost import NUM_CLASSES
-from nas.arch.parts import NetworkPart, Part
-from nas.arch.published import published_spec
+from nas.arch.parts import NetworkPart
 from nas.console import Progress
 from nas.files import replacing
 from nas.latency.bundle.formats import format_of
-from nas.latency.bundle.writing import README, PlannedBatch, entry, without_weights
-from nas.latency.table import REFERENCE
+from nas.latency.bundle.writing import (
+    README,
+    PlannedBatch,
+    entry,
+    networks_and_reference,
+    parts_by_key,
+    without_weights,
+)
 
 RUNTIME = "litert"
 SCRIPT, PLAN, INDEX, NETWORKS = "measure.sh", "plan.txt", "index.json", "networks"
@@ -44,12 +49,9 @@ def write_android_bundle(
 ) -> tuple[int, int]:
     """Write the zip whole or not at all. Return its size and that of the files in it, both in bytes.
 
-    Raises NasError if the file cannot be written, or if ai-edge-litert is missing here
-    or lacks the precision.
+    Raises NasError if the file cannot be written, or if ai-edge-litert is missing here or lacks the precision.
     """
-    files, index = format_of(RUNTIME, precision), index_of(batches, threads, precision)
-    wanted = [part for batch in batches for part in (*batch.parts, *map(NetworkPart, batch.co_run))]
-    parts = {part.key: part for part in (_reference(), *wanted)}
+    files, index, parts = format_of(RUNTIME, precision), index_of(batches, threads, precision), parts_by_key(batches)
     unzipped = 0
     with replacing(path) as side, zipfile.ZipFile(side, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as bundle:
         bundle.writestr(entry(README), _README)
@@ -71,25 +73,21 @@ def index_of(batches: Sequence[PlannedBatch], threads: int, precision: str) -> d
 
     A visit of the plan is a session and the number of a network. Number 0 is the reference network.
     """
-    reference = _reference()
-    keys, plan = {reference.key: 0}, list[tuple[int, int]]()
-    specs: dict[str, dict[str, Any]] = {}
-    rng = random.Random(0)
+    numbers = {key: number for number, key in enumerate(parts_by_key(batches))}
+    plan, rng = list[tuple[int, int]](), random.Random(0)
     for session, batch in enumerate(batches):
-        parts: list[Part] = [*batch.parts, *map(NetworkPart, batch.co_run)]
-        others = [part for part in parts if part != reference]
-        specs |= {part.key: part.spec.to_dict() for part in others if isinstance(part, NetworkPart)}
-        numbers = {keys.setdefault(part.key, len(keys)) for part in others}
+        own = {numbers[part.key] for part in (*batch.parts, *map(NetworkPart, batch.co_run))} - {0}
         visits = NETWORK_VISITS if isinstance(batch.parts[0], NetworkPart) else ROW_VISITS
-        plan += [(session, number) for number in _visits(sorted(numbers), visits, rng)]
+        plan += [(session, number) for number in _visits(sorted(own), visits, rng)]
+    networks, reference = networks_and_reference(batches)
     content = {
         "format": FORMAT,
         "threads": threads,
         "precision": precision,
         "num_classes": NUM_CLASSES,
-        "reference": {"key": reference.key, "network": REFERENCE, "spec_id": reference.spec.id},
-        "networks": specs,
-        "keys": list(keys),
+        "reference": reference,
+        "networks": networks,
+        "keys": list(numbers),
         "plan": plan,
     }
     return content | {"id": id_of(content)}
@@ -109,10 +107,6 @@ def _visits(numbers: list[int], visits: int, rng: random.Random) -> list[int]:
         for place, number in enumerate(numbers):
             order += [0, number] if place % BETWEEN_REFERENCES == 0 else [number]
     return [*order, 0]
-
-
-def _reference() -> NetworkPart:
-    return NetworkPart(published_spec(REFERENCE))
 
 
 def _plan_text(index: dict[str, Any]) -> str:
@@ -139,7 +133,7 @@ def _repeating() -> Callable[[int], np.ndarray]:
 
 
 _README = f"""A bundle for measuring a latency table on an Android phone that is connected to this computer.
-It needs adb, and benchmark_model of TensorFlow Lite for the phone's processor; put that into this folder.
+It needs adb, and benchmark_model of LiteRT for the phone's processor; put that into this folder.
 Run: sh {SCRIPT} [--benchmark_model PATH] [--mask HEX] [--results FILE]; the same command resumes after a cut.
 It writes results.txt; take that to where nas is: python -m nas.measure --from results.txt
 {NETWORKS}/ holds the timed networks as .tflite files with random weights; {PLAN} says in which order they are visited.

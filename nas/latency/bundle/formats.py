@@ -11,6 +11,7 @@ import numpy as np
 from nas.arch.parts import Part
 from nas.errors import NasError
 from nas.latency.runtimes.base import check_precision
+from nas.litert import INSTALL
 from nas.names import installed
 
 
@@ -40,9 +41,7 @@ class FileFormat:
 
 FORMATS = {
     "onnxruntime": FileFormat("onnx", "onnxruntime", "onnxruntime", "`pip install onnxruntime`", "nas.arch.onnx_graph"),
-    "litert": FileFormat(
-        "tflite", "ai-edge-litert", "ai_edge_litert", "`pip install ai-edge-litert`", "nas.arch.tflite_graph"
-    ),
+    "litert": FileFormat("tflite", "ai-edge-litert", "ai_edge_litert", INSTALL, "nas.arch.tflite_graph"),
 }
 
 

@@ -162,6 +162,7 @@ def run(folder: Path, argv: Sequence[str] | None = None) -> Path:
         print(f"{len(noisy)} rows are uncertain by over {NOISY:.0%}, for example {noisy[0]!r}")
     reference = f"{bundle.reference['network']} {log.reference_ms:.2f} ms"
     print(f"{out}: {len(log.rows)} rows, {len(log.networks)} networks, reference {reference}")
+    print(f"next, where nas is: {name.search_command(out)}")
     return out
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from nas.arch.cost import NUM_CLASSES, count_cost
 from nas.arch.parts import NetworkPart, Part, context_of, parts_of
@@ -26,10 +27,11 @@ from nas.arch.spec import ArchSpec
 from nas.console import Progress
 from nas.files import replacing
 from nas.latency.bundle.archive import ARCHIVE, INDEX, Batch, Graph
-from nas.latency.bundle.formats import FORMATS, FileFormat, format_of
+from nas.latency.bundle.formats import FileFormat, format_of
 from nas.latency.bundle.runner import PROGRAM
 from nas.latency.measuring import co_run_networks, iterations_of
 from nas.latency.table import REFERENCE, space_parts
+from nas.latency.table_file import RuntimeId
 from nas.latency.timing import ANCHOR_RULE, ROW_RULE, StoppingRule
 
 README = "README.txt"
@@ -98,7 +100,7 @@ def plan_batches(
         seen.update(found)
         return list(found.values())
 
-    networks = {spec.id: NetworkPart(spec) for spec in (published_spec(REFERENCE), *published, *anchors)}
+    networks = {spec.id: NetworkPart(spec) for spec in (reference_network().spec, *published, *anchors)}
     batches = [PlannedBatch(some, []) for some in _in_memory(networks.values())]
     batches += [PlannedBatch(new(_with_contexts(space_parts(at))), co_run_networks(at)) for at in variants]
     batches.append(PlannedBatch(new(_with_contexts(part for spec in compared for part in parts_of(spec))), []))
@@ -137,29 +139,47 @@ def write_bundle(
 ) -> int:
     """Write the zip whole or not at all, and return its size in bytes.
 
-    Takes 10 ms a part, 300 ms a network. Raises NasError if the file cannot be written, or if the
-    runtime loads no files or is missing here.
+    Takes 10 ms a part, 300 ms a network. Raises NasError if the file cannot be written, or if the runtime loads no
+    files or is missing here.
     """
-    files = format_of(runtime, precision)
-    wanted = [part for batch in batches for part in (*batch.parts, *map(NetworkPart, batch.co_run))]
-    parts = list({part.key: part for part in (NetworkPart(published_spec(REFERENCE)), *wanted)}.values())
+    files, parts = format_of(runtime, precision), parts_by_key(batches)
+    named = RuntimeId(runtime, version(files.package), threads, precision)
     rows = sum(len(batch.parts) for batch in batches)
     with replacing(path) as side, zipfile.ZipFile(side, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as bundle:
         networks, graphs = io.BytesIO(), []
         with zipfile.ZipFile(networks, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-            for done, part in enumerate(parts):
+            for done, part in enumerate(parts.values()):
                 graph, zeros = without_weights(part, files, precision)
                 archive.writestr(entry(graph.file), zeros)
                 graphs.append(graph)
                 on_progress(done / len(parts), f"{rows} rows")
-            archive.writestr(entry(INDEX), _index(graphs, batches, runtime, threads, precision))
+            archive.writestr(entry(INDEX), _index(graphs, batches, named))
         for name, content in (
-            (README, _readme(files).encode()),
+            (README, _readme(files, named).encode()),
             (PROGRAM, zipapp(files)),
             (ARCHIVE, networks.getvalue()),
         ):
             bundle.writestr(entry(name), content)
     return Path(path).stat().st_size
+
+
+def reference_network() -> NetworkPart:
+    """Return the reference network, whole."""
+    return NetworkPart(published_spec(REFERENCE))
+
+
+def parts_by_key(batches: Iterable[PlannedBatch]) -> dict[str, Part]:
+    """Return the reference network, and then all parts and co-run networks in order, each once."""
+    parts = (part for batch in batches for part in (*batch.parts, *map(NetworkPart, batch.co_run)))
+    return {part.key: part for part in (reference_network(), *parts)}
+
+
+def networks_and_reference(batches: Iterable[PlannedBatch]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what an index says of whole networks: the specs by their keys, and the reference network."""
+    (reference, *others) = parts_by_key(batches).values()
+    assert isinstance(reference, NetworkPart)
+    networks = {part.key: part.spec.to_dict() for part in others if isinstance(part, NetworkPart)}
+    return networks, {"key": reference.key, "network": REFERENCE, "spec_id": reference.spec.id}
 
 
 def without_weights(part: Part, files: FileFormat, precision: str = "float32") -> tuple[Graph, bytes]:
@@ -175,7 +195,7 @@ def without_weights(part: Part, files: FileFormat, precision: str = "float32") -
     return Graph(part.key, f"{part.key}.{files.suffix}", macs, iterations_of(part), weights), bytes(zeros)
 
 
-def _index(graphs: Sequence[Graph], planned: Sequence[PlannedBatch], runtime: str, threads: int, precision: str) -> str:
+def _index(graphs: Sequence[Graph], planned: Sequence[PlannedBatch], runtime: RuntimeId) -> str:
     """Return the text that `Bundle.open` reads."""
     batches = [
         Batch(
@@ -185,12 +205,10 @@ def _index(graphs: Sequence[Graph], planned: Sequence[PlannedBatch], runtime: st
         )
         for batch in planned
     ]
-    whole = [part for batch in planned for part in (*batch.parts, *map(NetworkPart, batch.co_run))]
-    reference = NetworkPart(published_spec(REFERENCE))
-    networks = {part.key: part.spec.to_dict() for part in whole if isinstance(part, NetworkPart) and part != reference}
+    networks, reference = networks_and_reference(planned)
     content = {
-        "runtime": runtime,
-        "precision": precision,
+        "runtime": runtime.name,
+        "precision": runtime.precision,
         "num_classes": NUM_CLASSES,
         "networks": networks,
         "graphs": [dataclasses.asdict(graph) for graph in graphs],
@@ -199,9 +217,9 @@ def _index(graphs: Sequence[Graph], planned: Sequence[PlannedBatch], runtime: st
     return json.dumps(
         {
             "id": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],
-            "runtime_version": version(FORMATS[runtime].package),
-            "threads": threads,
-            "reference": {"key": reference.key, "network": REFERENCE, "spec_id": reference.spec.id},
+            "runtime_version": runtime.version,
+            "threads": runtime.threads,
+            "reference": reference,
             **content,
         }
     )
@@ -231,10 +249,10 @@ def entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-def _readme(files: FileFormat) -> str:
+def _readme(files: FileFormat, runtime: RuntimeId) -> str:
     return f"""A bundle for measuring a latency table on a device where nas itself cannot be installed.
 It needs Python 3.10 or newer, numpy and {files.package}: python -m pip install numpy {files.package}
 Run: python {PROGRAM} [--threads N] [--out FILE]; the same command resumes a run that was interrupted.
-It writes a .json file; take that to where nas is: python -m nas.search --table FILE --allow-other-device
+It writes a .json file; take that to where nas is: {runtime.search_command("FILE")}
 {ARCHIVE} holds the timed networks as .{files.suffix} files, their weights left zero; {PROGRAM} fills them.
 """
