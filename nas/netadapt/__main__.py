@@ -1,7 +1,7 @@
 """Trim a network to a latency budget on this CPU with NetAdapt, as MobileNetV3 uses it.
 
     python -m nas.netadapt mobilenet_v3_large --budget-ms 3
-    python -m nas.netadapt mobilenet_v3_small --budget-ms 0.4 --data fashion-mnist-sample
+    python -m nas.netadapt mobilenet_v3_small --budget-ms 0.1 --data fashion-mnist-sample
 
 Without --data the ImageNet prior estimates the accuracy of the proposals: two minutes. With --data the network is
 trained on together with random networks that are cut from it, which say what each cut costs: about ten minutes for
