@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from nas.arch.spec import ArchSpec
+from nas.latency.networks import UNCERTAIN
 from nas.latency.predictor import LatencyPredictor
 from nas.latency.timing import LEARNING_RULE
 from nas.netadapt.narrowing import cuts_within
@@ -24,15 +25,21 @@ def learn_latency(predictor: LatencyPredictor, seed: ArchSpec, share: float, all
     """Measure networks that are cut from a seed at random, whole, and their rows: the table learns from them.
 
     They are those around a trimming to a `share` of the seed's latency, by the cuts of `Rules.allow`. The seed and the
-    narrowest network are among them: the table is to predict what lies between. What the table knows is not measured
-    again, and nothing is for a table of another device.
+    narrowest network are among them: the table is to predict what lies between. What the table knows surely is not
+    measured again, and nothing is for a table of another device.
     """
     if not predictor.fills:
         return
     cuts = cuts_within(seed, math.ceil(SHARES * share) / SHARES, allow, predictor.table.num_classes)
     rng = np.random.default_rng(predictor.seed)
     drawn = [cuts.spec, cuts.uniform(cuts.least_share), *(cuts.random(rng) for _ in range(NETWORKS))]
-    new = [spec for spec in dict.fromkeys(drawn) if not predictor.table.knows(predictor.network(spec))]
+    new = [spec for spec in dict.fromkeys(drawn) if not is_sure(predictor, spec)]
     if new:
         predictor.predict_ms(new)  # measures their rows
         predictor.measure(new, "measuring random cuts", LEARNING_RULE)
+
+
+def is_sure(predictor: LatencyPredictor, spec: ArchSpec) -> bool:
+    """Return whether the table knows a network by measurements that do not leave it uncertain."""
+    network = predictor.network(spec)
+    return predictor.table.knows(network) and predictor.table.measurement(network).error <= UNCERTAIN

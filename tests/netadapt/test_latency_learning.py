@@ -1,5 +1,6 @@
 """A latency table learns how the rows of a seed's cuts add up, from networks that are measured once."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from nas.arch.spec import BlockSpec
 from nas.latency.measuring import new_table
 from nas.latency.predictor import LatencyPredictor
 from nas.latency.table import LatencyTable
-from nas.netadapt.latency_learning import NETWORKS, learn_latency
+from nas.netadapt.latency_learning import NETWORKS, is_sure, learn_latency
 
 SEED = chain(
     24,
@@ -48,6 +49,18 @@ def test_nothing_is_measured_twice(predictor: LatencyPredictor, machine: Machine
     assert machine.ran == []
     learn_latency(predictor, SEED, 0.7, ("se",))
     assert machine.ran
+
+
+def test_what_was_measured_badly_is_measured_again(predictor: LatencyPredictor, machine: Machine) -> None:
+    learn_latency(predictor, SEED, 0.5, ())
+    networks, key = predictor.table.networks, predictor.network(SEED).key
+    assert is_sure(predictor, SEED)
+    networks[key] = dataclasses.replace(networks[key], error=0.2)
+    assert not is_sure(predictor, SEED)
+    machine.ran.clear()
+    learn_latency(predictor, SEED, 0.5, ())
+    assert key in machine.ran
+    assert is_sure(predictor, SEED)
 
 
 def test_nothing_is_measured_for_another_device(predictor: LatencyPredictor, machine: Machine) -> None:
