@@ -54,7 +54,7 @@ def current(page: Page, folder: Path) -> ArchSpec:
 # The page as it is -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("width", "color_scheme"), zip(WIDTHS, ("light", "light", "dark"), strict=True))
+@pytest.mark.parametrize(("width", "color_scheme"), [*zip(WIDTHS, ("light", "light", "dark"), strict=True)])
 def test_the_page_fits_and_is_accessible(browser: Browser, page_path: Path, width: int, color_scheme: str) -> None:
     page = open_page(browser, page_path, width=width, color_scheme=color_scheme)  # type: ignore[arg-type]
     assert page.sideways() == 0

@@ -68,7 +68,7 @@ def opened(run, browser, tmp_path_factory) -> OpenPage:
     return open_page(browser, path)
 
 
-@pytest.mark.parametrize(("width", "color_scheme"), zip(WIDTHS, ("light", "light", "dark"), strict=True))
+@pytest.mark.parametrize(("width", "color_scheme"), [*zip(WIDTHS, ("light", "light", "dark"), strict=True)])
 def test_page_is_quiet_fits_and_is_accessible(trimmed_run, show, width, color_scheme):
     opened = show(trimmed_run, width=width, color_scheme=color_scheme)
     assert opened.sideways() <= 0
