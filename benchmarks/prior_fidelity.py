@@ -320,7 +320,7 @@ def densities(rows: Sequence[Evidence], samples: fitting.Samples) -> dict[str, A
 def slopes_of_trainings(regression: fitting.Regression, rows: Sequence[Evidence]) -> dict[str, Any]:
     """Return whether HardCoRe-NAS's trainings ask for a slope: what a level adds, by the estimate without any level.
 
-    The slope, its standard deviation without a prior, and the log Bayes factor for a slope with a prior of 0.2.
+    The slope, its standard deviation without a prior, and the log Bayes factor for a slope with the prior `SLOPE_STD`.
     """
     everything = np.ones(len(rows), bool)
     covariance, errors = regression.expected(everything)

@@ -98,24 +98,17 @@ def timed(specs: dict[str, ArchSpec]) -> tuple[float, list[dict[str, Any]]]:
     programs = [Program(run, NETWORK_ITERATIONS) for run in runs.values()]
     session = time_interleaved(programs, bench, NETWORK_RULE, rng=random.Random(0))
     timings = dict(zip(runs, session.timings, strict=True))
-    estimator = load_estimator("imagenet-prior")
     rows = []
-    for name, spec in specs.items():
+    for name in specs:
         times = {engine: timings[name, engine] for engine in COLUMNS}
         rows.append(
             {
                 "network": name,
-                "top1": round(float(estimator.estimate([spec]).top1[0]), 2) if estimated(spec) else None,
                 "ratios": {engine: round(timing.ratio, 3) for engine, timing in times.items()},
                 "errors": {engine: round(timing.error, 4) for engine, timing in times.items()},
             }
         )
     return round(session.reference_ms, 3), rows
-
-
-def estimated(spec: ArchSpec) -> bool:
-    """Return whether the prior judges a network: it has no estimate of universal and fused blocks."""
-    return all(block.op in ("mbconv", "sepconv") for block in spec.blocks)
 
 
 # Searches ---------------------------------------------------------------------------------------------

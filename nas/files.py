@@ -15,22 +15,25 @@ from nas.utf8 import ESCAPING
 
 def read_text(path: str | Path) -> str:
     """Return the text of a file, without a byte order mark. Raises NasError for a file that cannot be read."""
-    try:
+    with _reading(path):
         return Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise NasError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise NasError(f"{path}: not a text file in UTF-8") from None
-    except OSError as error:
-        raise NasError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def read_bytes(path: str | Path) -> bytes:
     """Return the content of a file. Raises NasError for a file that cannot be read."""
-    try:
+    with _reading(path):
         return Path(path).read_bytes()
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Turn the errors of reading a file into a NasError."""
+    try:
+        yield
     except FileNotFoundError:
         raise NasError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise NasError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:
         raise NasError(f"{path}: cannot be read ({error.strerror})") from None
 

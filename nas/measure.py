@@ -201,10 +201,14 @@ def _results(arguments: Namespace, parser: Parser, console: RichConsole) -> None
     if flag := _given(arguments, parser, *others):
         raise NasError(f"--from measures nothing: it goes with --out only, not with {flag}")
     results = AndroidResults.read(arguments.results)
-    for name in ("runtime", "threads", "precision"):
-        wanted, has = getattr(arguments, name), getattr(results.runtime, name if name != "runtime" else "name")
+    of = results.runtime
+    for flag, wanted, has in (
+        ("--runtime", arguments.runtime, of.name),
+        ("--threads", arguments.threads, of.threads),
+        ("--precision", arguments.precision, of.precision),
+    ):
         if wanted not in (has, None):
-            raise NasError(f"{results.path} is of {results.runtime}; leave --{name} {wanted} out")
+            raise NasError(f"{results.path} is of {of}; leave {flag} {wanted} out")
     table = results.table(arguments.out)
     if table.path.exists():
         raise NasError(f"{table.path} exists already; remove it, or name another file with --out")

@@ -28,6 +28,7 @@ _FUSED = {
 # What stays float32 in int8: XNNPACK has no hard swish in int8, and LiteRT's own is slower than the conversions
 # (`benchmarks/runtimes.py`).
 FLOAT_OPERATORS = ("HARD_SWISH",)
+_TYPES = {np.dtype(name): getattr(schema.TensorType, name.upper()) for name in ("float32", "int8", "int32")}
 # The version of an operator with quantised tensors; without them it is 1.
 _INT8_VERSIONS = {
     "CONV_2D": 3,
@@ -88,7 +89,7 @@ def constants_in(file: bytes) -> Iterator[tuple[int, np.ndarray]]:
 
     The file is one that this module wrote: each buffer belongs to one tensor.
     """
-    kinds = {getattr(schema.TensorType, name): np.dtype(name.lower()) for name in ("FLOAT32", "INT8", "INT32")}
+    kinds = {kind: dtype for dtype, kind in _TYPES.items()}
     start = np.frombuffer(file, np.uint8).__array_interface__["data"][0]
     model = schema.Model.GetRootAsModel(file, 0)
     graph = model.Subgraphs(0)
@@ -315,14 +316,12 @@ class _Writer:
     def _weights(self, weight: np.ndarray, bias: np.ndarray, axis: int, x: int) -> tuple[int, int]:
         """Return tensors of weights, whose channels lie along `axis`, and of a bias, for an operation on `x`."""
         if not self._int8:
-            return self._data(weight, schema.TensorType.FLOAT32), self._data(bias, schema.TensorType.FLOAT32)
+            return self._data(weight), self._data(bias)
         others = tuple(other for other in range(weight.ndim) if other != axis)
         scales = np.abs(weight).max(axis=others, keepdims=True) / np.float32(127)
         numbers = (
-            self._data(np.rint(weight / scales).astype(np.int8), schema.TensorType.INT8),
-            self._data(
-                np.rint(bias / (scales.ravel() * self._scales[x].scale)).astype(np.int32), schema.TensorType.INT32
-            ),
+            self._data(np.rint(weight / scales).astype(np.int8)),
+            self._data(np.rint(bias / (scales.ravel() * self._scales[x].scale)).astype(np.int32)),
         )
         for number, steps, along in zip(numbers, (1.0, self._scales[x].scale), (axis, 0), strict=True):
             values = (scales.ravel() * steps).tolist()
@@ -340,13 +339,12 @@ class _Writer:
     def _constant(self, name: str, values: np.ndarray) -> int:
         """Return the tensor of values that several operations share."""
         if name not in self._constants:
-            kinds = {"float32": "FLOAT32", "int8": "INT8", "int32": "INT32"}
-            self._constants[name] = self._data(values, getattr(schema.TensorType, kinds[values.dtype.name]))
+            self._constants[name] = self._data(values)
         return self._constants[name]
 
-    def _data(self, values: np.ndarray, kind: int) -> int:
+    def _data(self, values: np.ndarray) -> int:
         self._buffers.append(_Buffer(np.ascontiguousarray(values).tobytes()))
-        return self._new(values.shape, kind, f"constant{len(self._tensors)}", len(self._buffers) - 1)
+        return self._new(values.shape, _TYPES[values.dtype], f"constant{len(self._tensors)}", len(self._buffers) - 1)
 
     def _new(self, shape: Sequence[int], kind: int, name: str, buffer: int) -> int:
         self._tensors.append(schema.TensorT(shape=list(shape), type=kind, buffer=buffer, name=name))

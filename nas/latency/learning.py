@@ -143,7 +143,7 @@ class Correction:
         return max(LEAST * term.ratio, corrected)
 
     def predict(self, terms: Sequence[Term]) -> Prediction:
-        """Return the corrected time of a network and its standard deviation."""
+        """Return the time of a network by the regression, without a least time of its rows, and its std."""
         row, column = features_of(terms), np.zeros(len(self._columns))
         prior_variance = 0.0
         for feature, value in row.items():

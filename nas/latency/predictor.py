@@ -20,7 +20,7 @@ from nas.cpu import quota_warning, usable_cores
 from nas.errors import NasError
 from nas.latency.landmarks import landmarks
 from nas.latency.measuring import co_run_networks, measure_missing, new_table
-from nas.latency.networks import Measured, time_networks
+from nas.latency.networks import UNCERTAIN, Measured, time_networks
 from nas.latency.runtimes import Runtime, make_runtime
 from nas.latency.table import LatencyTable, space_parts
 from nas.latency.timing import NETWORK_RULE, StoppingRule, Timing
@@ -64,6 +64,11 @@ class LatencyPredictor:
     def knows(self, spec: ArchSpec) -> bool:
         """Return whether `measured_ms` has a finite figure for a network, or can measure it."""
         return self.fills or self.table.knows(self.network(spec)) or not self.table.missing(self.parts([spec]))
+
+    def is_sure(self, spec: ArchSpec) -> bool:
+        """Return whether the table knows a whole network by measurements that do not leave it uncertain."""
+        network = self.network(spec)
+        return self.table.knows(network) and self.table.measurement(network).error <= UNCERTAIN
 
     def predict_ms(self, specs: Sequence[ArchSpec]) -> np.ndarray:
         """Return the predicted latency of each network: array of shape (n,), normalised milliseconds.

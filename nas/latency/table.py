@@ -134,7 +134,8 @@ class LatencyTable:
 
         Raises NasError that names a missing row.
         """
-        return self._in_ms(self.correction.predict(self._terms(spec)))
+        # The deviation is the regression's. The time is the sum of rows, none of which is taken for nearly free.
+        return Prediction(self._network_ms(spec), self._in_ms(self.correction.predict(self._terms(spec))).std)
 
     def predict_held_out(self, spec: ArchSpec) -> Prediction:
         """Return what `predict` would, had this network itself never been measured."""

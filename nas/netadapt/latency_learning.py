@@ -12,7 +12,6 @@ import math
 import numpy as np
 
 from nas.arch.spec import ArchSpec
-from nas.latency.networks import UNCERTAIN
 from nas.latency.predictor import LatencyPredictor
 from nas.latency.timing import LEARNING_RULE
 from nas.netadapt.narrowing import cuts_within
@@ -33,13 +32,7 @@ def learn_latency(predictor: LatencyPredictor, seed: ArchSpec, share: float, all
     cuts = cuts_within(seed, math.ceil(SHARES * share) / SHARES, allow, predictor.table.num_classes)
     rng = np.random.default_rng(predictor.seed)
     drawn = [cuts.spec, cuts.uniform(cuts.least_share), *(cuts.random(rng) for _ in range(NETWORKS))]
-    new = [spec for spec in dict.fromkeys(drawn) if not is_sure(predictor, spec)]
+    new = [spec for spec in dict.fromkeys(drawn) if not predictor.is_sure(spec)]
     if new:
         predictor.predict_ms(new)  # measures their rows
         predictor.measure(new, "measuring random cuts", LEARNING_RULE)
-
-
-def is_sure(predictor: LatencyPredictor, spec: ArchSpec) -> bool:
-    """Return whether the table knows a network by measurements that do not leave it uncertain."""
-    network = predictor.network(spec)
-    return predictor.table.knows(network) and predictor.table.measurement(network).error <= UNCERTAIN

@@ -16,7 +16,7 @@ from nas.files import write_text
 from nas.latency.predictor import LatencyPredictor
 from nas.netadapt.algorithm import NetAdaptStep, as_learned, latency_of, trim_until_measured
 from nas.netadapt.evaluators import Evaluator, KeptAccuracy
-from nas.netadapt.latency_learning import is_sure, learn_latency
+from nas.netadapt.latency_learning import learn_latency
 from nas.netadapt.proposals import Rules
 from nas.runs.folder import RunFolder, now
 from nas.runs.record import Trial
@@ -108,7 +108,7 @@ class Trimming:
         step = NetAdaptStep(seed, float(self.predictor.predict_ms([seed])[0]), kept.accuracy)
         if self.measurable:
             # What the table knows surely is not measured again: a run that was killed here goes the same way.
-            known = is_sure(self.predictor, seed)
+            known = self.predictor.is_sure(seed)
             measured_ms = float(self.predictor.measured_ms([seed], "")[0]) if known else self._measure_ms(seed)
             step = replace(step, measured_ms=round(measured_ms, 6))
         if latency_of([step]) > self.limit_ms:

@@ -283,7 +283,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     with pytest.raises(NasError, match="onnxruntime has no precision 'int4'; it has float32, int8"):
         measure.main([*command, "--precision", "int4"])
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "ai_edge_litert", None)
+        patch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
         with pytest.raises(NasError, match=r"not installed .*`uv sync --extra litert` or `pip install ai-edge-litert`"):
             measure.main([*command, "--runtime", "litert"])
     with pytest.raises(NasError, match=r"space few has no width 0\.3"):

@@ -12,7 +12,7 @@ from nas.arch.spec import BlockSpec
 from nas.latency.measuring import new_table
 from nas.latency.predictor import LatencyPredictor
 from nas.latency.table import LatencyTable
-from nas.netadapt.latency_learning import NETWORKS, is_sure, learn_latency
+from nas.netadapt.latency_learning import NETWORKS, learn_latency
 
 SEED = chain(
     24,
@@ -41,6 +41,16 @@ def test_predictions_hold_afterwards(predictor: LatencyPredictor) -> None:
     assert len(predictor.table.networks) > NETWORKS
 
 
+def test_a_network_is_the_sum_of_its_rows_where_none_may_be_shorter(
+    predictor: LatencyPredictor, machine: Machine
+) -> None:
+    machine.whole = synthetic.apart_from_landmarks(lambda spec: 0.3)
+    learn_latency(predictor, SEED, 0.5, ())
+    predicted = predictor.predict_ms([SEED])[0]
+    assert predictor.table.predict(SEED).time == pytest.approx(predicted)
+    assert predicted > 1.3 * 0.3 * network_ms(SEED)
+
+
 def test_nothing_is_measured_twice(predictor: LatencyPredictor, machine: Machine) -> None:
     """Nor in a run to about the same share, as a second measurement of the seed gives."""
     learn_latency(predictor, SEED, 0.47, ("se",))
@@ -54,13 +64,13 @@ def test_nothing_is_measured_twice(predictor: LatencyPredictor, machine: Machine
 def test_what_was_measured_badly_is_measured_again(predictor: LatencyPredictor, machine: Machine) -> None:
     learn_latency(predictor, SEED, 0.5, ())
     networks, key = predictor.table.networks, predictor.network(SEED).key
-    assert is_sure(predictor, SEED)
+    assert predictor.is_sure(SEED)
     networks[key] = dataclasses.replace(networks[key], error=0.2)
-    assert not is_sure(predictor, SEED)
+    assert not predictor.is_sure(SEED)
     machine.ran.clear()
     learn_latency(predictor, SEED, 0.5, ())
     assert key in machine.ran
-    assert is_sure(predictor, SEED)
+    assert predictor.is_sure(SEED)
 
 
 def test_nothing_is_measured_for_another_device(predictor: LatencyPredictor, machine: Machine) -> None:

@@ -30,6 +30,7 @@ from nas.latency.bundle.writing import (
     parts_by_key,
     without_weights,
 )
+from nas.latency.runtimes import make_runtime
 
 RUNTIME = "litert"
 SCRIPT, PLAN, INDEX, NETWORKS = "measure.sh", "plan.txt", "index.json", "networks"
@@ -51,7 +52,8 @@ def write_android_bundle(
 
     Raises NasError if the file cannot be written, or if ai-edge-litert is missing here or lacks the precision.
     """
-    files, index, parts = format_of(RUNTIME, precision), index_of(batches, threads, precision), parts_by_key(batches)
+    make_runtime(RUNTIME, threads, precision)  # raises NasError
+    files, index, parts = format_of(RUNTIME), index_of(batches, threads, precision), parts_by_key(batches)
     unzipped = 0
     with replacing(path) as side, zipfile.ZipFile(side, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as bundle:
         bundle.writestr(entry(README), _README)

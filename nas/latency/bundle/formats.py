@@ -10,9 +10,6 @@ import numpy as np
 
 from nas.arch.parts import Part
 from nas.errors import NasError
-from nas.latency.runtimes.base import check_precision
-from nas.litert import INSTALL
-from nas.names import installed
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,6 @@ class FileFormat:
     suffix: str
     package: str  # that holds the runtime
     module: str  # by which Python imports it
-    install: str
     writer: str
 
     def part_file(self, part: Part, precision: str) -> bytes:
@@ -40,19 +36,13 @@ class FileFormat:
 
 
 FORMATS = {
-    "onnxruntime": FileFormat("onnx", "onnxruntime", "onnxruntime", "`pip install onnxruntime`", "nas.arch.onnx_graph"),
-    "litert": FileFormat("tflite", "ai-edge-litert", "ai_edge_litert", INSTALL, "nas.arch.tflite_graph"),
+    "onnxruntime": FileFormat("onnx", "onnxruntime", "onnxruntime", "nas.arch.onnx_graph"),
+    "litert": FileFormat("tflite", "ai-edge-litert", "ai_edge_litert", "nas.arch.tflite_graph"),
 }
 
 
-def format_of(runtime: str, precision: str) -> FileFormat:
-    """Return the format of a runtime's files.
-
-    Raises NasError if the runtime has none or lacks the precision, or if its package is missing here.
-    """
+def format_of(runtime: str) -> FileFormat:
+    """Return the format of a runtime's files. Raises NasError if it has none."""
     if runtime not in FORMATS:
         raise NasError(f"--bundle is of a runtime that loads files: --runtime {' or '.join(FORMATS)}, not {runtime}")
-    check_precision(runtime, precision, ("float32", "int8"))
-    found = FORMATS[runtime]
-    installed(f"the runtime {runtime}", found.module, found.install)
-    return found
+    return FORMATS[runtime]

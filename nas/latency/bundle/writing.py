@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from nas.latency.bundle.archive import ARCHIVE, INDEX, Batch, Graph
 from nas.latency.bundle.formats import FileFormat, format_of
 from nas.latency.bundle.runner import PROGRAM
 from nas.latency.measuring import co_run_networks, iterations_of
+from nas.latency.runtimes import make_runtime
 from nas.latency.table import REFERENCE, space_parts
 from nas.latency.table_file import RuntimeId
 from nas.latency.timing import ANCHOR_RULE, ROW_RULE, StoppingRule
@@ -140,10 +140,10 @@ def write_bundle(
     """Write the zip whole or not at all, and return its size in bytes.
 
     Takes 10 ms a part, 300 ms a network. Raises NasError if the file cannot be written, or if the runtime loads no
-    files or is missing here.
+    files, is missing here or lacks the precision.
     """
-    files, parts = format_of(runtime, precision), parts_by_key(batches)
-    named = RuntimeId(runtime, version(files.package), threads, precision)
+    files, parts = format_of(runtime), parts_by_key(batches)
+    named = RuntimeId.of(make_runtime(runtime, threads, precision))
     rows = sum(len(batch.parts) for batch in batches)
     with replacing(path) as side, zipfile.ZipFile(side, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as bundle:
         networks, graphs = io.BytesIO(), []

@@ -5,6 +5,7 @@ Models in files run without the rest of the package, on a device that has only n
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,8 +31,6 @@ class LiteRt:
     def __init__(self, threads: int = 1, precision: str = "float32") -> None:
         self.precision = check_precision(self.name, precision, ("float32", "int8"))
         import_litert()
-        from importlib.metadata import version
-
         self.version: str = version("ai-edge-litert")
         self.threads = threads
         self.clock = clock_of(threads)
