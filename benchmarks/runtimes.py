@@ -6,7 +6,7 @@ uv run python benchmarks/runtimes.py --search build/runtimes   # and two searche
 Times are ratios to MobileNetV3-Large in float32 on onnxruntime, one thread, all in the same interleaved rounds. With
 --search, networks as fast as MobileNetV3-Large are searched on LiteRT, in float32 and in int8: each within the latency
 that it has there. What is found is timed on every runtime like the published networks. The last column is LiteRT's int8
-with hard swish in int8, too. OpenVINO is compared in float32 only: this project writes no int8 for it.
+with hard swish in int8, too.
 
 Writes benchmarks/results/runtimes.json.
 """
@@ -57,6 +57,7 @@ ENGINES = (
     ("litert", "float32"),
     ("litert", "int8"),
     ("openvino", "float32"),
+    ("openvino", "int8"),
 )
 
 

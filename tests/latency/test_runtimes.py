@@ -48,8 +48,10 @@ KINDS = [
     ("litert", "float32"),
     ("litert", "int8"),
     ("openvino", "float32"),
+    ("openvino", "int8"),
     ("torch", "float32"),
 ]
+INT8_STEP = 1 / 16  # between two values of an output, by the fixed scales of `nas.arch.onnx_int8`
 MODULES = {"litert": "ai_edge_litert.interpreter"}  # where a runtime is not the module of its own name
 
 
@@ -88,7 +90,7 @@ def test_tells_what_a_table_must_know(name: str, precision: str) -> None:
 
 def test_a_precision_that_a_runtime_lacks_is_refused_with_those_it_has() -> None:
     both = "float32, int8"
-    for name, known in (("onnxruntime", both), ("litert", both), ("openvino", "float32"), ("torch", "float32")):
+    for name, known in (("onnxruntime", both), ("litert", both), ("openvino", both), ("torch", "float32")):
         with pytest.raises(NasError, match=rf"{name} has no precision 'int4'; it has {known}$"):
             resolve("runtime", name, RUNTIMES)(precision="int4")
 
@@ -211,13 +213,16 @@ def test_torchs_modules_compute_what_the_graphs_do(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), state), "other code counts on torch's random numbers"
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("name", PARTS)
-def test_openvino_computes_what_onnxruntime_does(name: str) -> None:
+def test_openvino_computes_what_onnxruntime_does(name: str, precision: str) -> None:
+    """In int8 both have the same scales, and differ by a step of the output where they round."""
     part = PARTS[name]
-    request = made("openvino").request(part)
+    request = made("openvino", precision).request(part)
     request.infer()
-    wanted = outputs(part)
-    assert np.abs(request.get_output_tensor(0).data - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    wanted = outputs(part, precision)
+    allowed = 1e-4 * np.abs(wanted).max() if precision == "float32" else INT8_STEP
+    assert np.abs(request.get_output_tensor(0).data - wanted).max() <= allowed
 
 
 def test_torch_leaves_the_threads_of_others_alone() -> None:

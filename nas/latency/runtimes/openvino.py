@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nas.arch.onnx_graph import part_model
+from nas.arch.onnx_graph import part_file
 from nas.arch.parts import Part
 from nas.latency.runtimes.base import (
     PROFILED_ITERATIONS,
@@ -24,7 +24,7 @@ class OpenVino:
     name = "openvino"
 
     def __init__(self, threads: int = 1, precision: str = "float32") -> None:
-        self.precision = check_precision(self.name, precision, ("float32",))
+        self.precision = check_precision(self.name, precision, ("float32", "int8"))
         self._openvino = installed(
             "the runtime openvino", "openvino", "`uv sync --extra openvino` or `pip install openvino`"
         )
@@ -57,12 +57,12 @@ class OpenVino:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": self.threads,
-            "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 where a CPU has it
+            "INFERENCE_PRECISION_HINT": "f32",  # of what is not in int8: the default is bfloat16 where a CPU has it
             "CPU_DENORMALS_OPTIMIZATION": True,
             "ENABLE_CPU_PINNING": False,  # the timing chooses the cores
             "PERF_COUNT": profiled,
         }
-        model = self._core.read_model(part_model(part).SerializeToString())
+        model = self._core.read_model(part_file(part, self.precision))
         request = self._core.compile_model(model, "CPU", settings).create_infer_request()
         request.set_input_tensor(self._openvino.Tensor(sample_images(model.input(0).shape)))
         return request
