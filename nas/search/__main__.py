@@ -316,7 +316,7 @@ def _show_trainings(found: Sequence[NetworkResult], console: RichConsole) -> Non
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for heading in ("top-1 % est., trained", "epochs"):
+    for heading in ("top-1 % est. by training", "epochs"):
         table.add_column(heading, overflow="fold")
     for network in found:
         table.add_column(network.name, justify="right", no_wrap=True)
@@ -328,6 +328,7 @@ def _show_trainings(found: Sequence[NetworkResult], console: RichConsole) -> Non
     if table.row_count:
         console.say("")
         console.print(table)
+        console.say("")
 
 
 def _nearest(network: NetworkResult) -> str:

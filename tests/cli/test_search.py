@@ -65,7 +65,7 @@ def test_a_search_ends_with_what_was_found_and_where_it_lies(searched: Callable[
         estimates = [level, *(other for other in small if other.recipe_level == level.recipe_level)]
         cells = r"\s+".join(re.escape(f"{one.top1:.1f} ± {one.std:.1f}") for one in estimates)
         assert bool(re.search(cells, out)) >= bool(level.title)
-    assert re.search(r"top-1 % est\., trained +epochs +found large +found small", out)
+    assert re.search(r"top-1 % est\. by training +epochs +found large +found small", out)
     assert "specs:  runs/one/large.json runs/one/small.json" in lines
     assert f"report: {Path('runs/one/index.html')}" in lines
     assert "train:  python -m nas.train runs/one/small.json" in lines
