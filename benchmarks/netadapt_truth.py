@@ -115,7 +115,7 @@ def load_truth(path: str) -> Truth:
         top1 = np.array([np.mean([float(row[f"acc{run}"]) for run in (1, 2, 3)]) for row in rows])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise NasError(
-            f"{path}: not a table of Channel-Bench-Macro ({error}); name a CSV file with {__doc__}"
+            f"{path}: not a table of Channel-Bench-Macro ({error}); name a CSV file with columns arch, acc1, acc2, acc3"
         ) from None
     widths = np.array([[int(digit) for digit in arch] for arch in digits], float)
     coefficients, *_ = np.linalg.lstsq(_terms(widths), top1, rcond=None)

@@ -26,7 +26,7 @@ from scipy.stats import kendalltau
 
 from nas.accuracy import fit_imagenet_prior as fitting
 from nas.accuracy.evidence import Evidence, evidence, further_evidence, pairs, related_evidence
-from nas.accuracy.features import REFERENCE_OUT
+from nas.accuracy.features import REFERENCE_OUT, network_features
 from nas.accuracy.imagenet_prior import DATA, ImageNetPrior, load_fit
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space
@@ -394,6 +394,16 @@ def choice_figures() -> dict[str, Any]:
     }
 
 
+def networks_with_se(rows: Sequence[Evidence]) -> dict[str, int]:
+    """Return how many networks of the evidence have SE in a stage. Resolutions and trainings do not count twice."""
+    counts = dict.fromkeys(REFERENCE_OUT, 0)
+    for spec in {spec.id: spec for spec in (row.result.spec.replace(resolution=224) for row in rows)}.values():
+        names = (name.split() for name, weight in network_features(spec) if weight)
+        for segment in {kind[1].partition(".")[0] for kind in names if kind[0] == "se"} & counts.keys():
+            counts[segment] += 1
+    return counts
+
+
 def predictor_figures(rows: Sequence[Evidence], samples: fitting.Samples) -> dict[str, Any]:
     """Return rank correlation, and errors where a search would pick, on the held-out half of the samples."""
     half = np.arange(len(samples.top1)) % 2 == 0
@@ -504,6 +514,7 @@ def main() -> None:
         **figures,
         "pairs": pair_figures(rows, fitting.Regression(rows, samples)),
         "choices_in_points_at_75": choice_figures(),
+        "networks_with_se": networks_with_se(rows),
         "predictor_held_out_half": predictor_figures(rows, samples),
         "compiled": speed(),
         "refit_equals_the_committed_file": refitted == DATA.read_text(encoding="utf-8"),

@@ -4,7 +4,7 @@
     learned.surrogate.estimate(specs)
 
 1. The seed is trained on, and each step trains another network that is cut from it at random, by its part of the
-   weights (arXiv 1903.08134, 1903.11728). The seed as it was is the teacher.
+   weights (arXiv 1903.05134, 1903.11728). The seed as it was is the teacher.
 2. Random networks are judged on training images that none is trained on. Nothing is trained for them, so that they
    differ by their cuts alone.
 3. A regression on the logarithms of their channels says what each cut costs. It averages over all of them: a cut costs

@@ -38,7 +38,7 @@ class StepRow:
     predicted_ms: float
     measured_ms: float | None  # None where the network was not measured
     now_ms: float  # measured, or predicted and corrected by what was measured last
-    accuracy_before: float  # of the network before, evaluated along with this one
+    accuracy_before: float  # of the network before
     accuracy: float  # in the measure by which proposals are compared
     top1: float
     spec_id: str
@@ -85,7 +85,7 @@ class Trimming:
             rules=self.rules,
         )
         for step in steps:
-            self._add(step, self.evaluator.keep(step.spec), accuracy_before=step.top1 - step.gained)
+            self._add(step, self.evaluator.keep(step.spec), accuracy_before=self.rows[-1].accuracy)
         return self.rows[-1].now_ms <= self.limit_ms
 
     @property

@@ -83,7 +83,8 @@ def load_torch_file(path: str | Path) -> Any:
         if seems := _damage(Path(path)):
             message = f"not a file of weights: it {seems}; remove it, and fetch or make it again"
         else:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            # torch goes on with advice on how to run what is in the file.
+            reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
             message = f"not a file of weights, or not a whole one ({reason}); remove it, or name another"
         raise NasError(f"{path}: {message}") from None
 

@@ -226,6 +226,8 @@ def test_a_run_on_images(call: Call, few_images: None) -> None:
         model = load_model(f"run/steps/{number:04}.pt")
         assert model.spec.id == row["spec_id"]
         assert 0 < float(row["top1"]) < 100
+    for before, after in itertools.pairwise(table):  # in one measure: the evaluated accuracy, not the estimated one
+        assert after["accuracy_before"] == before["accuracy"]
     places = [row["cut"].partition(" to ")[0] for row in table[2:]]
     assert len(set(places)) > 1
 

@@ -112,6 +112,19 @@ def test_a_runtime_that_is_not_installed_says_how_to_install_it(
     assert "\n" not in str(error.value)
 
 
+def test_threads_that_find_no_memory_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on a device of a bundle, which loads files."""
+    runtime = made("litert", threads=99)
+
+    def without_memory(model: bytes, threads: int) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr("nas.latency.runtimes.litert.open_interpreter", without_memory)
+    for start in (lambda: runtime.compile(PARTS["block"]), lambda: runtime.load(b"")):
+        with pytest.raises(NasError, match=r"^no memory is left for another program of 99 threads .* fewer --threads$"):
+            start()
+
+
 def output_of(run: TimedRun) -> np.ndarray:
     """Return what the last iteration of a program computed, out of what its call holds on to."""
     held = inspect.getclosurevars(run).nonlocals

@@ -38,17 +38,20 @@ class LiteRt:
     def compile(self, part: Part) -> TimedRun:
         from nas.arch.tflite_graph import part_file
 
+        return self.load(part_file(part, self.precision))
+
+    def load(self, model: bytes) -> TimedRun:
+        """Return a call that runs a TFLite model of one input and one output once.
+
+        Raises NasError if no memory is left for the threads that each program starts.
+        """
         try:
-            return self.load(part_file(part, self.precision))
-        except MemoryError:  # each program has threads of its own
+            interpreter = self.interpreter(model)
+        except MemoryError:
             raise NasError(
                 f"no memory is left for another program of {self.threads} threads on litert, where each program starts "
                 "threads of its own; measure with fewer --threads"
             ) from None
-
-    def load(self, model: bytes) -> TimedRun:
-        """Return a call that runs a TFLite model of one input and one output once."""
-        interpreter = self.interpreter(model)
 
         def run() -> None:
             interpreter.invoke()
