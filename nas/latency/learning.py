@@ -113,7 +113,7 @@ class Correction:
         """Return the correction by the same networks with another misfit."""
         other = copy(self)
         other.misfit = misfit
-        for derived in ("_inverse", "_coefficients"):
+        for derived in ("_inverse", "_weights", "_coefficients"):
             other.__dict__.pop(derived, None)
         return other
 
@@ -125,10 +125,17 @@ class Correction:
         return inverse
 
     @cached_property
+    def _weights(self) -> np.ndarray:
+        """Return the weight of each network in the coefficients, shape (networks,)."""
+        weights: np.ndarray = self._inverse @ self._residuals
+        return weights
+
+    @cached_property
     def _coefficients(self) -> dict[Feature, float]:
-        if not self.evidence:
-            return {}
-        values = self._design.T @ (self._inverse @ self._residuals)
+        return self._coefficients_by(self._weights) if self.evidence else {}
+
+    def _coefficients_by(self, weights: np.ndarray) -> dict[Feature, float]:
+        values = self._design.T @ weights
         return {feature: float(PRIOR[feature[0]] * values[column]) for feature, column in self._columns.items()}
 
     def ratio(self, term: Term) -> float:
@@ -137,10 +144,7 @@ class Correction:
         Addends are as large as whole rows of small images. Without a least time a search would find networks of blocks
         that seem to take none.
         """
-        corrected = term.ratio + sum(
-            value * self._coefficients.get(feature, 0.0) for feature, value in features_of([term]).items()
-        )
-        return max(LEAST * term.ratio, corrected)
+        return _corrected(term, self._coefficients)
 
     def predict(self, terms: Sequence[Term]) -> Prediction:
         """Return the time of a network by the regression, without a least time of its rows, and its std."""
@@ -155,7 +159,7 @@ class Correction:
         if not self.evidence:
             return Prediction(ratio, math.sqrt(prior_variance + (self.misfit * ratio) ** 2))
         shared = self._design @ column
-        ratio += float(shared @ self._inverse @ self._residuals)
+        ratio += float(shared @ self._weights)
         variance = max(0.0, prior_variance - float(shared @ self._inverse @ shared))
         return Prediction(ratio, math.sqrt(variance + (self.misfit * ratio) ** 2))
 
@@ -166,16 +170,28 @@ class Correction:
         """
         if not self.evidence:
             return 0.0
-        precisions, left = np.diag(self._inverse), self._inverse @ self._residuals
+        precisions, left = np.diag(self._inverse), self._weights
         return float((np.log(precisions) - left**2 / precisions).sum() / 2)
 
     def held_out(self, number: int) -> Prediction:
-        """Return the prediction for the network `evidence[number]` by all others."""
+        """Return the prediction for the network `evidence[number]` by all others, as `predict` makes it."""
         precision = float(self._inverse[number, number])
         one = self.evidence[number]
-        ratio = one.ratio - float(self._inverse[number] @ self._residuals) / precision
+        ratio = one.ratio - float(self._weights[number]) / precision
         variance = max(0.0, 1 / precision - (one.error * one.ratio) ** 2)
         return Prediction(ratio, math.sqrt(variance))
+
+    def rows_held_out(self, number: int) -> float:
+        """Return the sum of the rows of `evidence[number]`, each as `ratio` would correct it by all other networks."""
+        # The regression without a network has these weights, and none for the network: its inverse needs no new one.
+        column = self._inverse[:, number]
+        coefficients = self._coefficients_by(self._weights - column * self._weights[number] / column[number])
+        return sum(_corrected(term, coefficients) for term in self.evidence[number].terms)
+
+
+def _corrected(term: Term, coefficients: Mapping[Feature, float]) -> float:
+    added = sum(value * coefficients.get(feature, 0.0) for feature, value in features_of([term]).items())
+    return max(LEAST * term.ratio, term.ratio + added)
 
 
 def learn(evidence: Sequence[Evidence]) -> Correction:

@@ -142,7 +142,8 @@ class LatencyTable:
         key, correction = NetworkPart(spec, self.num_classes).key, self.correction
         for number, one in enumerate(correction.evidence):
             if one.key == key:
-                return self._in_ms(correction.held_out(number))
+                time, deviation = correction.rows_held_out(number), correction.held_out(number).std
+                return self._in_ms(Prediction(time, deviation))
         return self.predict(spec)
 
     def _row_ms(self, part: PlacedPart) -> float:

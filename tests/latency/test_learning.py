@@ -206,6 +206,20 @@ def test_leaving_out_is_refitting_without() -> None:
         assert unexplained[0] == pytest.approx(unexplained[1], rel=1e-6)
 
 
+@pytest.mark.parametrize("share", [1.05, 0.4])
+def test_rows_without_a_network_keep_their_least_time(share: float) -> None:
+    evidence = [Evidence(one.key, one.terms, share * one.ratio, one.error) for one in made_up(networks(12), {})]
+    correction = Correction(evidence)
+    for number, one in enumerate(evidence):
+        without = Correction([*evidence[:number], *evidence[number + 1 :]])
+        total = sum(without.ratio(term) for term in one.terms)
+        assert correction.rows_held_out(number) == pytest.approx(total, rel=1e-9)
+        if share < LEAST:
+            assert total > correction.held_out(number).time * 1.05
+        else:
+            assert total == pytest.approx(correction.held_out(number).time, rel=1e-9)
+
+
 @pytest.mark.parametrize(("scatter", "least", "most"), [(0.0, 0.01, 0.01), (0.01, 0.01, 0.02), (0.06, 0.04, 0.08)])
 def test_the_misfit_is_that_of_the_measurements(scatter: float, least: float, most: float) -> None:
     draws = np.random.default_rng(0)
