@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--busy-core", action="store_true")
     parser.add_argument("--runtime", default="onnxruntime", choices=sorted(RUNTIMES))
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--name", help="of the results file, such as that of another machine; no picture is drawn then")
     arguments = parser.parse_args()
     runtime = make_runtime(arguments.runtime, 1, arguments.precision)
     if arguments.busy_core:
@@ -88,7 +89,9 @@ def main() -> None:
     results["staircase_microseconds"] = staircase(table)
     for key in ("tiny", "staircase_microseconds"):
         print(key, json.dumps(results[key]))
-    if (arguments.runtime, arguments.precision) == ("onnxruntime", "float32"):
+    if arguments.name:
+        write(arguments.name, results)
+    elif (arguments.runtime, arguments.precision) == ("onnxruntime", "float32"):
         draw(checks)
         write("latency_fidelity", results)
     else:
@@ -182,7 +185,7 @@ def tiny(runtime: Runtime) -> dict[str, Any]:
     space = dataclasses.replace(load_space("mobilenet_v3_small"), widths=(1.0,), resolutions=(TINY,), variants=())
     table, results = filled([space], runtime)
     populations(table, [space], 24, results)
-    return {"scales": results["scales"], "fidelity": results["fidelity"]}
+    return {key: results[key] for key in ("scales", "reference_ms", "factor", "fidelity")}
 
 
 @contextmanager

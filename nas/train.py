@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
         console = RichConsole() if processes.first else Silent()  # one of several processes reports
         console.say(
             f"{spec.name} on {settings.source} ({len(data.train)} + {len(data.val)} images, "
-            f"{len(data.classes)} classes) at {settings.resolution} px, recipe {recipe.name}, {recipe.epochs} epochs, "
+            f"{len(data.classes)} classes) at {settings.resolution} px, recipe {recipe.name}, {recipe.length}, "
             f"on {_described(machine)}, into {out}"
         )
         if arguments.resume and not resume:

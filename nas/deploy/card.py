@@ -79,7 +79,7 @@ def model_card(
         "",
         f"- data: `{settings.source}`, {len(about.classes)} classes: {', '.join(about.classes[:20])}"
         + (", …" if len(about.classes) > 20 else ""),
-        f"- recipe: `{recipe.name}` ({recipe.source}), {recipe.epochs} epochs, batch {recipe.batch_size}, seed "
+        f"- recipe: `{recipe.name}` ({recipe.source}), {recipe.length}, batch {recipe.batch_size}, seed "
         f"{settings.seed}",
         *([f"- first weights: `{settings.init}`"] if settings.init else []),
         *([f"- teacher: `{settings.teacher}`"] if settings.teacher else []),

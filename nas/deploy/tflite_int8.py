@@ -61,7 +61,10 @@ def quantised(model: bytes, batches: Iterable[np.ndarray]) -> bytes:
     with _silent():
         result = bytes(made.quantize(mean, enable_progress_bar=False, enable_progress_report=False).quantized_model)
     if left := [name for name in float_operators(result) if name not in FLOAT_OPERATORS]:
-        raise NasError(f"ai-edge-quantizer leaves {', '.join(left)} in float32; install a newer one with {INSTALL}")
+        raise NasError(
+            f"ai-edge-quantizer leaves {', '.join(left)} in float32; install its newest with {INSTALL}, or "
+            "change the network"
+        )
     return result
 
 

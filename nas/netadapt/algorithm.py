@@ -26,7 +26,6 @@ class NetAdaptStep:
     predicted_ms: float
     top1: float  # estimated, percent
     cut: str = ""  # "" for the seed
-    gained: float = 0.0  # percentage points against the network before, which was estimated along with it
     measured_ms: float | None = None  # of the whole network; None where it was not measured
 
 
@@ -100,17 +99,12 @@ def next_step(
     estimate: Predict,
     rules: Rules = PAPER_RULES,
 ) -> NetAdaptStep | None:
-    """Return the step after `steps`, whose last is predicted above the limit; None if nothing saves anything more.
-
-    Accuracies are compared with the current network's, which is estimated along with the proposals. An estimate that
-    trains each network a little would count its training as a gain otherwise.
-    """
+    """Return the step after `steps`, whose last is predicted above the limit; None if nothing saves anything more."""
     last = steps[-1]
     if len(steps) == 1:
         wider = wider_and_faster(last.spec, predict_ms)
         if wider is not None:
-            before, after = map(float, estimate([last.spec, wider.spec]))
-            return NetAdaptStep(wider.spec, wider.predicted_ms, after, wider.cut, after - before)
+            return NetAdaptStep(wider.spec, wider.predicted_ms, float(estimate([wider.spec])[0]), wider.cut)
     # The last step need not save more than what is missing.
     least_ms = min(rules.step_share * steps[0].predicted_ms, last.predicted_ms - limit_ms)
     asked = (least_ms / 2**halvings for halvings in range(1 + HALVINGS))
@@ -122,7 +116,7 @@ def next_step(
     saved_ms = last.predicted_ms - np.array([proposal.predicted_ms for proposal in found])
     best = int(np.argmax(gained)) if rules.metric == "accuracy" else best_proposal(gained, saved_ms)
     cut, spec, predicted_ms = found[best]
-    return NetAdaptStep(spec, predicted_ms, float(accuracy[1 + best]), cut, float(gained[best]))
+    return NetAdaptStep(spec, predicted_ms, float(accuracy[1 + best]), cut)
 
 
 def best_proposal(gained: np.ndarray, saved_ms: np.ndarray) -> int:

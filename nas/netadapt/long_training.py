@@ -33,7 +33,7 @@ def train_seed(
 
     recipe = recipe_of(request)
     has = "no weights" if init is None else f"weights for other classes than those of {request.data}"
-    console.say(f"{spec.name} has {has}: training it for {recipe.epochs} epochs, into {out}")
+    console.say(f"{spec.name} has {has}: training it for {recipe.length}, into {out}")
     _train(request, spec, recipe, out, None if init is None else str(init), console)
     return load_model(out / "best.pt")
 

@@ -47,6 +47,16 @@ class NetAdaptRequest:
     def __post_init__(self) -> None:
         if self.finish != "none" and not self.data:
             raise NasError(f"--finish {self.finish} needs images to train on; name them with --data")
+        of_training = {
+            "--shared-steps": self.shared_steps != SHARED_STEPS,
+            "--bf16": self.bf16,
+            "--recipe": self.recipe != NetAdaptRequest.recipe,
+            "--epochs": self.epochs is not None,
+        }
+        given = [flag for flag, differs in of_training.items() if differs]
+        if given and not self.data:
+            verb = "speaks" if len(given) == 1 else "speak"
+            raise NasError(f"{' and '.join(given)} {verb} of a training, and there is none without images; add --data")
         if self.estimator in ON_IMAGES:
             raise NasError(
                 f"--estimator {self.estimator} is for searches; name the images with --data alone, and cuts are "

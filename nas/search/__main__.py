@@ -334,10 +334,11 @@ def _show_trainings(found: Sequence[NetworkResult], console: RichConsole) -> Non
 def _nearest(network: NetworkResult) -> str:
     """Return the published networks nearest to a found one, with their estimates without them, as text."""
     each = (
-        f"{near.name} at {near.resolution} px {near.published_top1:.1f} % ({near.left_out_top1:.1f})"
+        f"{near.name} at {near.resolution} px {near.published_top1:.1f} % "
+        f"({near.left_out_top1:.1f}, {near.recipe_level})"
         for near in network.nearest
     )
-    return f"nearest published (estimated by a fit without them): {', '.join(each)}"
+    return f"nearest published (estimated by a fit without them, trained alike): {', '.join(each)}"
 
 
 def _proven(optimum: ProvenOptimum) -> str:

@@ -235,7 +235,7 @@ def test_a_run_on_images(call: Call, few_images: None) -> None:
 def test_a_seed_without_weights_is_trained_first_and_the_final_network_at_last(call: Call, few_images: None) -> None:
     training = ("--epochs", "1", "--finish", "fine-tune")
     out = call(*TRAINED, *training, share=0.95)
-    assert "chain has no weights: training it for 1 epochs, into run/seed" in out
+    assert "chain has no weights: training it for 1 epoch, into run/seed" in out
     assert load_model("run/seed/best.pt").spec == ON_IMAGES
     assert load_model("run/fine-tune/best.pt").spec.id == ArchSpec.load("run/final.json").id
 
@@ -245,7 +245,7 @@ def test_weights_for_other_classes_are_trained_on_those_of_the_images_first(call
     torch.manual_seed(0)
     torch.save(build_model(SPEC, 1000).state_dict(), "weights.pth")
     out = call(*TRAINED, "--weights", "weights.pth", "--epochs", "1", share=0.95)
-    assert "chain has weights for other classes than those of fashion-mnist-sample: training it for 1 epochs" in out
+    assert "chain has weights for other classes than those of fashion-mnist-sample: training it for 1 epoch," in out
     trained = load_checkpoint("run/seed/best.pt")
     assert (trained["init"], len(trained["classes"])) == ("run/seed/first.pt", 10)
     first = load_model("run/steps/0000.pt")
@@ -452,6 +452,20 @@ def test_a_training_at_the_end_needs_images(call: Call) -> None:
     with pytest.raises(NasError, match="--finish scratch needs images to train on; name them with --data"):
         call("--finish", "scratch", "--out", "run")
     assert not Path("run").exists(), "the mistake is found before anything is trimmed"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--bf16"], "--bf16 speaks of a training"),
+        (["--shared-steps", "7"], "--shared-steps speaks of a training"),
+        (["--epochs", "2", "--recipe", "mobilenet-v3"], "--recipe and --epochs speak of a training"),
+    ],
+)
+def test_flags_of_a_training_need_images(call: Call, flags: list[str], words: str) -> None:
+    with pytest.raises(NasError, match=f"^{words}, and there is none without images; add --data$"):
+        call(*flags, "--out", "run")
+    assert not Path("run").exists()
 
 
 def test_weights_of_another_network_are_refused(call: Call) -> None:

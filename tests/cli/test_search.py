@@ -59,7 +59,8 @@ def test_a_search_ends_with_what_was_found_and_where_it_lies(searched: Callable[
         assert re.search(r"best of \d+ trials of tpe: \d\d\.\d+ %, \d\.\d+ below", line)
         (line,) = (line for line in lines if line.startswith(f"{result.target.name}: nearest published"))
         for near in next(network.nearest for network in record.networks if network.target == result.target.name):
-            assert f"{near.name} at {near.resolution} px {near.published_top1:.1f} % ({near.left_out_top1:.1f})" in line
+            figures = f"{near.published_top1:.1f} % ({near.left_out_top1:.1f}, {near.recipe_level})"
+            assert f"{near.name} at {near.resolution} px {figures}" in line
     large, small = (network.recipe_levels for network in record.networks if network.found)
     for level in large:
         estimates = [level, *(other for other in small if other.recipe_level == level.recipe_level)]

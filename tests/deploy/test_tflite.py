@@ -146,7 +146,7 @@ def test_an_operation_that_the_quantiser_leaves_alone_is_named(exported, monkeyp
     monkeypatch.setattr(recipe, "static_wi8_ai8", lambda: convolutions)
     images = np.random.default_rng(0).standard_normal((2, 3, 32, 32), np.float32)
     with pytest.raises(
-        NasError, match=r"^ai-edge-quantizer leaves .*DEPTHWISE_CONV_2D, .* in float32; install a newer one"
+        NasError, match=r"^ai-edge-quantizer leaves .*DEPTHWISE_CONV_2D, .* in float32; install its newest"
     ):
         quantised(exported[0].read_bytes(), [images])
 

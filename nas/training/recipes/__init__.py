@@ -60,6 +60,11 @@ class Recipe:
     mixup: float = 0.0  # alpha, 0 for none (arXiv 1710.09412)
     cutmix: float = 0.0  # alpha, 0 for none (arXiv 1905.04899); with both, each batch gets one of them at random
 
+    @property
+    def length(self) -> str:
+        """Return its epochs as text, such as "60 epochs"."""
+        return f"{self.epochs} epoch{'s'[: self.epochs > 1]}"
+
     def steps_of_epoch(self, images: int) -> int:
         """Return the steps of an epoch on so many training images."""
         whole = max(1, images // self.batch_size)
