@@ -38,6 +38,7 @@ from nas.latency.networks import measure_latency
 from nas.latency.predictor import LatencyPredictor, open_table
 from nas.latency.table import LatencyTable
 from nas.netadapt.algorithm import HALVINGS, first_step, trim_until_measured
+from nas.netadapt.latency_learning import learn_latency
 from nas.netadapt.proposals import Predict, Rules, make_proposals
 from nas.runs.folder import versions
 from nas.runs.target import Target
@@ -137,11 +138,13 @@ def candidates(work: Path) -> list[Candidate]:
     """Return all candidates. The folder --work remembers those of each method."""
     predictor = predictor_of(work)
     predict_ms = predictor.predict_ms
+    learn_latency(predictor, SEED, FURTHER * min(SHARES), RULES.allow)  # as the command does before the first cut
+    (seed_ms,) = predictor.measured_ms([SEED], "measuring the seed")
     makers: dict[str, Callable[[], Iterator[Candidate]]] = {
         WIDTH: widths,
         NETADAPT: lambda: netadapt_by_prior(predict_ms),
         RANDOM: lambda: random_trims(predict_ms),
-        SEARCH: lambda: searched_by_prior(predictor, float(predict_ms([SEED])[0]), work),
+        SEARCH: lambda: searched_by_prior(predictor, float(seed_ms), work),
     }
     found = []
     for method, make in makers.items():
