@@ -9,6 +9,7 @@ This module needs the standard library only, so that a spec can be read, checked
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import reprlib
@@ -230,16 +231,7 @@ class ArchSpec:
 
         They do not depend on the name, nor on the gate of a block without SE, nor on the activation of an empty head.
         """
-        canonical = self.to_dict()
-        for key in ("version", "name"):
-            del canonical[key]
-        for block in canonical["blocks"]:
-            if not block["se"]:
-                del block["gate"]
-        if not self.head.conv and not self.head.hidden:
-            del canonical["head"]["activation"]
-        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return _id_of(self)
 
     def replace(self, **changes: Any) -> ArchSpec:
         """Return the network with the given fields changed."""
@@ -352,6 +344,21 @@ _LATER_FIELDS: dict[type, tuple[str, Any]] = {
     BlockSpec: ("start_kernel", 0),
     HeadSpec: ("hidden_norm", False),
 }
+
+
+@functools.lru_cache(maxsize=4096)
+def _id_of(spec: ArchSpec) -> str:
+    """Return the id of a spec. A search asks for those of the same networks again and again."""
+    canonical = spec.to_dict()
+    for key in ("version", "name"):
+        del canonical[key]
+    for block in canonical["blocks"]:
+        if not block["se"]:
+            del block["gate"]
+    if not spec.head.conv and not spec.head.hidden:
+        del canonical["head"]["activation"]
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _fields_of(row: StemSpec | BlockSpec | HeadSpec | ArchSpec) -> dict[str, Any]:
