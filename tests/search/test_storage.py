@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,13 @@ def test_a_lock_that_nobody_releases_is_not_waited_for_without_end(
 ) -> None:
     """As one of a machine that is gone in the middle of a transaction."""
     monkeypatch.setattr(storage, "PATIENCE", 1.0)
+    pauses: list[float] = []  # alone they count: a busy machine may take longer for a single statement
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        time.sleep(seconds)
+
+    monkeypatch.setattr(storage, "time", SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pause))
     said: list[str] = []
     opened, other = open_storage(postgresql.url, say=said.append), open_storage(postgresql.url)
     assert isinstance(opened, PatientStorage)

@@ -234,7 +234,7 @@ data = Data(data.source, data.classes, *few)
 def on_step(step):
     print(step.epoch, step.step, flush=True)
     if stays_at == [f"{step.epoch} {step.step}"]:
-        time.sleep(3600)
+        time.sleep(600)
 with joined_processes() as (processes, device):
     machine = Machine(device=device, processes=processes)
     train(settings, data, out, on_step=on_step, machine=machine)
