@@ -6,9 +6,16 @@ import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; the workers share the cores
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],  # it measures the machine
+)
 settings.load_profile("suite")
 
 

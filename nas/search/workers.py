@@ -94,7 +94,10 @@ def _work(
         if len(earlier - {_network(taken)}) >= taken.user_attrs.get(ASKED, math.inf):
             raise TrialPruned  # workers that proposed at the same moment have proposed enough without it
         params = {name: trial.suggest_categorical(name, choices.choices) for name, choices in parameters.items()}  # type: ignore[attr-defined]
-        # Optuna's first heartbeat, from another thread, is there by now: an earlier claim would precede it.
+        # Optuna's first heartbeat comes from another thread, which may be late. A claim must not precede it: nobody
+        # would find the trial of a worker that dies in between.
+        if (beating := _beating(study)) is not None:
+            beating.record_heartbeat(trial._trial_id)
         try:
             trial.set_user_attr(WORKER, worker)
         except UpdateFinishedTrialError:
@@ -218,15 +221,19 @@ def _retry_unclaimed(study: Study, since: dict[int, float]) -> None:
 
     `since` says when each was first seen, by the clock of this process: those of machines differ.
     """
-    storage = study._storage
-    interval = storage.get_heartbeat_interval() if isinstance(storage, BaseHeartbeat) else None
-    if interval is None:
+    if (beating := _beating(study)) is None:
         return  # on a journal file the parent does it
-    now = time.monotonic()
+    interval, now = beating.get_heartbeat_interval() or 0, time.monotonic()
     silent = [trial for trial in _running(study) if WORKER not in trial.user_attrs]
     for trial in silent:
         if now - since.setdefault(trial.number, now) > 2 * interval:
             _retry(study, trial)
+
+
+def _beating(study: Study) -> BaseHeartbeat | None:
+    """Return a study's storage if that takes heartbeats: a data base does."""
+    storage = study._storage
+    return storage if isinstance(storage, BaseHeartbeat) and storage.get_heartbeat_interval() is not None else None
 
 
 def _retry(study: Study, trial: FrozenTrial) -> None:

@@ -3,9 +3,7 @@
 import functools
 import json
 import math
-import os
 import random
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -250,8 +248,7 @@ def test_a_killed_process_ends_a_batch_and_what_was_finished_is_kept(tmp_path: P
     def kill(*arguments: Any) -> None:
         add(*arguments)
         for worker in estimator._pool._workers:  # all: one may have sent its last value already
-            assert worker.process.pid is not None
-            os.kill(worker.process.pid, signal.SIGKILL)
+            worker.process.kill()
 
     estimator._add = kill  # type: ignore[method-assign]
     died = r"^a process that trains a network died \(signal SIGKILL, perhaps for want of memory\); .* with --resume"

@@ -21,7 +21,7 @@ def console_script() -> EntryPoint:
 
 def python(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, check=False, timeout=60, cwd=ROOT
+        [sys.executable, *words], capture_output=True, text=True, check=False, timeout=300, cwd=ROOT
     )  # fmt: skip
 
 

@@ -94,7 +94,7 @@ assert seen == {{frozenset([core])}}, seen
 assert set(affinities()) == {{frozenset(everywhere)}}, affinities()
 print(largest)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 3, "the runtime has no pool: this test proves nothing"
 
@@ -155,11 +155,11 @@ def test_a_thread_of_a_runtime_that_called_python_stays_on_the_cores_too() -> No
     def call() -> None:
         native.append(threading.current_thread().native_id or 0)
         ready.set()
-        done.wait(10)
+        done.wait(300)
 
     _thread.start_new_thread(call, ())  # this module alone does not enter it in the list
     try:
-        assert ready.wait(10)
+        assert ready.wait(300)
         assert native[0] in {thread.native_id for thread in threading.enumerate()}
         with pinned([core]):
             assert os.sched_getaffinity(native[0]) == {core}
@@ -312,9 +312,9 @@ def test_the_device_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tests_can_be_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     here = Device.this()
     with monkeypatch.context() as patch:
-        there = synthetic.become(patch, flags=("avx",))
+        there = synthetic.become(patch, flags=("avx2",))  # which no processor has alone
         assert Device.this() is there
-        assert (there.cpu, there.flags) == (here.cpu, ("avx",))
+        assert (there.cpu, there.flags) == (here.cpu, ("avx2",))
         assert there.identity != here.identity
     assert Device.this() is here
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Download, Page
-from support.browser import WIDTHS, OpenPage, open_page, wait_for_drawing
+from support.browser import WIDTHS, OpenPage, new_window, open_page, wait_for_drawing
 from support.made_up_table import ODD_NAME
 
 from nas.accuracy.imagenet_prior import ImageNetPrior
@@ -327,7 +327,7 @@ def test_a_reload_and_a_link_bring_the_state_back(opened: OpenPage, browser: Bro
             page.reload(wait_until="load")
         else:
             address = page.url
-            page = browser.new_context().new_page()
+            page = new_window(browser)
             page.goto(address, wait_until="load")
         wait_for_drawing(page)
         assert current(page, tmp_path).id == spec.id
@@ -352,7 +352,7 @@ def test_back_undoes_a_change(opened: OpenPage, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fragment", ["#start=nonsense", "#start=224~0.001~16.2.h~m3.1.1~960.1280.h", "#x", "#start=%"])
 def test_an_address_that_cannot_be_read_is_told(browser: Browser, page_path: Path, fragment: str) -> None:
-    page = browser.new_context().new_page()
+    page = new_window(browser)
     page.goto(page_path.resolve().as_uri() + fragment, wait_until="load")
     wait_for_drawing(page)
     assert "address of this page cannot be read" in (page.locator("#message").text_content() or "")

@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import shutil
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -297,7 +295,7 @@ def test_a_killed_process_ends_the_work_and_what_was_saved_is_what_one_process_l
 
     def kill(*given: Any) -> None:
         save(*given)
-        os.kill(next(worker.process.pid for worker in pools[-1]._workers if worker.number), signal.SIGKILL)
+        next(worker.process for worker in pools[-1]._workers if worker.number).kill()
 
     monkeypatch.setattr(learning, "SideBySide", kept)
     monkeypatch.setattr(learning, "save_position", kill)

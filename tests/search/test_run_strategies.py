@@ -18,7 +18,7 @@ from support import synthetic
 from support.postgresql import Server
 from support.searching import found, request, rows, whole_ms
 from support.synthetic import Machine
-from support.worker_processes import run_impatient_worker
+from support.worker_processes import GONE, run_impatient_worker
 
 from nas.arch.cost import count_cost
 from nas.arch.loading import load_space
@@ -287,7 +287,7 @@ def test_what_a_killed_run_was_evaluating_is_done_by_the_resumed_one(machine: Ma
     data["targets"][0] |= {"attempts": [], "measured": {}, "optimum": None}
     file.write_text(json.dumps(data), encoding="utf-8")
     signal.signal(signal.SIGALRM, _late)
-    signal.alarm(120)
+    signal.alarm(600)
     search(wanted, Path("run"), resume=True)
     signal.alarm(0)
     states = Counter(trial.state for trial in study.get_trials()[before:])
@@ -335,6 +335,7 @@ def test_a_data_base_that_goes_away_for_good_ends_the_search_in_one_line(
     machine: Machine, postgresql: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """What was finished is kept, and the resumed run evaluates the rest."""
+    gone = Path("run").absolute().with_name(GONE)
     monkeypatch.setattr(sharing, "run_worker", run_impatient_worker)
     monkeypatch.setattr("nas.search.run.open_storage", functools.partial(open_storage, heartbeat=1))
     wanted = exact(strategy="random", storage=postgresql.url, study="s", workers=2, trials=8)
@@ -346,6 +347,7 @@ def test_a_data_base_that_goes_away_for_good_ends_the_search_in_one_line(
             time.sleep(0.1)
             kept[:] = study.get_trials(states=(TrialState.COMPLETE,))
         postgresql.stop()
+        gone.touch()
 
     stopping = threading.Thread(target=stop, daemon=True)
     stopping.start()

@@ -108,7 +108,7 @@ worker.join()
         assert parent.stdout is not None
         assert parent.stdout.readline() == "waiting\n"
         parent.kill()
-        rest, _ = parent.communicate(timeout=60)
+        rest, _ = parent.communicate(timeout=300)
     assert rest == ""
 
 
@@ -179,11 +179,11 @@ def test_a_long_wait_for_the_lock_of_a_journal_is_said(tmp_path: Path, monkeypat
     first.acquire()
     waiting = threading.Thread(target=second.acquire)
     waiting.start()
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while not said and time.monotonic() < until:
         time.sleep(0.05)
     first.release()
-    waiting.join(60)
+    waiting.join(300)
     assert said == [f"note: another process has held the lock of {path} for 1 s; it is waited for"]
 
 

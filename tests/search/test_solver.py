@@ -171,15 +171,15 @@ def test_two_threads_that_solve_give_c_its_output_back() -> None:
     def first() -> None:
         with solver._NO_DEBUG_OUTPUT:
             first_inside.set()
-            assert second_inside.wait(10)
+            assert second_inside.wait(300)
         first_ends.set()
 
     thread = threading.Thread(target=first)
     thread.start()
-    assert first_inside.wait(10)
+    assert first_inside.wait(300)
     with solver._NO_DEBUG_OUTPUT:
         second_inside.set()
-        assert first_ends.wait(10)
+        assert first_ends.wait(300)
         assert stream.value != before
     thread.join()
     assert stream.value == before

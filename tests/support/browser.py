@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_pla
 
 WIDTHS = (360, 768, 1280)
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PATIENCE = 180.0  # seconds: a busy machine may stop for a while, and what a page lacks fails however late
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def chromium() -> Iterator[Browser]:
         pytest.skip("no Chromium is installed; `apt-get install chromium`, as .ci/run does")
     sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=sandbox)
+        browser = playwright.chromium.launch(executable_path=program, args=sandbox, timeout=1000 * PATIENCE)
         try:
             yield browser
         finally:
@@ -70,17 +71,22 @@ def open_page(
     browser: Browser, path: Path, *, width: int = 1280, color_scheme: Literal["light", "dark"] = "light"
 ) -> OpenPage:
     """Open a file in a new window of that width (pixels), and wait until it has drawn."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=color_scheme)
-    context.set_default_timeout(10_000)  # milliseconds: what a page lacks is told soon
-    opened = OpenPage(context.new_page())
+    opened = OpenPage(new_window(browser, width, color_scheme))
     opened.page.goto(path.resolve().as_uri(), wait_until="load")
     wait_for_drawing(opened.page)
     return opened
 
 
-def wait_for_drawing(page: Page, seconds: float = 20.0) -> None:
+def new_window(browser: Browser, width: int = 1280, color_scheme: Literal["light", "dark"] = "light") -> Page:
+    """Return an empty page in a window of that width (pixels)."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=color_scheme)
+    context.set_default_timeout(1000 * PATIENCE)
+    return context.new_page()
+
+
+def wait_for_drawing(page: Page) -> None:
     """Wait until the page's script set `document.body.dataset.drawn`, if it has one that says so."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while page.evaluate("document.body.dataset.drawn ?? 'yes'") == "no":
         assert time.monotonic() < end, "the page did not draw itself"
         time.sleep(0.02)

@@ -182,5 +182,5 @@ class Phone:
         sh = shutil.which("dash") or "/bin/sh"  # dash knows little more than POSIX
         command = [sh, str(script), "--benchmark_model", str(self.folder / "benchmark_model"), *arguments]
         return subprocess.run(
-            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
+            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False
         )

@@ -30,10 +30,10 @@ class Server:
 
     def start(self) -> None:
         options = f"-c listen_addresses='' -c fsync=off -c unix_socket_directories={self.folder / 'socket'}"
-        self.run("pg_ctl", "-w", "-o", options, "-l", str(self.folder / "server.log"), "start")
+        self.run("pg_ctl", "-w", "-t", "300", "-o", options, "-l", str(self.folder / "server.log"), "start")
 
     def stop(self, mode: str = "immediate") -> None:
-        self.run("pg_ctl", "-w", "-m", mode, "stop")
+        self.run("pg_ctl", "-w", "-t", "300", "-m", mode, "stop")
 
 
 def _binaries() -> Path | None:

@@ -1,6 +1,7 @@
 """Functions for processes that tests start: spawned processes import them by name."""
 
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,8 @@ from typing import Any
 
 from nas.errors import NasError
 
+GONE = "the data base is gone"
+
 
 def run_worker_that_starts_a_process(shared: Any, name: str, told: object) -> None:
     """Start a process, as a loader of images does; the second worker dies."""
@@ -22,14 +25,18 @@ def run_worker_that_starts_a_process(shared: Any, name: str, told: object) -> No
 
 
 def run_impatient_worker(shared: Any, name: str, told: Any) -> None:
-    """Work as a worker does that waits a second for a data base; each trial takes a little time."""
+    """Work as a worker does that waits a second for a data base. Its third trial takes until that is gone.
+
+    A file `GONE` beside the folder of the run says so.
+    """
     from nas.search import sharing, storage
     from nas.search.problem import Problem
 
-    evaluate = Problem.evaluate
+    evaluate, gone, begun = Problem.evaluate, shared.folder.absolute().with_name(GONE), itertools.count()
 
     def slowly(problem: Problem, encoding: Any) -> Any:
-        time.sleep(0.3)
+        while next(begun) >= 2 and not gone.exists():
+            time.sleep(0.05)
         return evaluate(problem, encoding)
 
     Problem.evaluate = slowly  # type: ignore[method-assign]

@@ -48,9 +48,11 @@ def without_times(rows):
 def test_two_processes_train_one_network_and_survive_a_death(settings, little_data, tmp_path, monkeypatch):
     """A process that is killed ends the training; resumed, it repeats one that nobody disturbed to the last digit."""
 
+    before = set(multiprocessing.active_children())  # loaders of another test may not have ended yet
+
     def kill_the_other(at):
         if (at.epoch, at.step) == (2, 2):
-            (child,) = multiprocessing.active_children()
+            (child,) = set(multiprocessing.active_children()) - before
             child.kill()
 
     work = cores._Work(settings, little_data, tmp_path / "whole", False, Machine(), None, None, {})
@@ -59,7 +61,7 @@ def test_two_processes_train_one_network_and_survive_a_death(settings, little_da
         local.shared = dataclasses.replace(work, out=tmp_path / "killed", first={"on_step": kill_the_other})
         with pytest.raises(NasError, match=r"that train together died \(signal SIGKILL.*; go on with --resume"):
             local.run(partial(train_into, tmp_path / "killed"), 2, 1)
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= before
     assert whole[1].train_loss < whole[0].train_loss
     assert whole[1].top1 > 15
     assert layout_of(tmp_path / "killed") == Layout(2, 1)

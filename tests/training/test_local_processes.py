@@ -9,7 +9,7 @@ from nas.training.local_processes import SharedMemory
 
 def together(count, task, size=400):
     """Run a task of an exchange in as many threads as there are processes; return what each returned or raised."""
-    met, places, results = threading.Barrier(count, timeout=10), [None] * count, [None] * count
+    met, places, results = threading.Barrier(count, timeout=300), [None] * count, [None] * count
     buffer = torch.zeros(count + 1, size)
 
     def run(rank):

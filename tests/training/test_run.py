@@ -217,7 +217,7 @@ def test_tensorboard_gets_every_epoch(settings, little_data, tmp_path, monkeypat
 # In separate processes ---------------------------------------------------------------------------------
 
 PROGRAM = """
-import sys, torch
+import sys, time, torch
 from nas.training.data import load_data
 from nas.training.images import Data
 from nas.training.tensor_images import TensorImages
@@ -227,11 +227,14 @@ from nas.training.run import Settings, train
 from nas.training.checkpoint import load_checkpoint
 torch.set_num_threads(1)
 out, settings, val = sys.argv[1], Settings.from_dict(load_checkpoint(sys.argv[2])), int(sys.argv[3])
+stays_at = sys.argv[4:]
 data = load_data(settings.source)
 few = [TensorImages(part.images[:n], part.labels[:n]) for part, n in ((data.train, 600), (data.val, val))]
 data = Data(data.source, data.classes, *few)
 def on_step(step):
     print(step.epoch, step.step, flush=True)
+    if stays_at == [f"{step.epoch} {step.step}"]:
+        time.sleep(600)
 with joined_processes() as (processes, device):
     machine = Machine(device=device, processes=processes)
     train(settings, data, out, on_step=on_step, machine=machine)
@@ -251,7 +254,8 @@ def command(settings, tmp_path):
 
 
 def test_a_killed_run_resumes_as_if_never_killed(command, settings, little_data, whole, tmp_path):
-    with subprocess.Popen([sys.executable, *command("killed", 200)], stdout=subprocess.PIPE, text=True) as process:
+    words = [sys.executable, *command("killed", 200), "2 2"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if line == "2 2\n":
                 process.kill()

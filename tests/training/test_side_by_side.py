@@ -50,7 +50,7 @@ def values_of(pool: SideBySide, numbers: list[int]) -> dict[int, list[Any]]:
 
 def test_jobs_share_images_and_processes_until_one_dies(data: Data) -> None:
     pool = SideBySide(data, at_a_time=2)
-    before = {process.pid for process in active_children()}
+    before = set(active_children())
     seen = values_of(pool, [pool.begin(look_around, name) for name in "abcd"])
     assert [name for ((name, *_),) in seen.values()] == list("abcd")
     pids = {pid for ((_, pid, *_),) in seen.values()}
@@ -68,7 +68,7 @@ def test_jobs_share_images_and_processes_until_one_dies(data: Data) -> None:
     numbers = [pool.begin(die), pool.begin(count_until_stopped)]
     with pytest.raises(WorkerDiedError, match=r"died \(signal SIGKILL, perhaps for want of memory\); continue the run"):
         values_of(pool, numbers)
-    assert {process.pid for process in active_children()} == before
+    assert set(active_children()) <= before  # loaders of another test may have ended meanwhile
 
 
 def test_a_process_sends_what_jobs_yield_and_raise(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_a_process_sends_what_jobs_yield_and_raise(data: Data, monkeypatch: pyte
     assert type(bug) is TypeError
     assert "in fail" in bug.__notes__[0]
     ours.close()
-    thread.join(10)
+    thread.join(300)
     assert not thread.is_alive()
 
 
