@@ -1,12 +1,12 @@
 """Count the evaluations that strategies need to come near the proven optimum, and time their proposals.
 
-    uv run python benchmarks/search_efficiency.py                # all parts; an hour on one core
+    uv run python benchmarks/search_efficiency.py                # all parts; twenty minutes on one core
     uv run python benchmarks/search_efficiency.py gap --seeds 3  # one of: gap, speed, proof
 
-Accuracy is the ImageNet prior, latency the committed table. `exact` and `surrogate` are given the prior's additive
-model. In `from-sizes` accuracy is a black box, and `surrogate` starts from numbers of parameters instead. `plain-tpe`
-and `plain-nsga2` are Optuna's samplers as a user writes them: every decision is a categorical parameter, and
-`Trial.set_constraint` sets the limit.
+Accuracy is the ImageNet prior, latency the committed table; that of `proof` is this device's. `exact` and `surrogate`
+are given the prior's additive model. In `from-sizes` accuracy is a black box, and `surrogate` starts from numbers of
+parameters instead. `plain-tpe` and `plain-nsga2` are Optuna's samplers as a user writes them: every decision is a
+categorical parameter, and `Trial.set_constraint` sets the limit.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ import numpy as np
 import optuna
 
 from nas.accuracy import load_estimator
-from nas.arch.additive import AdditiveModel
 from nas.arch.loading import load_space
-from nas.arch.parts import NetworkPart
 from nas.arch.space import SearchSpace
+from nas.console import Silent
 from nas.cpu import usable_cores
 from nas.latency.fidelity import covered_variants
+from nas.latency.predictor import LatencyPredictor, open_table
 from nas.latency.table import LatencyTable
 from nas.names import resolve
 from nas.runs.folder import RunFolder, new_record, versions
@@ -46,7 +46,7 @@ from nas.search.loop import next_encoding, run_trials
 from nas.search.problem import Problem
 from nas.search.solver import ranking, solve
 from nas.search.strategies import STRATEGIES
-from nas.search.variants import Anchors, anchor_networks, anchor_variants, coarse_latency_model
+from nas.search.variants import coarse_latency_model, measure_anchors
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "search_efficiency.json"
@@ -86,7 +86,7 @@ def main() -> None:
         elif part == "speed":
             results["speed"] = speeds(table, arguments.largest)
         elif part == "proof":
-            results["proof"] = proofs(table)
+            results["proof"] = proofs()
         else:
             parser.error(f"no part {part!r}; there are gap, speed and proof")
         RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -246,19 +246,17 @@ def plain_ms(
 # Proof ------------------------------------------------------------------------------------------------
 
 
-def proofs(table: LatencyTable) -> dict[str, Any]:
+def proofs() -> dict[str, Any]:
     """Return seconds of processor time to prove the optimum over all variants of a space.
 
-    Where the table lacks variants, the latency model is the coarse one that chooses a search's variants.
+    The latency model is the coarse one that chooses a search's variants. This device's table has or gets the anchor
+    networks that it needs.
     """
-    found = {}
+    predictor = LatencyPredictor(open_table(None, "onnxruntime"), Silent())
+    found: dict[str, Any] = {"table": f"{predictor.table.device.cpu}, {predictor.table.runtime}"}
     for name in SPACES:
         space, prior = load_space(name), load_estimator("imagenet-prior")
-        measured = len(covered_variants(table, space)) == len(space.variants)
-        latency = table.compile(space) if measured else coarse_latency(table, space)
-        if latency is None:
-            print(f"{name}: the table has neither all rows nor the anchors")
-            continue
+        latency = coarse_latency_model(space, measure_anchors(predictor, space))
         limit = Limit("latency", 1.0, latency)
         ends = np.log([fastest_ms(latency), float(limit.largest().max())])
         limit_ms = float(np.exp(ends @ (0.65, 0.35)))
@@ -269,7 +267,6 @@ def proofs(table: LatencyTable) -> dict[str, Any]:
             solve(problem.needed_additive, problem.limits, variant)
             seconds.append(time.process_time() - begun)
         found[name] = {
-            "latency": "rows" if measured else "coarse model",
             "budget_ms": round(problem.limit_ms, 3),
             "variants": len(space.variants),
             "feasible": len(seconds),
@@ -280,16 +277,6 @@ def proofs(table: LatencyTable) -> dict[str, Any]:
             f"{name}: optimum over {len(seconds)} variants proven in {sum(seconds):.2f} s, slowest {max(seconds):.2f}"
         )
     return found
-
-
-def coarse_latency(table: LatencyTable, space: SearchSpace) -> AdditiveModel | None:
-    """Return the coarse latency model by the anchor networks of the table; None if it lacks some."""
-    variants = anchor_variants(space)
-    parts = [NetworkPart(spec) for spec in anchor_networks(space, variants)]
-    if table.missing(parts):
-        return None
-    times = iter(map(table.part_ms, parts))
-    return coarse_latency_model(space, {variant: Anchors(next(times), next(times)) for variant in variants})
 
 
 if __name__ == "__main__":
