@@ -3,7 +3,7 @@
     python benchmarks/netadapt_vs_width.py --work build/netadapt
 
 MobileNetV3-Large at 224 px is taken down to 80, 60, 40 and 25 % of its latency. All networks are measured whole in the
-same rounds. It takes half an hour on one core. Finished parts are in --work, and the same command continues from them.
+same rounds. It takes ten minutes on one core. Finished parts are in --work, and the same command continues from them.
 Writes benchmarks/results/netadapt_vs_width.json and the picture of docs/netadapt.md. What full trainings say of
 NetAdapt is the question of netadapt_truth.py.
 """
