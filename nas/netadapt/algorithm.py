@@ -111,6 +111,7 @@ def next_step(
     found = next(filter(None, (make_proposals(last.spec, ms, predict_ms, rules) for ms in asked)), [])
     if not found:
         return None
+    # The last network is estimated along with its proposals: its own accuracy may have been evaluated on images.
     accuracy = np.asarray(estimate([last.spec, *(proposal.spec for proposal in found)]))
     gained = accuracy[1:] - accuracy[0]
     saved_ms = last.predicted_ms - np.array([proposal.predicted_ms for proposal in found])

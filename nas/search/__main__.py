@@ -338,7 +338,7 @@ def _nearest(network: NetworkResult) -> str:
         f"({near.left_out_top1:.1f}, {near.recipe_level})"
         for near in network.nearest
     )
-    return f"nearest published (estimated by a fit without them, trained alike): {', '.join(each)}"
+    return f"nearest published (estimated by a fit without them for the training they had): {', '.join(each)}"
 
 
 def _proven(optimum: ProvenOptimum) -> str:
