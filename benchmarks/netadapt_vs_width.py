@@ -51,9 +51,7 @@ PICTURE = ROOT.parent / "docs" / "images" / "netadapt_vs_width.png"
 SHARES = (0.8, 0.6, 0.4, 0.25)
 RUNS = (0, 1, 2)  # of random trimming
 RULES = Rules()
-# Share of the smallest target to which networks are trimmed by prediction: they take a tenth longer than predicted, and
-# the more the smaller they are.
-FURTHER = 0.75
+FURTHER = 0.75  # share of the smallest target to which networks are trimmed by prediction, for some may take longer
 NETADAPT, WIDTH, WIDTH_HEAD, RANDOM, SEARCH = "NetAdapt", "width", "width, head too", "random trimming", "search"
 COLOURS = {NETADAPT: "C0", WIDTH: "C1", WIDTH_HEAD: "C3", RANDOM: "0.6", SEARCH: "C2"}
 

@@ -202,6 +202,8 @@ class ArchSpec:
         _integer(self.resolution, "resolution", MIN_RESOLUTION, MAX_RESOLUTION)
         if not isinstance(self.norm_eps, float) or not 0 < self.norm_eps < 1:
             raise NasError(f"norm_eps is {_short(self.norm_eps)}; it must be a number between 0 and 1")
+        if not isinstance(self.blocks, tuple):
+            raise NasError(f"blocks is a {type(self.blocks).__name__}; it must be a tuple")
         if not 1 <= len(self.blocks) <= MAX_BLOCKS:
             raise NasError(f"there are {len(self.blocks)} blocks; there must be 1 to {MAX_BLOCKS}")
         for index, placed in enumerate(self.walk()):

@@ -460,3 +460,10 @@ def test_python_callers_get_the_same_errors() -> None:
         spec.replace(stem=StemSpec(out=24))
     with pytest.raises(NasError, match="kernel is 6"):
         spec.with_block(3, kernel=6)
+
+
+def test_blocks_are_a_tuple() -> None:
+    """A spec has a hash, which a list has not."""
+    spec = published_spec("mobilenet_v3_small")
+    with pytest.raises(NasError, match=r"^blocks is a list; it must be a tuple$"):
+        spec.replace(blocks=list(spec.blocks))
