@@ -196,7 +196,8 @@ def tell(report: dict[str, Any]) -> None:
             continue
         beside = f"; {REFERENCE} takes {one['mobilenet_v3_large_ms']} ms" if name == ASKED else ""
         text = f"{one['top1']} %, {one['latency_ms']} ms, {one['resolution']} px{beside}"
-        print(f"\n{name}, {one['budget_ms']:g} ms: {text}")
+        asked = name if name == ASKED else f"{name}, {one['budget_ms']:g} ms"
+        print(f"\n{asked}: {text}")
         for stage in one["stages"]:
             print(f"  {stage}")
 

@@ -26,6 +26,7 @@ from nas.search.limits import Limit
 from nas.search.solver import solve
 
 PER_VARIANT = 6  # networks that are measured when the rows of a variant are
+DRAWS = 4 * PER_VARIANT  # at most, until so many differ: budgets of small images lie close together
 GAP = 5e-3  # relative, to the proven optimum: near it is near enough
 EDGES = 1.05, 0.95  # budgets lie between these shares of the fastest and of the slowest network's time
 
@@ -74,14 +75,25 @@ def fill_and_learn(predictor: LatencyPredictor, space: SearchSpace, estimator: E
     predictor.fill_space(space, title)
     if not predictor.fills:
         return
-    drawn = []
+    drawn: dict[str, ArchSpec] = {}
     for variant in space.variants:
         at, rng = space.at([variant]), random.Random(f"near optima of {space.name} at {variant}")
         if additive_model(estimator, at) is None:
             return
         draw = near_optimal_draw(predictor.table, estimator, rng, learned=False)
-        drawn += [draw(at) for _ in range(PER_VARIANT)]
-    new = {spec.id: spec for spec in drawn if not predictor.table.knows(predictor.network(spec))}
+        drawn |= _different(draw, at)
+    new = [spec for spec in drawn.values() if not predictor.table.knows(predictor.network(spec))]
     if new:
-        named = [of_population(spec, NEAR_OPTIMAL) for spec in new.values()]
+        named = [of_population(spec, NEAR_OPTIMAL) for spec in new]
         predictor.measure(named, f"networks near the optima of {space.name}", LEARNING_RULE)
+
+
+def _different(draw: Callable[[SearchSpace], ArchSpec], space: SearchSpace) -> dict[str, ArchSpec]:
+    """Return networks that differ, by id: `PER_VARIANT` of them, or what `DRAWS` draws give."""
+    found: dict[str, ArchSpec] = {}
+    for _ in range(DRAWS):
+        spec = draw(space)
+        found.setdefault(spec.id, spec)
+        if len(found) == PER_VARIANT:
+            break
+    return found
