@@ -45,9 +45,8 @@ class NetAdaptRequest:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.finish != "none" and not self.data:
-            raise NasError(f"--finish {self.finish} needs images to train on; name them with --data")
         of_training = {
+            f"--finish {self.finish}": self.finish != "none",
             "--shared-steps": self.shared_steps != SHARED_STEPS,
             "--bf16": self.bf16,
             "--recipe": self.recipe != NetAdaptRequest.recipe,
@@ -55,8 +54,8 @@ class NetAdaptRequest:
         }
         given = [flag for flag, differs in of_training.items() if differs]
         if given and not self.data:
-            verb = "speaks" if len(given) == 1 else "speak"
-            raise NasError(f"{' and '.join(given)} {verb} of a training, and there is none without images; add --data")
+            need = "needs" if len(given) == 1 else "need"
+            raise NasError(f"{' and '.join(given)} {need} images to train on; name them with --data")
         if self.estimator in ON_IMAGES:
             raise NasError(
                 f"--estimator {self.estimator} is for searches; name the images with --data alone, and cuts are "

@@ -85,7 +85,7 @@ class Trimming:
             rules=self.rules,
         )
         for step in steps:
-            self._add(step, self.evaluator.keep(step.spec), accuracy_before=self.rows[-1].accuracy)
+            self._add(step, self.evaluator.keep(step.spec))
         return self.rows[-1].now_ms <= self.limit_ms
 
     @property
@@ -114,9 +114,9 @@ class Trimming:
         if latency_of([step]) > self.limit_ms:
             learn_latency(self.predictor, seed, self.limit_ms / latency_of([step]), self.rules.allow)
             step = replace(step, predicted_ms=float(self.predictor.predict_ms([seed])[0]))
-        self._add(step, kept, accuracy_before=kept.accuracy)
+        self._add(step, kept)
 
-    def _add(self, step: NetAdaptStep, kept: KeptAccuracy, accuracy_before: float) -> None:
+    def _add(self, step: NetAdaptStep, kept: KeptAccuracy) -> None:
         """Write a step, log it and report it. A step that is written counts as done."""
         cost = count_cost(step.spec, self.predictor.table.num_classes)
         row = StepRow(
@@ -126,7 +126,7 @@ class Trimming:
             predicted_ms=step.predicted_ms,
             measured_ms=step.measured_ms,
             now_ms=latency_of(as_learned([*self.steps, step], self.predictor.predict_ms)),
-            accuracy_before=accuracy_before,
+            accuracy_before=self.rows[-1].accuracy if self.rows else kept.accuracy,
             accuracy=kept.accuracy,
             top1=kept.top1,
             spec_id=step.spec.id,

@@ -457,13 +457,13 @@ def test_a_training_at_the_end_needs_images(call: Call) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--bf16"], "--bf16 speaks of a training"),
-        (["--shared-steps", "7"], "--shared-steps speaks of a training"),
-        (["--epochs", "2", "--recipe", "mobilenet-v3"], "--recipe and --epochs speak of a training"),
+        (["--bf16"], "--bf16 needs"),
+        (["--shared-steps", "7"], "--shared-steps needs"),
+        (["--epochs", "2", "--recipe", "mobilenet-v3"], "--recipe and --epochs need"),
     ],
 )
 def test_flags_of_a_training_need_images(call: Call, flags: list[str], words: str) -> None:
-    with pytest.raises(NasError, match=f"^{words}, and there is none without images; add --data$"):
+    with pytest.raises(NasError, match=f"^{words} images to train on; name them with --data$"):
         call(*flags, "--out", "run")
     assert not Path("run").exists()
 
